@@ -1,0 +1,3 @@
+//! The controller's HTTP API.
+
+pub mod views;

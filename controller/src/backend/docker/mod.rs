@@ -1,0 +1,1 @@
+//! Workers as Docker containers. The only place that names bollard.

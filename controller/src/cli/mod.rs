@@ -1,0 +1,8 @@
+//! The command line.
+
+pub mod worker;
+
+/// Runs the program.
+pub fn main() -> std::process::ExitCode {
+    std::process::ExitCode::SUCCESS
+}

@@ -1,0 +1,10 @@
+//! Bulkhead's control path: the master that spawns, watches, kills and replaces workers.
+
+pub mod api;
+pub mod backend;
+pub mod cli;
+pub mod door;
+pub mod model;
+pub mod rundir;
+pub mod spec;
+pub mod supervisor;

@@ -1,0 +1,319 @@
+//! What door and controller say to each other.
+//!
+//! One JSON document a line, over a Unix stream socket in a directory that no worker's container mounts. The
+//! door listens; one controller at a time is connected, and a new one takes the place of the old. The
+//! controller speaks first ([`Order::Hello`]), the door answers [`Notice::Welcome`] with everything that a
+//! controller needs to adopt it, then the notices that it kept while nobody listened (a bounded number), then
+//! what happens from there on.
+//!
+//! Losing this connection costs no client anything: the door serves on with the workers it has. What is lost
+//! while it is down is *replacement*, which is the controller's.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::{Duration, SystemTime};
+
+use serde::{Deserialize, Serialize};
+
+use crate::identity::{Incarnation, PoolName, Secret};
+
+/// The version of this protocol. Door and controller of different versions refuse each other by name.
+pub const VERSION: u32 = 1;
+
+/// The longest line that either side accepts, in bytes.
+pub const LONGEST_LINE: usize = 8 << 20;
+
+/// What the controller tells the door.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "order", rename_all = "snake_case")]
+pub enum Order {
+    /// First of all: who I am, and the secret under which workers' tokens are made.
+    Hello {
+        /// [`VERSION`].
+        version: u32,
+        /// Workers that cannot prove themselves under it are refused.
+        secret: Secret,
+    },
+    /// Give this worker no further turn; when its last one is done, send it away.
+    Drain {
+        /// Which.
+        worker: Incarnation,
+    },
+    /// The backend confirms that every process of this worker is dead. Its link may still look open (a process
+    /// that it started may have inherited it): close it, and decide about its turns.
+    Bury {
+        /// Which.
+        worker: Incarnation,
+    },
+    /// Answer with [`Notice::Report`].
+    Report {
+        /// Comes back in the answer.
+        query: u64,
+    },
+    /// Drain everything, then exit: the same as SIGTERM.
+    Stop,
+}
+
+/// What the door tells the controller.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "notice", rename_all = "snake_case")]
+pub enum Notice {
+    /// The answer to [`Order::Hello`].
+    Welcome {
+        /// [`VERSION`].
+        version: u32,
+        /// The door's process id, as the door sees it.
+        pid: u32,
+        /// Where each pool listens, ports resolved.
+        pools: BTreeMap<PoolName, SocketAddr>,
+        /// The workers whose links are up.
+        linked: Vec<Incarnation>,
+        /// The latest life that the door has seen of each place, dead or alive: the next one must be higher.
+        seen: Vec<Incarnation>,
+    },
+    /// A worker's link is up and its token is good: it is ready for turns.
+    Joined {
+        /// Which.
+        worker: Incarnation,
+        /// When.
+        at: Stamp,
+    },
+    /// A worker said goodbye: it takes no further turn, and it will leave when it has done those it has.
+    Retiring {
+        /// Which.
+        worker: Incarnation,
+        /// Why it says that it goes.
+        why: Retirement,
+    },
+    /// A worker's link has closed.
+    Left {
+        /// Which.
+        worker: Incarnation,
+        /// When the door saw it.
+        at: Stamp,
+        /// Whether it had said goodbye and held nothing.
+        cleanly: bool,
+        /// The turns that it held, oldest first. What became of each follows as [`Notice::Settled`].
+        held: Vec<Held>,
+        /// How many other workers of its pool were linked at that moment.
+        siblings: usize,
+    },
+    /// What became of a turn whose worker had died. Exactly one follows for each turn in [`Notice::Left`].
+    Settled {
+        /// The worker that died.
+        worker: Incarnation,
+        /// The turn.
+        turn: u64,
+        /// When.
+        at: Stamp,
+        /// What became of it.
+        outcome: Outcome,
+    },
+    /// A request has overrun its time: the worker that holds it is to be killed. Said once for each turn.
+    Overran {
+        /// The worker.
+        worker: Incarnation,
+        /// What it holds too long.
+        held: Held,
+    },
+    /// A worker has broken the protocol. It gets no further turn and is to be killed.
+    Broke {
+        /// The worker.
+        worker: Incarnation,
+        /// What it did.
+        detail: String,
+    },
+    /// A thread of a worker has panicked; the worker caught it and lives on.
+    Panicked {
+        /// The worker.
+        worker: Incarnation,
+        /// The turn.
+        turn: u64,
+        /// The request.
+        request: String,
+        /// The panic's message.
+        message: String,
+        /// When.
+        at: Stamp,
+    },
+    /// Somebody came to the link and was turned away.
+    Refused {
+        /// Who it said it was, when it came as far as that.
+        claimed: Option<Incarnation>,
+        /// Why it was refused.
+        detail: String,
+    },
+    /// The answer to [`Order::Report`].
+    Report {
+        /// As asked.
+        query: u64,
+        /// The state at this moment.
+        report: Report,
+    },
+    /// The door has begun to drain and will exit.
+    Stopping,
+}
+
+/// A turn that a worker holds.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Held {
+    /// The turn's number; a redelivered turn gets a new one.
+    pub turn: u64,
+    /// Method and target of the request, shortened; `connection from ADDRESS` on a raw pool.
+    pub request: String,
+    /// Since it was handed to this worker.
+    #[serde(with = "millis")]
+    pub held_for: Duration,
+    /// Which delivery this is, from 1.
+    pub delivery: u32,
+    /// Whether the request has overrun its time.
+    pub overran: bool,
+}
+
+/// What became of a turn whose worker died.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "outcome", rename_all = "snake_case")]
+pub enum Outcome {
+    /// Given to another worker.
+    Redelivered {
+        /// To whom.
+        to: Incarnation,
+        /// From the moment when the dead worker was given it until the other one was.
+        #[serde(with = "millis")]
+        added: Duration,
+    },
+    /// The door answered in the worker's place.
+    Answered {
+        /// `502` or `504`, or `503` when it waited too long for another worker.
+        status: u16,
+        /// Why it was not redelivered.
+        why: String,
+    },
+    /// The connection was closed: an answer had begun, the client had gone, or a raw pool has no other words.
+    Closed {
+        /// Which of these.
+        why: String,
+    },
+}
+
+/// Why a worker goes of its own accord.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Retirement {
+    /// It was told to: SIGTERM, or [`Order::Drain`].
+    Told,
+    /// It has served as many requests as it was made for.
+    Recycled,
+}
+
+/// The door's state at one moment.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Report {
+    /// Each pool.
+    pub pools: Vec<PoolReport>,
+}
+
+/// A pool at one moment.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PoolReport {
+    /// Which.
+    pub name: PoolName,
+    /// Where it listens, port resolved.
+    pub listen: SocketAddr,
+    /// Open client connections, parked ones included.
+    pub connections: usize,
+    /// Turns that wait for a worker.
+    pub queued: usize,
+    /// How long the first of them has waited.
+    #[serde(with = "millis")]
+    pub longest_wait: Duration,
+    /// Counted since the door started.
+    pub counters: Counters,
+    /// The workers whose links are up.
+    pub workers: Vec<WorkerReport>,
+}
+
+/// A worker at one moment, as the door sees it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct WorkerReport {
+    /// Which.
+    pub worker: Incarnation,
+    /// Turns done.
+    pub turns: u64,
+    /// Turns that it takes at a time.
+    pub credit: u16,
+    /// Whether it gets no further turns.
+    pub draining: bool,
+    /// Since it last had something to do; zero while it holds a turn.
+    #[serde(with = "millis")]
+    pub idle_for: Duration,
+    /// What it holds, oldest first.
+    pub holding: Vec<Held>,
+}
+
+/// What a pool's door has counted since it started.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counters {
+    /// Connections accepted.
+    pub connections: u64,
+    /// Turns done by a worker.
+    pub turns: u64,
+    /// Deliveries of a turn to a worker, first ones and redeliveries.
+    pub deliveries: u64,
+    /// Deliveries after the first.
+    pub redelivered: u64,
+    /// Workers whose link closed with a turn in their hands or without a goodbye.
+    pub deaths: u64,
+    /// Answers that the door gave in a worker's place, by status.
+    pub answered: BTreeMap<u16, u64>,
+    /// Connections cut because their worker died in the middle of an answer.
+    pub cut: u64,
+    /// Turns dropped in the queue because their client had gone.
+    pub abandoned: u64,
+}
+
+/// A moment, in microseconds since the Unix epoch by the clock of the machine that both sides share.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Stamp(u64);
+
+impl Stamp {
+    /// This moment.
+    pub fn now() -> Self {
+        SystemTime::now().into()
+    }
+
+    /// From `earlier` until this; zero when the clock was set back in between.
+    pub fn since(self, earlier: Self) -> Duration {
+        Duration::from_micros(self.0.saturating_sub(earlier.0))
+    }
+}
+
+impl From<SystemTime> for Stamp {
+    fn from(time: SystemTime) -> Self {
+        let since_epoch = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        Self(u64::try_from(since_epoch.as_micros()).unwrap_or(u64::MAX))
+    }
+}
+
+impl From<Stamp> for SystemTime {
+    fn from(stamp: Stamp) -> Self {
+        Self::UNIX_EPOCH + Duration::from_micros(stamp.0)
+    }
+}
+
+/// Durations as a number of milliseconds, with their fraction.
+mod millis {
+    use std::time::Duration;
+
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(duration: &Duration, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_f64(duration.as_secs_f64() * 1e3)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
+        let millis = f64::deserialize(from)?;
+        Duration::try_from_secs_f64(millis / 1e3).map_err(serde::de::Error::custom)
+    }
+}

@@ -8,8 +8,12 @@
 //!
 //! This crate never depends on the control path: with the controller dead, everything here runs on.
 
+pub mod apps;
 pub mod config;
 pub mod control;
 pub mod door;
+pub mod http;
 pub mod identity;
+pub mod link;
+pub mod sys;
 pub mod worker;

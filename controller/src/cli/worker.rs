@@ -85,7 +85,7 @@ pub fn arguments(order: &SpawnOrder, link: &Path, limits: &SelfLimits) -> Vec<St
 
 /// Runs the worker until it is told to go.
 pub fn run(args: WorkerArgs) -> ExitCode {
-    server::worker::run(Options {
+    server::worker::run(&Options {
         life: args.life,
         token: args.token,
         link: args.link,

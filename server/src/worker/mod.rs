@@ -1,4 +1,32 @@
-//! The worker: a blocking loop that takes one turn at a time.
+//! The worker: simple blocking code in a compartment of its own.
+//!
+//! ```text
+//!                ┌────────────── the door has died: dial again ─────────────┐
+//!                ▼                                                          │
+//!   limits ─► dial ─► hello ─► take a turn ─► serve it ─► done ─► take a turn ...
+//!                                  │                                        │
+//!                                  └── farewell: nothing more will come ────┴─► exit 0
+//! ```
+//!
+//! A worker has no listening socket, no network and no state that outlives a turn. It takes one turn at a time
+//! (or one a thread), reads and answers the client on the client's own socket with blocking calls, and says
+//! done. It never decides who is served next; it never retries anything. Whatever goes wrong in it, it may die
+//! of: a crash costs the turns that it holds, which the door gives to others where the contract allows, and the
+//! master has a fresh worker in its place. There is no async runtime here, except in the one model that is
+//! there to be compared ([`Model::Event`]).
+//!
+//! How it can fail: a fault or an abort kills it, with all its threads. A panic kills it in the model
+//! `prefork`; in `threads:N` it ends one turn with `500` and is reported. A hang is ended from outside when the
+//! turn's time is up. A turn that comes without its descriptor means that the limit of open files is reached:
+//! it exits, for it can serve nobody. When the door dies it finishes the turns that it holds, on the
+//! descriptors that it has, and dials again until a door is there.
+
+mod blocking;
+mod client;
+mod event;
+mod exchange;
+mod limits;
+mod session;
 
 use std::num::NonZeroU32;
 use std::path::PathBuf;
@@ -6,6 +34,10 @@ use std::process::ExitCode;
 
 use crate::config::{App, Model, Protocol, TurnUnit};
 use crate::identity::{Incarnation, Token};
+use crate::sys::Termination;
+
+pub use client::Client;
+pub use exchange::Exchange;
 
 /// What a worker is to be.
 #[derive(Debug, Clone)]
@@ -44,7 +76,46 @@ pub struct SelfLimits {
     pub user: Option<NonZeroU32>,
 }
 
-/// Serves until told to go. The exit code is the process's.
-pub fn run(_options: Options) -> ExitCode {
-    ExitCode::SUCCESS
+/// How a worker's life ends, when nothing kills it. The numbers are those of `sysexits.h`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ending {
+    /// It was told to go, or has served enough, and has said goodbye.
+    Goodbye,
+    /// It could not put its limits on itself, or not take SIGTERM.
+    Setup,
+    /// A turn came without its descriptor.
+    NoDescriptor,
+    /// The door said something that it should not.
+    Breach,
+    /// The door would not have it.
+    Refused,
+}
+
+impl From<Ending> for ExitCode {
+    fn from(ending: Ending) -> Self {
+        Self::from(match ending {
+            Ending::Goodbye => 0,
+            Ending::NoDescriptor => 71,
+            Ending::Breach => 76,
+            Ending::Refused => 77,
+            Ending::Setup => 78,
+        })
+    }
+}
+
+/// Serves until told to go. The exit code is the process's: 0 after a goodbye, 71 when it ran out of
+/// descriptors, 76 when the door broke the protocol, 77 when the door refused it, 78 when it could not be set up.
+pub fn run(options: &Options) -> ExitCode {
+    let set_up = limits::apply(&options.limits).and_then(|()| Termination::catch());
+    let ending = match set_up {
+        Err(error) => {
+            eprintln!("{}: cannot limit itself or take signals: {error}", options.life);
+            Ending::Setup
+        }
+        Ok(()) => match options.model {
+            Model::Prefork | Model::Threads(_) => blocking::run(options),
+            Model::Event(_) => event::run(options),
+        },
+    };
+    ending.into()
 }

@@ -1,0 +1,333 @@
+//! The frames, as bytes. Pure: what cannot be read is a [`Breach`], which ends the link and nothing else.
+//!
+//! Integers are little-endian. Text is UTF-8 and stands last.
+
+use thiserror::Error;
+
+use super::GOODBYE;
+use crate::control::Retirement;
+use crate::identity::{Incarnation, Token};
+
+/// The longest frame, in bytes.
+pub const LONGEST: usize = 1024;
+/// The longest text in one, in bytes; what is longer is cut off.
+const LONGEST_TEXT: usize = 900;
+
+/// What a worker says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FromWorker {
+    /// First of all.
+    Hello {
+        /// [`VERSION`](super::VERSION), as the worker knows it.
+        version: u16,
+        /// How many turns it takes at a time.
+        credit: u16,
+        /// What proves that it is who it says.
+        token: Token,
+        /// Who it is.
+        life: Incarnation,
+    },
+    /// From here on this turn may have been executed.
+    Acknowledge {
+        /// Which.
+        turn: u64,
+    },
+    /// The turn is over, and the worker has closed its duplicate of the client's socket.
+    Done {
+        /// Which.
+        turn: u64,
+        /// Whether the connection can carry another request.
+        keep: bool,
+    },
+    /// A thread has panicked over this turn; the worker caught it.
+    Panicked {
+        /// Which.
+        turn: u64,
+        /// What the panic said.
+        message: String,
+    },
+    /// No further turns, please.
+    Goodbye(Retirement),
+}
+
+/// What the door says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ToWorker {
+    /// The hello was good.
+    Welcome,
+    /// It was not, and the link is about to be closed.
+    Refused {
+        /// Why.
+        why: String,
+    },
+    /// Serve this; the client's socket comes with it.
+    Turn(TurnFrame),
+    /// No turn follows this one. As many are sent as the worker has credit, so that each of its threads gets one.
+    Farewell,
+}
+
+/// What the door says of a turn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TurnFrame {
+    /// Its number; the door never uses one twice.
+    pub turn: u64,
+    /// Bytes of the request when all of it, its body included, is in the socket; zero when it is not, or on a raw
+    /// pool.
+    pub whole: u32,
+    /// Whether to acknowledge before executing.
+    pub acknowledge: bool,
+    /// Whether the door has sent `100 Continue` already.
+    pub continued: bool,
+    /// Whether this is the connection's last request, whatever the client would like.
+    pub last: bool,
+}
+
+/// A frame that is not one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub enum Breach {
+    /// No bytes at all, or an unknown kind.
+    #[error("a frame of unknown kind {0:#04x}")]
+    Kind(u8),
+    /// The wrong number of bytes for its kind.
+    #[error("a frame of kind {0:#04x} with the wrong length")]
+    Length(u8),
+    /// Bytes that its kind does not allow.
+    #[error("a frame of kind {0:#04x} with a field that says nothing")]
+    Field(u8),
+}
+
+const HELLO: u8 = b'H';
+const ACKNOWLEDGE: u8 = b'A';
+const DONE: u8 = b'D';
+const PANICKED: u8 = b'P';
+const RECYCLED: u8 = b'G';
+const WELCOME: u8 = b'W';
+const REFUSED: u8 = b'N';
+const TURN: u8 = b'T';
+const FAREWELL: u8 = b'F';
+
+impl FromWorker {
+    /// Writes the frame to the end of `to`, which the caller has emptied.
+    pub fn encode(&self, to: &mut Vec<u8>) {
+        match self {
+            Self::Hello { version, credit, token, life } => {
+                to.push(HELLO);
+                to.extend(version.to_le_bytes());
+                to.extend(credit.to_le_bytes());
+                to.extend(token.as_bytes());
+                to.extend(life.to_string().bytes());
+            }
+            Self::Acknowledge { turn } => {
+                to.push(ACKNOWLEDGE);
+                to.extend(turn.to_le_bytes());
+            }
+            Self::Done { turn, keep } => {
+                to.push(DONE);
+                to.extend(turn.to_le_bytes());
+                to.push((*keep).into());
+            }
+            Self::Panicked { turn, message } => {
+                to.push(PANICKED);
+                to.extend(turn.to_le_bytes());
+                to.extend(shortened(message).bytes());
+            }
+            Self::Goodbye(Retirement::Told) => to.extend(GOODBYE),
+            Self::Goodbye(Retirement::Recycled) => to.push(RECYCLED),
+        }
+    }
+
+    /// Reads a frame.
+    pub fn decode(frame: &[u8]) -> Result<Self, Breach> {
+        if frame == GOODBYE {
+            return Ok(Self::Goodbye(Retirement::Told));
+        }
+        let mut fields = Fields::of(frame)?;
+        let frame = match fields.kind {
+            // The version stands first and is read by every version: what follows it may differ.
+            HELLO => {
+                let version = u16::from_le_bytes(fields.take()?);
+                let credit = u16::from_le_bytes(fields.take()?);
+                let token = Token::from_bytes(fields.take()?);
+                let life = fields.text()?.parse().map_err(|_| Breach::Field(HELLO))?;
+                Self::Hello { version, credit, token, life }
+            }
+            ACKNOWLEDGE => Self::Acknowledge { turn: u64::from_le_bytes(fields.take()?) },
+            DONE => Self::Done { turn: u64::from_le_bytes(fields.take()?), keep: fields.flag()? },
+            PANICKED => {
+                let turn = u64::from_le_bytes(fields.take()?);
+                Self::Panicked { turn, message: fields.text()?.to_owned() }
+            }
+            RECYCLED => Self::Goodbye(Retirement::Recycled),
+            kind => return Err(Breach::Kind(kind)),
+        };
+        fields.end(frame)
+    }
+}
+
+impl ToWorker {
+    /// Writes the frame to the end of `to`, which the caller has emptied.
+    pub fn encode(&self, to: &mut Vec<u8>) {
+        match self {
+            Self::Welcome => to.push(WELCOME),
+            Self::Refused { why } => {
+                to.push(REFUSED);
+                to.extend(shortened(why).bytes());
+            }
+            Self::Turn(turn) => {
+                to.push(TURN);
+                to.extend(turn.turn.to_le_bytes());
+                to.extend(turn.whole.to_le_bytes());
+                to.push(
+                    u8::from(turn.acknowledge) | u8::from(turn.continued) << 1 | u8::from(turn.last) << 2,
+                );
+            }
+            Self::Farewell => to.push(FAREWELL),
+        }
+    }
+
+    /// Reads a frame.
+    pub fn decode(frame: &[u8]) -> Result<Self, Breach> {
+        let mut fields = Fields::of(frame)?;
+        let frame = match fields.kind {
+            WELCOME => Self::Welcome,
+            REFUSED => Self::Refused { why: fields.text()?.to_owned() },
+            TURN => {
+                let turn = u64::from_le_bytes(fields.take()?);
+                let whole = u32::from_le_bytes(fields.take()?);
+                let [flags] = fields.take()?;
+                if flags > 0b111 {
+                    return Err(Breach::Field(TURN));
+                }
+                Self::Turn(TurnFrame {
+                    turn,
+                    whole,
+                    acknowledge: flags & 1 != 0,
+                    continued: flags & 2 != 0,
+                    last: flags & 4 != 0,
+                })
+            }
+            FAREWELL => Self::Farewell,
+            kind => return Err(Breach::Kind(kind)),
+        };
+        fields.end(frame)
+    }
+}
+
+/// A frame's fields, taken from the front.
+struct Fields<'f> {
+    kind: u8,
+    rest: &'f [u8],
+}
+
+impl<'f> Fields<'f> {
+    fn of(frame: &'f [u8]) -> Result<Self, Breach> {
+        let (&kind, rest) = frame.split_first().ok_or(Breach::Kind(0))?;
+        Ok(Self { kind, rest })
+    }
+
+    fn take<const N: usize>(&mut self) -> Result<[u8; N], Breach> {
+        let (field, rest) = self.rest.split_first_chunk().ok_or(Breach::Length(self.kind))?;
+        self.rest = rest;
+        Ok(*field)
+    }
+
+    fn flag(&mut self) -> Result<bool, Breach> {
+        match self.take()? {
+            [0] => Ok(false),
+            [1] => Ok(true),
+            _ => Err(Breach::Field(self.kind)),
+        }
+    }
+
+    fn text(&mut self) -> Result<&'f str, Breach> {
+        let text =
+            std::str::from_utf8(std::mem::take(&mut self.rest)).map_err(|_| Breach::Field(self.kind))?;
+        if text.len() > LONGEST_TEXT { Err(Breach::Length(self.kind)) } else { Ok(text) }
+    }
+
+    fn end<T>(self, frame: T) -> Result<T, Breach> {
+        if self.rest.is_empty() { Ok(frame) } else { Err(Breach::Length(self.kind)) }
+    }
+}
+
+/// As much of `text` as a frame takes, cut between characters.
+fn shortened(text: &str) -> &str {
+    let end = (0..=text.len().min(LONGEST_TEXT)).rev().find(|&at| text.is_char_boundary(at));
+    &text[..end.unwrap_or(0)]
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::identity::{PoolName, WorkerId};
+
+    fn from_worker() -> impl Strategy<Value = FromWorker> {
+        let life = ("[a-z][a-z0-9]{0,8}", any::<u32>(), any::<u64>())
+            .prop_filter_map("a pool name", |(p, place, g)| {
+                Some(WorkerId::new(p.parse::<PoolName>().ok()?, place).life(g))
+            });
+        prop_oneof![
+            (any::<u16>(), any::<u16>(), any::<[u8; 32]>(), life).prop_map(
+                |(version, credit, token, life)| {
+                    FromWorker::Hello { version, credit, token: Token::from_bytes(token), life }
+                }
+            ),
+            any::<u64>().prop_map(|turn| FromWorker::Acknowledge { turn }),
+            (any::<u64>(), any::<bool>()).prop_map(|(turn, keep)| FromWorker::Done { turn, keep }),
+            (any::<u64>(), ".{0,100}").prop_map(|(turn, message)| FromWorker::Panicked { turn, message }),
+            Just(FromWorker::Goodbye(Retirement::Told)),
+            Just(FromWorker::Goodbye(Retirement::Recycled)),
+        ]
+    }
+
+    fn to_worker() -> impl Strategy<Value = ToWorker> {
+        prop_oneof![
+            Just(ToWorker::Welcome),
+            ".{0,100}".prop_map(|why| ToWorker::Refused { why }),
+            (any::<u64>(), any::<u32>(), any::<[bool; 3]>()).prop_map(
+                |(turn, whole, [acknowledge, continued, last])| {
+                    ToWorker::Turn(TurnFrame { turn, whole, acknowledge, continued, last })
+                }
+            ),
+            Just(ToWorker::Farewell),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn what_a_worker_says_is_what_the_door_hears(frame in from_worker()) {
+            let mut bytes = Vec::new();
+            frame.encode(&mut bytes);
+            prop_assert!(bytes.len() <= LONGEST);
+            prop_assert_eq!(FromWorker::decode(&bytes), Ok(frame));
+            bytes.push(0xff);
+            prop_assert!(FromWorker::decode(&bytes).is_err(), "a byte too many was taken");
+        }
+
+        #[test]
+        fn what_the_door_says_is_what_a_worker_hears(frame in to_worker()) {
+            let mut bytes = Vec::new();
+            frame.encode(&mut bytes);
+            prop_assert!(bytes.len() <= LONGEST);
+            prop_assert_eq!(ToWorker::decode(&bytes), Ok(frame));
+        }
+
+        #[test]
+        fn no_bytes_make_it_panic(bytes: Vec<u8>) {
+            let _ = (FromWorker::decode(&bytes), ToWorker::decode(&bytes));
+        }
+
+        #[test]
+        fn long_texts_are_cut_between_characters(message in "[aäも]{0,1200}") {
+            let mut bytes = Vec::new();
+            FromWorker::Panicked { turn: 1, message: message.clone() }.encode(&mut bytes);
+            prop_assert!(bytes.len() <= LONGEST);
+            let Ok(FromWorker::Panicked { message: heard, .. }) = FromWorker::decode(&bytes) else {
+                return Err(TestCaseError::fail("not a frame"));
+            };
+            prop_assert!(message.starts_with(&heard) && (heard.len() + 4 > LONGEST_TEXT || heard == message));
+        }
+    }
+}

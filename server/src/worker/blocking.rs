@@ -1,0 +1,236 @@
+//! The blocking models: one thread (`prefork`), or N threads that wait on one link (`threads:N`).
+//!
+//! Every thread runs the same loop: receive a turn, serve it, say done. The kernel wakes one of the threads that
+//! wait on the link for each frame, so nothing stands between the door and the thread that serves.
+
+use std::any::Any;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use rustix::net::RecvFlags;
+
+use super::client::Client;
+use super::exchange::Exchange;
+use super::session::{join, say};
+use super::{Ending, Options};
+use crate::apps::{Me, demo, echo};
+use crate::config::{App, Model, Protocol, TurnUnit};
+use crate::control::Retirement;
+use crate::http::{HeaderSpace, parse_head};
+use crate::link::{self, FromWorker, LONGEST, Received, ToWorker, TurnFrame};
+use crate::sys::{self, Termination};
+
+/// What a thread needs of stack: handlers of the demo keep their buffers on the heap.
+const STACK_BYTES: usize = 256 * 1024;
+/// Room for most requests. One that is larger makes its thread's buffer grow, once.
+const USUAL_REQUEST: usize = 4 * 1024;
+/// Heads are smaller than this by far: the door has a limit of its own.
+const LARGEST_HEAD: usize = 1 << 20;
+
+/// Serves until told to go.
+pub(super) fn run(options: &Options) -> Ending {
+    let me = Me::new(options.life.clone(), options.model);
+    loop {
+        let link = match join(options) {
+            Ok(link) => link,
+            Err(ending) => return ending,
+        };
+        let Ok(spare) = link.try_clone() else { return Ending::NoDescriptor };
+        let on_signal = Termination::on(spare);
+        let worker = Worker { options, me: &me, link, retiring: AtomicBool::new(false) };
+        let ended = match options.model {
+            Model::Threads(threads) => worker.take_turns_in_threads(threads),
+            Model::Prefork | Model::Event(_) => worker.take_turns(),
+        };
+        drop(on_signal);
+        match ended {
+            Ended::Farewell => return Ending::Goodbye,
+            Ended::LinkLost if sys::told_to_go() => return Ending::Goodbye,
+            Ended::LinkLost => eprintln!("{}: the door is gone; waiting for another", options.life),
+            Ended::NoDescriptor => return Ending::NoDescriptor,
+            Ended::Breach => return Ending::Breach,
+        }
+    }
+}
+
+/// Why a thread stopped taking turns; the later, the worse.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Ended {
+    Farewell,
+    LinkLost,
+    Breach,
+    NoDescriptor,
+}
+
+/// What all threads of a worker share.
+struct Worker<'w> {
+    options: &'w Options,
+    me: &'w Me,
+    link: OwnedFd,
+    /// Whether it has said that it has served enough.
+    retiring: AtomicBool,
+}
+
+/// What a thread uses again from turn to turn.
+struct Buffers {
+    request: Vec<u8>,
+    answer: Vec<u8>,
+}
+
+impl Worker<'_> {
+    fn take_turns_in_threads(&self, threads: u16) -> Ended {
+        std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..threads)
+                .map(|_| {
+                    std::thread::Builder::new()
+                        .stack_size(STACK_BYTES)
+                        .spawn_scoped(scope, || self.take_turns())
+                })
+                .collect();
+            // A thread that cannot be started leaves its credit unused and its turns unserved: that worker is no
+            // good, and the others are told so by the link's end.
+            if threads.iter().any(Result::is_err) {
+                eprintln!("{}: cannot start its threads: is the limit of pids too low?", self.options.life);
+                std::process::exit(71);
+            }
+            let ended = threads.into_iter().flatten().map(|thread| thread.join().unwrap_or(Ended::Breach));
+            ended.max().unwrap_or(Ended::Breach)
+        })
+    }
+
+    /// The loop of every blocking thread.
+    fn take_turns(&self) -> Ended {
+        let mut frame = [0; LONGEST + 1];
+        let mut buffers = Buffers { request: vec![0; USUAL_REQUEST], answer: Vec::new() };
+        loop {
+            let (len, descriptor) = match link::receive(self.link.as_fd(), &mut frame, RecvFlags::empty()) {
+                Ok(Received::Frame { len, descriptor }) => (len, descriptor),
+                Ok(Received::Nothing | Received::Closed) | Err(_) => return Ended::LinkLost,
+            };
+            let turn = match ToWorker::decode(&frame[..len]) {
+                Ok(ToWorker::Turn(turn)) => turn,
+                Ok(ToWorker::Farewell) => return Ended::Farewell,
+                Ok(ToWorker::Welcome | ToWorker::Refused { .. }) | Err(_) => return Ended::Breach,
+            };
+            let Some(socket) = descriptor else {
+                eprintln!(
+                    "{}: a client's descriptor did not arrive: open_files is too low",
+                    self.options.life
+                );
+                return Ended::NoDescriptor;
+            };
+            if turn.acknowledge {
+                say(&self.link, &FromWorker::Acknowledge { turn: turn.turn });
+            }
+            let served = self.me.count_turn();
+            let client = Client::new(socket);
+            // A client that goes away in the middle is no concern of anybody's: its connection is closed.
+            let keep = self.serve(&client, &turn, &mut buffers).unwrap_or(false);
+            // Before the door hears that it is done: from then on the descriptor is the door's alone.
+            drop(client);
+            say(&self.link, &FromWorker::Done { turn: turn.turn, keep });
+            if self.options.retire_after.is_some_and(|most| served >= most.get().into())
+                && !self.retiring.swap(true, Ordering::Relaxed)
+            {
+                say(&self.link, &FromWorker::Goodbye(Retirement::Recycled));
+            }
+        }
+    }
+
+    /// Serves one turn; whether the connection can carry another request.
+    fn serve(&self, client: &Client, turn: &TurnFrame, buffers: &mut Buffers) -> io::Result<bool> {
+        match (self.options.protocol, self.options.turn) {
+            (Protocol::Tcp, _) => {
+                self.guarded(turn, || echo::serve(client)).unwrap_or(Ok(()))?;
+                Ok(false)
+            }
+            (Protocol::Http, TurnUnit::Request) => self.serve_request(client, turn, buffers),
+            (Protocol::Http, TurnUnit::Connection) => {
+                let mut turn = *turn;
+                while self.serve_request(client, &turn, buffers)? {
+                    // The door has looked at the first request only.
+                    turn = TurnFrame { whole: 0, continued: false, ..turn };
+                }
+                Ok(false)
+            }
+        }
+    }
+
+    fn serve_request(&self, client: &Client, turn: &TurnFrame, buffers: &mut Buffers) -> io::Result<bool> {
+        let Some(peeked) = peek_request(client, turn, &mut buffers.request)? else { return Ok(false) };
+        let mut space = HeaderSpace::new();
+        // The door has read the same bytes with the same reader; only on a connection of our own can it differ.
+        let Ok(Some(head)) = parse_head(&buffers.request[..peeked], &mut space, LARGEST_HEAD) else {
+            return Ok(false);
+        };
+        let mut exchange = Exchange::new(client, turn, head, &buffers.request[..peeked], &mut buffers.answer);
+        let served = self.guarded(turn, || match self.options.app {
+            App::Demo => demo::serve(&mut exchange, self.me),
+            App::Echo => Ok(()),
+        });
+        match served {
+            Some(served) => served?,
+            None if exchange.is_unanswered() => {
+                exchange.respond(500, "text/plain", b"the handler panicked\n")?;
+            }
+            None => return Ok(false),
+        }
+        exchange.close()
+    }
+
+    /// Runs a handler. In `threads:N` a panic ends this turn and no other, and is reported: `None`. In
+    /// `prefork` there is no other turn to protect, and a worker that has panicked is better replaced.
+    fn guarded<T>(&self, turn: &TurnFrame, handler: impl FnOnce() -> T) -> Option<T> {
+        if self.options.model == Model::Prefork {
+            return Some(handler());
+        }
+        match catch_unwind(AssertUnwindSafe(handler)) {
+            Ok(result) => Some(result),
+            Err(payload) => {
+                let message = panic_message(payload.as_ref()).to_owned();
+                say(&self.link, &FromWorker::Panicked { turn: turn.turn, message });
+                None
+            }
+        }
+    }
+}
+
+/// Looks at the request, all of it when the door says how long it is; how many bytes are in `buffer` then.
+/// `None`: the client has gone, or sends nothing more.
+fn peek_request(client: &Client, turn: &TurnFrame, buffer: &mut Vec<u8>) -> io::Result<Option<usize>> {
+    let whole = turn.whole as usize;
+    if whole > 0 {
+        if buffer.len() < whole {
+            buffer.resize(whole, 0);
+        }
+        let peeked = client.peek(&mut buffer[..whole])?;
+        return Ok((peeked == whole).then_some(peeked));
+    }
+    let mut peeked = client.peek(buffer)?;
+    while peeked > 0 {
+        match parse_head(&buffer[..peeked], &mut HeaderSpace::new(), LARGEST_HEAD) {
+            Ok(None) => {}
+            Ok(Some(_)) | Err(_) => return Ok(Some(peeked)),
+        }
+        if peeked == buffer.len() {
+            buffer.resize(peeked * 2, 0);
+        }
+        // Wait for one byte more than there was: peeking takes nothing, so the rest comes along.
+        let more = client.peek_all(&mut buffer[..=peeked])?;
+        if more <= peeked {
+            return Ok(None);
+        }
+        peeked = client.peek(buffer)?;
+    }
+    Ok(None)
+}
+
+fn panic_message(payload: &(dyn Any + Send)) -> &str {
+    payload
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| payload.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("a panic without a message")
+}

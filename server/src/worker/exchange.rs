@@ -1,0 +1,280 @@
+//! One HTTP request and its answer, blocking.
+//!
+//! # Why the answer is written before the request is consumed
+//!
+//! The request stays in the socket, peeked and not taken, until the first bytes of the answer have been
+//! written; only then is it consumed. A worker that dies at any moment therefore leaves one of two states
+//! behind, and the door can tell them apart: the request whole and nothing written (it can be given to another
+//! worker), or something written (it cannot). Were the request consumed first, a worker that dies between the
+//! two calls would take it along.
+//!
+//! A request whose body was too large to wait for is consumed as the app reads it; such a one is never given
+//! to another worker.
+
+use std::io;
+
+use super::client::Client;
+use crate::http::answer::{AnswerHead, AnswerLength, Persistence};
+use crate::http::chunked::Decoder;
+use crate::http::{Framing, Head};
+use crate::link::TurnFrame;
+
+/// How much of a body that the app did not read is read and dropped to keep the connection; more is not worth it.
+const WORTH_DRAINING: u64 = 256 * 1024;
+/// How much is read from a client at a time.
+const PIECE: usize = 16 * 1024;
+/// Answers up to this size go out in one write, head and body.
+const ONE_WRITE: usize = 64 * 1024;
+
+/// One request that waits for its answer.
+#[derive(Debug)]
+pub struct Exchange<'t> {
+    client: &'t Client,
+    head: Head<'t>,
+    body: Body<'t>,
+    stage: Stage,
+    keep: bool,
+    /// Reused from turn to turn, so that a small answer allocates nothing.
+    out: &'t mut Vec<u8>,
+}
+
+/// Where the answer has come to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// Not one byte written.
+    Unanswered,
+    /// Begun.
+    Answering,
+    /// Written to its end.
+    Answered,
+}
+
+/// Where the request's body comes from.
+#[derive(Debug)]
+enum Body<'t> {
+    /// All of it has been peeked.
+    Whole {
+        /// What the app has not read yet, still encoded.
+        rest: &'t [u8],
+        framing: Unread,
+        /// Bytes of the request in the socket, head included; 0 once consumed.
+        in_socket: usize,
+    },
+    /// It is still on its way.
+    Arriving {
+        framing: Unread,
+        /// Bytes of the head in the socket; 0 once consumed.
+        head_in_socket: usize,
+        /// Whether the client waits for `100 Continue`.
+        awaits_continue: bool,
+    },
+}
+
+/// What is left of a body, by its framing.
+#[derive(Debug)]
+enum Unread {
+    Length(u64),
+    Chunked(Decoder),
+}
+
+impl Unread {
+    fn is_empty(&self) -> bool {
+        match self {
+            Self::Length(left) => *left == 0,
+            Self::Chunked(decoder) => decoder.is_done(),
+        }
+    }
+}
+
+impl<'t> Exchange<'t> {
+    /// An exchange over a request whose head is `head`, read from `peeked`, which also holds the whole body when
+    /// `turn` says so.
+    pub fn new(
+        client: &'t Client,
+        turn: &TurnFrame,
+        head: Head<'t>,
+        peeked: &'t [u8],
+        out: &'t mut Vec<u8>,
+    ) -> Self {
+        let framing = match head.framing {
+            Framing::Length(length) => Unread::Length(length),
+            Framing::Chunked => Unread::Chunked(Decoder::new()),
+        };
+        let whole = turn.whole as usize;
+        let body = if whole >= head.len && whole <= peeked.len() {
+            Body::Whole { rest: &peeked[head.len..whole], framing, in_socket: whole }
+        } else {
+            let awaits_continue = head.expects_continue && !turn.continued;
+            Body::Arriving { framing, head_in_socket: head.len, awaits_continue }
+        };
+        Self { client, head, body, stage: Stage::Unanswered, keep: head.keep_alive && !turn.last, out }
+    }
+
+    /// The request's head.
+    pub fn head(&self) -> &Head<'t> {
+        &self.head
+    }
+
+    /// The client.
+    pub fn client(&self) -> &'t Client {
+        self.client
+    }
+
+    /// Whether nothing of an answer has been written.
+    pub fn is_unanswered(&self) -> bool {
+        self.stage == Stage::Unanswered
+    }
+
+    /// Reads on in the request's body; 0 at its end.
+    pub fn read_body(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        loop {
+            let read = match &mut self.body {
+                Body::Whole { framing, .. } | Body::Arriving { framing, .. } if framing.is_empty() => {
+                    return Ok(0);
+                }
+                Body::Whole { rest, framing, .. } => {
+                    let (consumed, data) = decode(framing, rest, into)?;
+                    *rest = &rest[consumed..];
+                    data
+                }
+                Body::Arriving { framing, head_in_socket, awaits_continue } => {
+                    self.client.discard(std::mem::take(head_in_socket))?;
+                    if std::mem::take(awaits_continue) {
+                        self.client.write_all(b"HTTP/1.1 100 Continue\r\n\r\n")?;
+                    }
+                    // Only what belongs to this request may be taken from the socket, so: look, decode, take.
+                    let mut piece = [0; PIECE];
+                    let peeked = self.client.peek(&mut piece)?;
+                    if peeked == 0 {
+                        return Err(io::ErrorKind::UnexpectedEof.into());
+                    }
+                    let (consumed, data) = decode(framing, &piece[..peeked], into)?;
+                    self.client.discard(consumed)?;
+                    data
+                }
+            };
+            // Framing alone is no data, and not the end either.
+            if read > 0 {
+                return Ok(read);
+            }
+        }
+    }
+
+    /// Answers with all of a body.
+    pub fn respond(&mut self, status: u16, content_type: &str, body: &[u8]) -> io::Result<()> {
+        self.begin(status, content_type, AnswerLength::Known(body.len() as u64));
+        let body = if self.head.method == "HEAD" { &[] } else { body };
+        if self.out.len() + body.len() <= ONE_WRITE {
+            self.out.extend(body);
+            self.flush()?;
+        } else {
+            self.flush()?;
+            self.client.write_all(body)?;
+        }
+        self.stage = Stage::Answered;
+        Ok(())
+    }
+
+    /// Begins an answer whose body follows through [`Exchange::write`] and ends with [`Exchange::finish`].
+    pub fn stream(&mut self, status: u16, content_type: &str) -> io::Result<()> {
+        let length = if self.head.http_1_0 { AnswerLength::UntilClose } else { AnswerLength::Chunked };
+        self.begin(status, content_type, length);
+        self.flush()
+    }
+
+    /// Begins an answer whose body of `length` bytes follows through [`Exchange::write_raw`].
+    pub fn begin_with_length(&mut self, status: u16, content_type: &str, length: u64) -> io::Result<()> {
+        self.begin(status, content_type, AnswerLength::Known(length));
+        self.flush()
+    }
+
+    /// Writes a piece of a streamed body.
+    pub fn write(&mut self, piece: &[u8]) -> io::Result<()> {
+        if self.head.method == "HEAD" || piece.is_empty() {
+            return Ok(());
+        }
+        if self.head.http_1_0 {
+            return self.client.write_all(piece);
+        }
+        self.out.clear();
+        self.out.extend(format!("{:x}\r\n", piece.len()).bytes());
+        self.out.extend(piece);
+        self.out.extend(b"\r\n");
+        self.client.write_all(self.out)
+    }
+
+    /// Writes bytes of a body of known length.
+    pub fn write_raw(&mut self, piece: &[u8]) -> io::Result<()> {
+        self.client.write_all(piece)
+    }
+
+    /// Ends a streamed answer.
+    pub fn finish(&mut self) -> io::Result<()> {
+        if !self.head.http_1_0 && self.head.method != "HEAD" {
+            self.client.write_all(b"0\r\n\r\n")?;
+        }
+        self.stage = Stage::Answered;
+        Ok(())
+    }
+
+    /// Leaves the exchange. Whether the connection can carry another request: the answer is complete, and nothing
+    /// of this request is left in the socket to be mistaken for the next.
+    pub fn close(mut self) -> io::Result<bool> {
+        if self.stage != Stage::Answered || !self.keep {
+            return Ok(false);
+        }
+        if matches!(&self.body, Body::Arriving { awaits_continue: true, .. }) {
+            // Nobody knows whether the body will come.
+            return Ok(false);
+        }
+        let (mut waste, mut drained) = ([0; PIECE], 0);
+        while drained <= WORTH_DRAINING {
+            match self.read_body(&mut waste)? {
+                0 => return Ok(true),
+                read => drained += read as u64,
+            }
+        }
+        Ok(false)
+    }
+
+    fn begin(&mut self, status: u16, content_type: &str, length: AnswerLength) {
+        self.keep &= length != AnswerLength::UntilClose;
+        let persistence = match (self.keep, self.head.http_1_0) {
+            (true, false) => Persistence::Keep,
+            (true, true) => Persistence::KeepAlive10,
+            (false, _) => Persistence::Close,
+        };
+        self.out.clear();
+        AnswerHead { status, content_type, length, persistence, extra: "" }.write(self.out);
+    }
+
+    /// Writes what is in `out`; behind the first byte of an answer the request is consumed.
+    fn flush(&mut self) -> io::Result<()> {
+        self.stage = Stage::Answering;
+        self.client.write_all(self.out)?;
+        match &mut self.body {
+            Body::Whole { in_socket, .. } => self.client.discard(std::mem::take(in_socket)),
+            Body::Arriving { head_in_socket, .. } => self.client.discard(std::mem::take(head_in_socket)),
+        }
+    }
+}
+
+/// Decodes one piece of body from `input` to `into`: bytes of input used, bytes of data.
+fn decode(framing: &mut Unread, input: &[u8], into: &mut [u8]) -> io::Result<(usize, usize)> {
+    match framing {
+        Unread::Length(left) => {
+            let here = usize::try_from(*left).unwrap_or(usize::MAX).min(input.len()).min(into.len());
+            into[..here].copy_from_slice(&input[..here]);
+            *left -= here as u64;
+            Ok((here, here))
+        }
+        Unread::Chunked(decoder) => {
+            // Data never outgrows its encoding, so as much input as there is room is never too much.
+            let input = &input[..input.len().min(into.len())];
+            let step =
+                decoder.step(input).map_err(|refusal| io::Error::new(io::ErrorKind::InvalidData, refusal))?;
+            into[..step.data.len()].copy_from_slice(step.data);
+            Ok((step.consumed, step.data.len()))
+        }
+    }
+}

@@ -1,0 +1,75 @@
+//! Getting a link, and what the blocking models and the event loop do with it alike.
+
+use std::os::fd::OwnedFd;
+use std::time::Duration;
+
+use rustix::net::{RecvFlags, SendFlags};
+
+use super::{Ending, Options};
+use crate::link::{self, FromWorker, LONGEST, Received, ToWorker};
+use crate::sys;
+
+/// The first wait before another try to reach a door, and the longest.
+const REDIAL: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(250));
+
+/// A link whose hello was welcome; or how the worker ends without one. Waits for a door for as long as nobody
+/// tells the worker to go.
+pub(super) fn join(options: &Options) -> Result<OwnedFd, Ending> {
+    let mut wait = REDIAL.0;
+    let mut told_why = false;
+    while !sys::told_to_go() {
+        match link::dial(&options.link) {
+            Ok(link) => match greet(&link, options) {
+                Greeting::Welcome => return Ok(link),
+                Greeting::Refused(why) => {
+                    eprintln!("{}: the door refuses this worker: {why}", options.life);
+                    return Err(Ending::Refused);
+                }
+                // It went down in between: there will be another.
+                Greeting::Closed => {}
+            },
+            // Said once: a door that is being restarted is away for a moment.
+            Err(error) if !std::mem::replace(&mut told_why, true) => {
+                eprintln!("{}: no door at {} yet: {error}", options.life, options.link.display());
+            }
+            Err(_) => {}
+        }
+        std::thread::sleep(wait);
+        wait = (wait * 2).min(REDIAL.1);
+    }
+    Err(Ending::Goodbye)
+}
+
+enum Greeting {
+    Welcome,
+    Refused(String),
+    Closed,
+}
+
+fn greet(link: &OwnedFd, options: &Options) -> Greeting {
+    let hello = FromWorker::Hello {
+        version: link::VERSION,
+        credit: options.model.credit(),
+        token: options.token,
+        life: options.life.clone(),
+    };
+    say(link, &hello);
+    let mut buffer = [0; LONGEST + 1];
+    match link::receive(std::os::fd::AsFd::as_fd(link), &mut buffer, RecvFlags::empty()) {
+        Ok(Received::Frame { len, .. }) => match ToWorker::decode(&buffer[..len]) {
+            Ok(ToWorker::Welcome) => Greeting::Welcome,
+            Ok(ToWorker::Refused { why }) => Greeting::Refused(why),
+            Ok(other) => Greeting::Refused(format!("it answered the hello with {other:?}")),
+            Err(breach) => Greeting::Refused(format!("it answered the hello with {breach}")),
+        },
+        Ok(Received::Nothing | Received::Closed) | Err(_) => Greeting::Closed,
+    }
+}
+
+/// Sends a frame and waits until there is room for it. A link that has closed meanwhile is seen by the next
+/// receive, so nothing is said of it here.
+pub(super) fn say(link: &OwnedFd, frame: &FromWorker) {
+    let mut bytes = Vec::with_capacity(64);
+    frame.encode(&mut bytes);
+    let _ = link::send(std::os::fd::AsFd::as_fd(link), &bytes, None, SendFlags::empty());
+}

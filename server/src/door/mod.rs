@@ -1,10 +1,65 @@
 //! The door: accepts clients, parks the idle ones, and hands each whole request to one idle worker.
+//!
+//! One thread, one event loop, a small task for each connection and each link. It holds no privilege: no engine
+//! socket, no API. What it does not do is as much the point: it reads no request (it peeks), copies no byte of a
+//! body, decides nothing about who lives, and asks nobody for permission to serve. With the controller dead it
+//! serves on with the workers that it has.
+//!
+//! # When a worker is killed in the middle of a request
+//!
+//! 1. The kernel closes the worker's end of its link; the door's loop wakes ([`workers`]).
+//! 2. The worker leaves the roster, the controller is told, and each connection that it held hears of it ([`pool`]).
+//! 3. The connection's task looks at the door's own duplicate of the socket: is the request still whole, has a byte
+//!    of an answer been written ([`connection`])? The contract decides ([`redeliver`], pure).
+//! 4. The turn goes to the front of the queue and from there to the next worker with credit ([`roster`], pure); or
+//!    the door answers `502` or `504` itself ([`answer`]); or, when an answer had begun, the connection is cut.
+//!
+//! # How it can fail
+//!
+//! - It dies: its connections are closed, but for those that a worker holds, which is served to the end by that
+//!   worker, on its own duplicate. Workers dial again until a door is there.
+//! - A worker breaks the protocol or does not read: it gets no turn any more, the controller is asked to kill it,
+//!   and what it holds is decided when it is dead. Nobody waits for it meanwhile but the clients that it holds.
+//! - It runs out of descriptors: clients wait in the kernel's backlog.
 
-use std::path::PathBuf;
+mod answer;
+mod arrival;
+mod client;
+mod connection;
+mod control;
+mod listen;
+mod notices;
+mod pool;
+mod redeliver;
+mod roster;
+mod workers;
 
+use std::cell::Cell;
+use std::fs::{self, Permissions};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::time::Duration;
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use thiserror::Error;
+use tokio::net::UnixListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::Notify;
+use tokio::task::LocalSet;
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
 
+use self::control::Control;
+use self::listen::Guests;
+use self::notices::Notices;
+use self::pool::Pool;
+use self::workers::Workers;
 use crate::config::DoorPool;
+use crate::control::Notice;
+use crate::link;
 
 /// What a door is to do.
 #[derive(Debug, Clone)]
@@ -20,19 +75,177 @@ pub struct Config {
 /// Why a door could not open, or had to stop.
 #[derive(Debug, Error)]
 pub enum DoorError {
-    /// A socket could not be opened.
-    #[error("cannot listen on {what}")]
+    /// A pool's address could not be listened on.
+    #[error("cannot listen on {address} for pool {pool}: {source}")]
     Listen {
-        /// `pool "web" at 127.0.0.1:8080`, or the path of a Unix socket.
-        what: String,
+        /// The pool.
+        pool: String,
+        /// Its address.
+        address: std::net::SocketAddr,
         /// Why.
         #[source]
-        source: std::io::Error,
+        source: io::Error,
     },
+    /// A Unix socket could not be made.
+    #[error("cannot make the socket {}: {source}", path.display())]
+    Socket {
+        /// Where.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// Another door has opened here.
+    #[error("a door is open already at {}", path.display())]
+    Occupied {
+        /// Its control socket.
+        path: PathBuf,
+    },
+    /// The event loop could not be set up.
+    #[error("cannot set up the event loop: {0}")]
+    Runtime(#[source] io::Error),
 }
 
-/// Opens the door and serves until SIGTERM, SIGINT or [`Order::Stop`](crate::control::Order::Stop), then drains.
-/// Blocks; runs an event loop of its own on this thread.
-pub fn run(_config: &Config) -> Result<(), DoorError> {
+/// How often requests are looked at for overrunning their time, at the most and at the least.
+const OVERRUN_LOOKS: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(100));
+
+/// Opens the door and serves until SIGTERM, SIGINT or [`Order::Stop`](crate::control::Order::Stop), then drains:
+/// stops accepting, closes idle connections, lets turns finish until the longest of the pools' drain times is up,
+/// and cuts off what is left. A second signal cuts off at once. Blocks; runs an event loop of its own.
+pub fn run(config: &Config) -> Result<(), DoorError> {
+    raise_descriptor_limit();
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(DoorError::Runtime)?;
+    runtime.block_on(LocalSet::new().run_until(serve(config)))
+}
+
+async fn serve(config: &Config) -> Result<(), DoorError> {
+    let notices = Rc::new(Notices::default());
+    let turns = Rc::new(Cell::new(1));
+    let mut opened = Vec::new();
+    for pool in &config.pools {
+        let (listener, address, clients) = listen::open(pool).map_err(|source| DoorError::Listen {
+            pool: pool.name.to_string(),
+            address: pool.listen,
+            source,
+        })?;
+        let pool = Pool::new(pool.clone(), clients, address, Rc::clone(&notices), Rc::clone(&turns));
+        opened.push((Rc::new(pool), listener));
+    }
+    let (link, controllers) = open_sockets(config)?;
+    let (mut terminate, mut interrupt) = signals().map_err(DoorError::Runtime)?;
+
+    // Nothing was served until here; from here on nothing fails.
+    let pools: Vec<_> = opened.iter().map(|(pool, _)| Rc::clone(pool)).collect();
+    let workers = Rc::new(Workers::new(pools.iter().cloned(), Rc::clone(&notices)));
+    let stop = Rc::new(Notify::new());
+    let control = Rc::new(Control {
+        pools: pools.clone(),
+        workers: Rc::clone(&workers),
+        notices: Rc::clone(&notices),
+        stop: Rc::clone(&stop),
+        stopping: Cell::new(false),
+    });
+    tokio::task::spawn_local(workers.accept(link));
+    tokio::task::spawn_local(Rc::clone(&control).accept(controllers));
+    let guests = Rc::new(Guests::default());
+    let mut listeners = Vec::new();
+    for (pool, listener) in opened {
+        tracing::info!(pool = %pool.config.name, address = %pool.address, "open");
+        tokio::task::spawn_local(look_for_overruns(Rc::clone(&pool)));
+        listeners.push(tokio::task::spawn_local(listen::accept(listener, pool, Rc::clone(&guests))));
+    }
+
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+        () = stop.notified() => {}
+    }
+    for listener in listeners {
+        listener.abort();
+    }
+    control.stopping.set(true);
+    notices.post(Notice::Stopping);
+    let drained = drain(&pools, &guests);
+    tokio::select! {
+        () = drained => {}
+        _ = terminate.recv() => tracing::warn!("told twice: cutting off what is left"),
+        _ = interrupt.recv() => tracing::warn!("told twice: cutting off what is left"),
+    }
+    listen::close_all(&guests);
+    let _ = fs::remove_file(&config.link_socket);
+    let _ = fs::remove_file(&config.control_socket);
     Ok(())
+}
+
+/// Waits until no client is left, or time is up.
+async fn drain(pools: &[Rc<Pool>], guests: &Guests) {
+    let deadline =
+        Instant::now() + pools.iter().map(|pool| pool.config.timeouts.drain).max().unwrap_or_default();
+    for pool in pools {
+        pool.draining.set(true);
+    }
+    let open = || pools.iter().map(|pool| pool.connections.get()).sum::<usize>();
+    tracing::info!(connections = open(), "draining");
+    let mut look = interval(Duration::from_millis(10));
+    let empty = async {
+        while open() > 0 {
+            // Again and again: a connection may have been parked since the last look.
+            listen::close_parked(guests);
+            look.tick().await;
+        }
+    };
+    if timeout_at(deadline, empty).await.is_err() {
+        tracing::warn!(connections = open(), "the time to drain is up: cutting off what is left");
+    }
+}
+
+async fn look_for_overruns(pool: Rc<Pool>) {
+    let Some(limit) = pool.config.timeouts.request else { return };
+    let mut look = interval((limit / 20).clamp(OVERRUN_LOOKS.0, OVERRUN_LOOKS.1));
+    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        let now = look.tick().await;
+        pool.look_for_overruns(now);
+    }
+}
+
+fn signals() -> io::Result<(tokio::signal::unix::Signal, tokio::signal::unix::Signal)> {
+    Ok((signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?))
+}
+
+/// Makes both sockets, in place of those that a dead door has left behind.
+fn open_sockets(config: &Config) -> Result<(OwnedFd, UnixListener), DoorError> {
+    let failed = |path: &Path| {
+        let path = path.to_owned();
+        move |source| DoorError::Socket { path, source }
+    };
+    if UnixStream::connect(&config.control_socket).is_ok() {
+        return Err(DoorError::Occupied { path: config.control_socket.clone() });
+    }
+    for path in [&config.control_socket, &config.link_socket] {
+        match fs::remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(path)(error)),
+            _ => {}
+        }
+    }
+    let link = link::listen(&config.link_socket).map_err(failed(&config.link_socket))?;
+    // Workers are other users. What lets them in is their token.
+    open_to_all(&config.link_socket).map_err(failed(&config.link_socket))?;
+    let control = control::listen(&config.control_socket).map_err(failed(&config.control_socket))?;
+    // The controller may be root without root's capabilities, which the directory's mode has let in already.
+    open_to_all(&config.control_socket).map_err(failed(&config.control_socket))?;
+    Ok((link, control))
+}
+
+fn open_to_all(socket: &Path) -> io::Result<()> {
+    fs::set_permissions(socket, Permissions::from_mode(0o666))
+}
+
+/// A descriptor for each client: the soft limit is often far below the hard one.
+fn raise_descriptor_limit() {
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
+        tracing::warn!(%error, "cannot raise the limit of open files");
+    }
 }

@@ -1,0 +1,218 @@
+//! One client's connection, as the door holds it.
+
+use std::cell::{Cell, RefCell};
+use std::fmt;
+use std::future::poll_fn;
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::rc::Rc;
+use std::task::{Poll, Waker};
+use std::time::Duration;
+
+use rustix::net::{SendFlags, Shutdown, send, shutdown};
+use tokio::io::unix::AsyncFd;
+use tokio::time::Instant;
+
+use crate::http::chunked::Decoder;
+use crate::identity::Incarnation;
+use crate::sys;
+
+/// A client's connection. Its task, its pool's queue and the link of the worker that holds it share it; the
+/// socket is closed when the last of them lets go.
+pub(super) struct Client {
+    /// A blocking socket: its status flags are shared with the worker's duplicate. Every call on it here says
+    /// `MSG_DONTWAIT`.
+    socket: AsyncFd<OwnedFd>,
+    pub(super) peer: SocketAddr,
+    /// The request that is being served, or the last one.
+    pub(super) request: RefCell<Request>,
+    pub(super) whereabouts: Cell<Whereabouts>,
+    end: Cell<Option<TurnEnd>>,
+    waiting: Cell<Option<Waker>>,
+}
+
+/// Where a connection is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Whereabouts {
+    /// With its own task: idle, or sending its request.
+    Parked,
+    /// In the pool's queue.
+    Queued,
+    /// With a worker.
+    Held,
+    /// Being closed.
+    Leaving,
+}
+
+/// What the door knows of a request.
+#[derive(Debug, Default)]
+pub(super) struct Request {
+    /// Method and target, shortened: for people.
+    pub line: String,
+    /// Bytes in the socket, body included; 0 when not all of it is there.
+    pub whole: u32,
+    /// Its method is idempotent, or it carries an `Idempotency-Key`.
+    pub idempotent: bool,
+    /// Answers to it have no body.
+    pub head_only: bool,
+    /// Its client speaks HTTP/1.0.
+    pub http_1_0: bool,
+    /// The door has sent `100 Continue`.
+    pub continued: bool,
+    /// How far into a chunked body the door has looked: the bytes are peeked again, and not decoded again.
+    pub chunks: Option<(Decoder, usize)>,
+    /// Times that it was given to a worker.
+    pub deliveries: u32,
+    /// When it was first given to one.
+    pub first_given: Option<Instant>,
+    /// What had been written to the socket when it was given last.
+    pub written_before: u64,
+    /// The delivery that failed, until the next one succeeds or is given up.
+    pub failed: Option<FailedDelivery>,
+}
+
+/// A delivery whose worker died.
+#[derive(Debug, Clone)]
+pub(super) struct FailedDelivery {
+    pub worker: Incarnation,
+    pub turn: u64,
+    pub given: Instant,
+}
+
+/// How a turn ended.
+#[derive(Debug)]
+pub(super) enum TurnEnd {
+    /// The worker is done.
+    Done {
+        /// The connection can carry another request.
+        keep: bool,
+    },
+    /// The worker has died.
+    Lost(Loss),
+    /// The client was gone before a worker was found.
+    ClientGone,
+}
+
+/// A turn whose worker died.
+#[derive(Debug)]
+pub(super) struct Loss {
+    pub delivery: FailedDelivery,
+    /// The worker was asked to acknowledge, and had not.
+    pub untouched: bool,
+    pub overran: bool,
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client").field("peer", &self.peer).field("whereabouts", &self.whereabouts).finish()
+    }
+}
+
+impl Client {
+    pub(super) fn new(socket: OwnedFd, peer: SocketAddr) -> io::Result<Rc<Self>> {
+        Ok(Rc::new(Self {
+            socket: sys::readable(socket)?,
+            peer,
+            request: RefCell::default(),
+            whereabouts: Cell::new(Whereabouts::Parked),
+            end: Cell::new(None),
+            waiting: Cell::new(None),
+        }))
+    }
+
+    pub(super) fn socket(&self) -> &AsyncFd<OwnedFd> {
+        &self.socket
+    }
+
+    pub(super) fn fd(&self) -> BorrowedFd<'_> {
+        self.socket.get_ref().as_fd()
+    }
+
+    /// Ends the turn, from wherever the news came.
+    pub(super) fn end_turn(&self, end: TurnEnd) {
+        self.whereabouts.set(Whereabouts::Parked);
+        self.end.set(Some(end));
+        if let Some(waker) = self.waiting.take() {
+            waker.wake();
+        }
+    }
+
+    /// Waits until the turn has ended.
+    pub(super) async fn turn_end(&self) -> TurnEnd {
+        poll_fn(|context| match self.end.take() {
+            Some(end) => Poll::Ready(end),
+            None => {
+                self.waiting.set(Some(context.waker().clone()));
+                Poll::Pending
+            }
+        })
+        .await
+    }
+
+    /// Writes what is short, or gives up: whoever does not take so little is not listening.
+    pub(super) fn tell(&self, bytes: &[u8]) {
+        let _ = send(self.fd(), bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL);
+    }
+
+    /// Ends the connection for everybody who has a duplicate of it.
+    pub(super) fn shut_down(&self) {
+        self.whereabouts.set(Whereabouts::Leaving);
+        let _ = shutdown(self.fd(), Shutdown::Both);
+    }
+
+    /// Ends the connection so that the client cannot take what it got for a whole answer.
+    pub(super) fn reset(&self) {
+        self.whereabouts.set(Whereabouts::Leaving);
+        let _ = rustix::net::sockopt::set_socket_linger(self.fd(), Some(Duration::ZERO));
+    }
+
+    /// Ends our half and drops what still comes, for a short while: closing a socket with unread bytes in it would
+    /// reset the connection, and the client might lose the answer that it has just been sent.
+    pub(super) async fn linger(&self, at_most: Duration) {
+        const MOST_BYTES: usize = 1 << 20;
+        self.whereabouts.set(Whereabouts::Leaving);
+        if shutdown(self.fd(), Shutdown::Write).is_err() {
+            return;
+        }
+        let drop_the_rest = async {
+            let mut dropped = 0;
+            while dropped < MOST_BYTES {
+                let Ok(mut ready) = self.socket.readable().await else { return };
+                let read = ready.try_io(|socket| {
+                    let mut waste = [0; 2048];
+                    let (read, _) =
+                        rustix::net::recv(socket, &mut waste[..], rustix::net::RecvFlags::DONTWAIT)?;
+                    Ok(read)
+                });
+                match read {
+                    Ok(Ok(0) | Err(_)) => return,
+                    Ok(Ok(read)) => dropped += read,
+                    Err(_would_block) => {}
+                }
+            }
+        };
+        let _ = tokio::time::timeout(at_most, drop_the_rest).await;
+    }
+}
+
+impl Request {
+    /// The longest line that is kept, in bytes.
+    const LONGEST_LINE: usize = 160;
+
+    /// Sets the line from method and target, without a new allocation where the old one is large enough.
+    pub(super) fn name(&mut self, method: &str, target: &str) {
+        self.line.clear();
+        for part in [method, " ", target] {
+            let room = Self::LONGEST_LINE.saturating_sub(self.line.len());
+            if part.len() > room {
+                // httparse lets only visible ASCII and, in targets, bytes above it through.
+                let end = (0..=room).rev().find(|&at| part.is_char_boundary(at)).unwrap_or(0);
+                self.line.push_str(&part[..end]);
+                self.line.push('…');
+                return;
+            }
+            self.line.push_str(part);
+        }
+    }
+}

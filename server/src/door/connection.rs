@@ -1,0 +1,187 @@
+//! The life of one client's connection, from accept to close.
+//!
+//! ```text
+//!              ┌───────────────── done: keep ─────────────────┐
+//!              ▼                                              │
+//!   accept ─► parked ─► request whole ─► queued ─► held ──────┴─► done: close ─► closed
+//!              │              │             │        │
+//!           idle too       refused:      503 when    └─ worker dead ─► queued again, at the front
+//!             long        400 408 413    full or                   └─► answered 502 or 504, or cut
+//!              │          431 501 505   too long
+//!              ▼
+//!            closed
+//! ```
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use tokio::time::{Instant, timeout_at};
+
+use super::answer::Problem;
+use super::arrival::{self, Arrival};
+use super::client::{Client, Loss, TurnEnd};
+use super::pool::{Pool, Position, QueueFull};
+use super::redeliver::{self, Facts, Verdict};
+use crate::config::{Protocol, TurnUnit};
+use crate::control::Outcome;
+use crate::sys;
+
+/// How long a closing connection is listened to, so that its last answer is not lost to a reset.
+const LINGER: Duration = Duration::from_secs(1);
+
+/// Serves a connection until it is over. Dropping the last `Client` closes it.
+pub(super) async fn serve(client: Rc<Client>, pool: Rc<Pool>) {
+    match pool.config.protocol {
+        Protocol::Http => serve_http(&client, &pool).await,
+        Protocol::Tcp => serve_raw(&client, &pool).await,
+    }
+    client.shut_down();
+}
+
+/// What becomes of a connection after a turn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum After {
+    /// It is parked, until the next request.
+    Park,
+    /// It ends; nothing of it is left to be read.
+    Close,
+    /// It ends, and the client may still be sending.
+    Linger,
+}
+
+async fn serve_http(client: &Rc<Client>, pool: &Rc<Pool>) {
+    while !pool.draining.get() {
+        match arrival::request(client, &pool.config, &pool.clients, &pool.scratch).await {
+            Arrival::Request => {}
+            Arrival::Closed => return,
+            Arrival::Refused(refusal) => {
+                say(client, pool, &Problem::new(refusal.status(), &refusal), refusal.status());
+                return client.linger(LINGER).await;
+            }
+        }
+        match take_turn(client, pool).await {
+            After::Park if pool.config.turn == TurnUnit::Request => {}
+            After::Park | After::Close => return,
+            After::Linger => return client.linger(LINGER).await,
+        }
+    }
+}
+
+/// On a raw pool there is nothing to wait for: the connection itself is the turn.
+async fn serve_raw(client: &Rc<Client>, pool: &Rc<Pool>) {
+    client.request.borrow_mut().line = format!("connection from {}", client.peer);
+    take_turn(client, pool).await;
+}
+
+/// Answers in a worker's place, where there are words for it.
+fn say(client: &Client, pool: &Pool, problem: &Problem<'_>, status: u16) {
+    if pool.config.protocol == Protocol::Http {
+        client.tell(&problem.answer(&client.request.borrow()));
+    }
+    pool.count_answer(status);
+}
+
+/// Sees one turn through, from one worker to the next if need be.
+async fn take_turn(client: &Rc<Client>, pool: &Rc<Pool>) -> After {
+    if let Err(QueueFull) = pool.submit(client, Position::Back) {
+        say(client, pool, &Problem::new(503, &"too many requests are waiting for a worker"), 503);
+        return After::Linger;
+    }
+    loop {
+        let Some(end) = turn_end(client, pool).await else {
+            return expire(client, pool);
+        };
+        match end {
+            TurnEnd::Done { keep: true } => return After::Park,
+            // Where the door knows that all of the request was there, all of it has been consumed.
+            TurnEnd::Done { keep: false } if client.request.borrow().whole > 0 => return After::Close,
+            TurnEnd::Done { keep: false } => return After::Linger,
+            TurnEnd::ClientGone => return After::Close,
+            TurnEnd::Lost(loss) => match recover(client, pool, loss) {
+                Some(after) => return after,
+                None => continue,
+            },
+        }
+    }
+}
+
+/// The end of the turn; `None` when it waited in the queue for longer than the pool allows.
+async fn turn_end(client: &Rc<Client>, pool: &Rc<Pool>) -> Option<TurnEnd> {
+    use super::client::Whereabouts::Queued;
+    if client.whereabouts.get() == Queued {
+        let deadline = Instant::now() + pool.config.queue.wait;
+        if let Ok(end) = timeout_at(deadline, client.turn_end()).await {
+            return Some(end);
+        }
+        if pool.withdraw(client) {
+            return None;
+        }
+    }
+    Some(client.turn_end().await)
+}
+
+/// A turn has waited too long for a worker.
+fn expire(client: &Client, pool: &Pool) -> After {
+    let failed = client.request.borrow_mut().failed.take();
+    let why = "no worker was free in time";
+    match &failed {
+        None => say(client, pool, &Problem::new(503, &why), 503),
+        Some(failed) => {
+            let incident = failed.worker.to_string();
+            say(client, pool, &Problem::of_incident(503, &why, &incident), 503);
+            pool.settle(failed, Outcome::Answered { status: 503, why: why.to_owned() });
+        }
+    }
+    After::Linger
+}
+
+/// A worker has died with this turn in its hands. `None`: the turn has been given to another one, or waits for one
+/// at the front of the queue.
+fn recover(client: &Rc<Client>, pool: &Rc<Pool>, loss: Loss) -> Option<After> {
+    let facts = facts(client, pool, &loss);
+    let failed = loss.delivery;
+    match redeliver::decide(&facts, &pool.config.redeliver) {
+        Verdict::Redeliver => {
+            client.request.borrow_mut().failed = Some(failed);
+            // The front of the queue has room for whoever was at a worker already.
+            let _ = pool.submit(client, Position::Front);
+            None
+        }
+        Verdict::Answer(status, reason) => {
+            let incident = failed.worker.to_string();
+            let detail = format!("the worker died before it had answered: {reason}");
+            say(client, pool, &Problem::of_incident(status, &detail, &incident), status);
+            pool.settle(&failed, Outcome::Answered { status, why: reason.to_string() });
+            Some(After::Linger)
+        }
+        Verdict::Close(reason) => {
+            if facts.answer_begun {
+                pool.counters.borrow_mut().cut += 1;
+                // An HTTP/1.0 client takes the end of the connection for the end of the answer.
+                if client.request.borrow().http_1_0 {
+                    client.reset();
+                }
+            }
+            pool.settle(&failed, Outcome::Closed { why: reason.to_string() });
+            Some(After::Close)
+        }
+    }
+}
+
+/// What can be known of a turn whose worker is dead, from the door's own duplicate of the socket.
+fn facts(client: &Client, pool: &Pool, loss: &Loss) -> Facts {
+    let progress = sys::progress(client.fd());
+    let whole = arrival::is_still_whole(client, &pool.clients, &pool.scratch);
+    let request = client.request.borrow();
+    Facts {
+        protocol: pool.config.protocol,
+        // A socket that cannot be asked is as good as gone.
+        client_gone: progress.as_ref().map_or(true, |progress| progress.gone),
+        answer_begun: progress.map_or(true, |progress| progress.written != request.written_before),
+        whole: whole.unwrap_or(false),
+        overran: loss.overran,
+        untouched: loss.untouched,
+        idempotent: request.idempotent,
+        deliveries: request.deliveries,
+    }
+}

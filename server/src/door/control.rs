@@ -1,0 +1,163 @@
+//! The door's end of the control socket.
+
+use std::cell::Cell;
+use std::path::Path;
+use std::rc::Rc;
+
+use rustix::net::sockopt;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::Notify;
+use tokio::task::JoinHandle;
+
+use super::notices::Notices;
+use super::pool::Pool;
+use super::workers::Workers;
+use crate::control::{LONGEST_LINE, Notice, Order, Report, VERSION};
+
+/// What the control socket can reach of the door.
+#[derive(Debug)]
+pub(super) struct Control {
+    pub(super) pools: Vec<Rc<Pool>>,
+    pub(super) workers: Rc<Workers>,
+    pub(super) notices: Rc<Notices>,
+    /// Rung when the door is to drain.
+    pub(super) stop: Rc<Notify>,
+    pub(super) stopping: Cell<bool>,
+}
+
+impl Control {
+    /// Serves one controller after another; a new one takes the place of the old.
+    pub(super) async fn accept(self: Rc<Self>, listener: UnixListener) {
+        let mut current: Option<JoinHandle<()>> = None;
+        loop {
+            let stream = match listener.accept().await {
+                Ok((stream, _)) => stream,
+                Err(error) => {
+                    tracing::warn!(%error, "cannot accept a controller");
+                    tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+                    continue;
+                }
+            };
+            if !may_control(&stream) {
+                tracing::warn!("somebody else's process came to the control socket and was turned away");
+                continue;
+            }
+            if let Some(old) = current.take() {
+                old.abort();
+            }
+            current = Some(tokio::task::spawn_local(Rc::clone(&self).serve(stream)));
+        }
+    }
+
+    async fn serve(self: Rc<Self>, stream: UnixStream) {
+        let (from, mut to) = stream.into_split();
+        let mut from = Lines::new(from);
+        match from.next().await {
+            Some(Ok(Order::Hello { version: VERSION, secret })) => self.workers.learn(secret),
+            Some(Ok(Order::Hello { version, .. })) => {
+                tracing::error!(
+                    controller = version,
+                    door = VERSION,
+                    "the controller speaks another version"
+                );
+                // It learns ours from the welcome, and refuses in turn.
+                let _ = write(&mut to, &self.welcome()).await;
+                return;
+            }
+            Some(Ok(_) | Err(())) => return tracing::warn!("a controller did not begin with a hello"),
+            None => return,
+        }
+        if write(&mut to, &self.welcome()).await.is_err() {
+            return;
+        }
+        tracing::info!("a controller is here");
+        tokio::select! {
+            () = self.obey(from) => {}
+            () = self.tell(to) => {}
+        }
+        tracing::warn!("the controller has gone; serving on without it");
+    }
+
+    fn welcome(&self) -> Notice {
+        Notice::Welcome {
+            version: VERSION,
+            pid: std::process::id(),
+            pools: self.pools.iter().map(|pool| (pool.config.name.clone(), pool.address)).collect(),
+            linked: self.workers.linked(),
+            seen: self.workers.seen(),
+        }
+    }
+
+    async fn obey(&self, mut orders: Lines) {
+        while let Some(Ok(order)) = orders.next().await {
+            match order {
+                Order::Hello { secret, .. } => self.workers.learn(secret),
+                Order::Drain { worker } => {
+                    self.workers.drain(&worker);
+                }
+                Order::Bury { worker } => self.workers.bury(&worker),
+                Order::Report { query } => {
+                    let report = Report { pools: self.pools.iter().map(|pool| pool.report()).collect() };
+                    self.notices.post(Notice::Report { query, report });
+                }
+                Order::Stop => self.stop.notify_one(),
+            }
+        }
+    }
+
+    async fn tell(&self, mut to: OwnedWriteHalf) {
+        if self.stopping.get() {
+            self.notices.post(Notice::Stopping);
+        }
+        loop {
+            let notice = self.notices.next().await;
+            if write(&mut to, &notice).await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+/// Opens the control socket. The directory that it stands in keeps others out; on top of that, whoever connects
+/// has to be this user or root.
+pub(super) fn listen(path: &Path) -> std::io::Result<UnixListener> {
+    UnixListener::bind(path)
+}
+
+fn may_control(stream: &UnixStream) -> bool {
+    sockopt::socket_peercred(stream)
+        .is_ok_and(|peer| peer.uid.is_root() || peer.uid == rustix::process::geteuid())
+}
+
+async fn write(to: &mut OwnedWriteHalf, notice: &Notice) -> std::io::Result<()> {
+    let mut line = serde_json::to_vec(notice)?;
+    line.push(b'\n');
+    to.write_all(&line).await
+}
+
+/// Orders, a line each.
+struct Lines {
+    from: BufReader<OwnedReadHalf>,
+    line: Vec<u8>,
+}
+
+impl Lines {
+    fn new(from: OwnedReadHalf) -> Self {
+        Self { from: BufReader::new(from), line: Vec::new() }
+    }
+
+    /// The next order; `Err` when it is none, which ends the conversation.
+    async fn next(&mut self) -> Option<Result<Order, ()>> {
+        self.line.clear();
+        let most = LONGEST_LINE as u64;
+        let read = (&mut self.from).take(most).read_until(b'\n', &mut self.line).await;
+        if read.ok()? == 0 {
+            return None;
+        }
+        Some(serde_json::from_slice(&self.line).map_err(|error| {
+            tracing::warn!(%error, "the controller said something that this door does not understand");
+        }))
+    }
+}

@@ -1,0 +1,142 @@
+//! Accepting clients.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::rc::{Rc, Weak};
+use std::time::Duration;
+
+use rustix::io::Errno;
+use rustix::net::sockopt::{self, Timeout};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, accept_with, bind, getsockname, socket_with};
+
+use super::answer::Problem;
+use super::client::{Client, Request, Whereabouts};
+use super::connection;
+use super::pool::Pool;
+use crate::config::{Clients, DoorPool, Protocol};
+use crate::sys;
+
+/// Connections that the kernel may keep for us before they are accepted; `net.core.somaxconn` caps it.
+const BACKLOG: i32 = 4096;
+/// What fits into the receive buffer of a socket that Linux sizes by itself, measured down to segments of 100
+/// bytes: what the door waits for has to fit, or it would wait for ever.
+const FITS_BY_DEFAULT: usize = 88 * 1024;
+/// How long accepting pauses when the process is out of descriptors.
+const OUT_OF_DESCRIPTORS: Duration = Duration::from_millis(20);
+
+/// A listening socket for `pool`, and what its clients may ask once the kernel's limits are known. What is set on
+/// it here, every accepted socket inherits.
+pub(super) fn open(pool: &DoorPool) -> io::Result<(OwnedFd, SocketAddr, Clients)> {
+    let family = if pool.listen.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let listener = socket_with(family, SocketType::STREAM, flags, None)?;
+    sockopt::set_socket_reuseaddr(&listener, true)?;
+    sockopt::set_tcp_nodelay(&listener, true)?;
+    sockopt::set_socket_keepalive(&listener, true)?;
+    // How long a client may stall a worker that waits for more of a body, or for room for more of an answer.
+    let patience = Some(pool.timeouts.head);
+    sockopt::set_socket_timeout(&listener, Timeout::Recv, patience)?;
+    sockopt::set_socket_timeout(&listener, Timeout::Send, patience)?;
+    let mut clients = pool.clients;
+    let wanted = clients.head_bytes + clients.buffered_body_bytes;
+    if wanted > FITS_BY_DEFAULT {
+        sockopt::set_socket_recv_buffer_size(&listener, 2 * wanted)?;
+        // Linux doubles what it is told, for its own accounts, and caps it at net.core.rmem_max.
+        let fits = sockopt::socket_recv_buffer_size(&listener)? / 4;
+        if fits < wanted {
+            clients.buffered_body_bytes = fits.saturating_sub(clients.head_bytes);
+            tracing::warn!(
+                pool = %pool.name,
+                wanted = pool.clients.buffered_body_bytes,
+                waited_for = clients.buffered_body_bytes,
+                "net.core.rmem_max is too small for clients.buffered_body: larger bodies are handed over at their head"
+            );
+        }
+    }
+    bind(&listener, &pool.listen)?;
+    rustix::net::listen(&listener, BACKLOG)?;
+    let address = getsockname(&listener)?.try_into().map_err(io::Error::from)?;
+    Ok((listener, address, clients))
+}
+
+/// The clients of a pool, to find those that are parked.
+pub(super) type Guests = std::cell::RefCell<Vec<Weak<Client>>>;
+
+/// Accepts clients for as long as it is polled.
+pub(super) async fn accept(listener: OwnedFd, pool: Rc<Pool>, guests: Rc<Guests>) {
+    let listener = match sys::readable(listener) {
+        Ok(listener) => listener,
+        Err(error) => return tracing::error!(pool = %pool.config.name, %error, "cannot wait for clients"),
+    };
+    let mut sweep_at = 1024;
+    loop {
+        let Ok(mut ready) = listener.readable().await else { return };
+        // The accepted socket blocks: O_NONBLOCK would be the worker's too.
+        match accept_with(&listener, SocketFlags::CLOEXEC) {
+            Ok(socket) => {
+                if let Some(client) = admit(socket, &pool) {
+                    pool.connections.set(pool.connections.get() + 1);
+                    let mut guests = guests.borrow_mut();
+                    guests.push(Rc::downgrade(&client));
+                    if guests.len() >= sweep_at {
+                        guests.retain(|guest| guest.strong_count() > 0);
+                        sweep_at = 1024.max(2 * guests.len());
+                    }
+                    tokio::task::spawn_local(guest(client, Rc::clone(&pool)));
+                }
+            }
+            Err(Errno::AGAIN) => ready.clear_ready(),
+            // The client has gone while it waited to be accepted.
+            Err(Errno::CONNABORTED | Errno::INTR | Errno::PROTO) => {}
+            Err(error @ (Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM)) => {
+                tracing::warn!(pool = %pool.config.name, %error, "cannot accept: new clients have to wait");
+                tokio::time::sleep(OUT_OF_DESCRIPTORS).await;
+            }
+            Err(error) => return tracing::error!(pool = %pool.config.name, %error, "cannot accept clients"),
+        }
+    }
+}
+
+/// Takes a client in, or turns it away when there are too many.
+fn admit(socket: OwnedFd, pool: &Pool) -> Option<Rc<Client>> {
+    pool.counters.borrow_mut().connections += 1;
+    if pool.connections.get() >= pool.clients.connections {
+        if pool.config.protocol == Protocol::Http {
+            let problem = Problem::new(503, &"too many connections are open");
+            let answer = problem.answer(&Request::default());
+            let flags = rustix::net::SendFlags::DONTWAIT | rustix::net::SendFlags::NOSIGNAL;
+            let _ = rustix::net::send(&socket, &answer, flags);
+        }
+        pool.count_answer(503);
+        let _ = rustix::net::shutdown(&socket, rustix::net::Shutdown::Write);
+        return None;
+    }
+    let peer = rustix::net::getpeername(&socket).ok()??.try_into().ok()?;
+    match Client::new(socket, peer) {
+        Ok(client) => Some(client),
+        Err(error) => {
+            tracing::warn!(pool = %pool.config.name, %error, "cannot wait for a client");
+            None
+        }
+    }
+}
+
+async fn guest(client: Rc<Client>, pool: Rc<Pool>) {
+    connection::serve(client, Rc::clone(&pool)).await;
+    pool.connections.set(pool.connections.get() - 1);
+}
+
+/// Closes the connections that are parked: their tasks see the end and leave.
+pub(super) fn close_parked(guests: &Guests) {
+    for guest in guests.borrow().iter().filter_map(Weak::upgrade) {
+        if guest.whereabouts.get() == Whereabouts::Parked && guest.request.borrow().line.is_empty() {
+            guest.shut_down();
+        }
+    }
+}
+
+/// Closes every connection, whatever is going on in it.
+pub(super) fn close_all(guests: &Guests) {
+    guests.borrow().iter().filter_map(Weak::upgrade).for_each(|guest| guest.shut_down());
+}

@@ -1,0 +1,47 @@
+//! What the door has to tell its controller, kept while none is listening.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+
+use tokio::sync::Notify;
+
+use crate::control::Notice;
+
+/// How many notices are kept. Beyond that the oldest are dropped: a controller that was away for so long learns the
+/// truth from its backend, and has lost some of history.
+const MOST: usize = 4096;
+
+/// A bounded queue of notices.
+#[derive(Debug, Default)]
+pub(super) struct Notices {
+    kept: RefCell<VecDeque<Notice>>,
+    dropped: Cell<u64>,
+    posted: Notify,
+}
+
+impl Notices {
+    /// Adds a notice.
+    pub(super) fn post(&self, notice: Notice) {
+        let mut kept = self.kept.borrow_mut();
+        if kept.len() == MOST {
+            kept.pop_front();
+            self.dropped.set(self.dropped.get() + 1);
+        }
+        kept.push_back(notice);
+        self.posted.notify_one();
+    }
+
+    /// Takes the oldest, waiting for it if need be.
+    pub(super) async fn next(&self) -> Notice {
+        loop {
+            if let Some(notice) = self.kept.borrow_mut().pop_front() {
+                let dropped = self.dropped.replace(0);
+                if dropped > 0 {
+                    tracing::warn!(dropped, "notices were dropped while no controller was listening");
+                }
+                return notice;
+            }
+            self.posted.notified().await;
+        }
+    }
+}

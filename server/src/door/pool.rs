@@ -1,0 +1,466 @@
+//! A pool's floor: the workers whose links are up, the turns they hold, and the queue in front of them.
+//!
+//! Everything that happens to a turn happens here, in functions that do not wait: a turn is submitted, given,
+//! acknowledged, done, or lost. Two things are true whenever one of them returns:
+//! - nobody waits in the queue while a worker has credit left;
+//! - a client that is `Held` stands in exactly one link's list of turns, one that is `Queued` exactly once in the
+//!   queue.
+
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, OwnedFd};
+use std::rc::Rc;
+use std::time::Duration;
+
+use rustix::net::SendFlags;
+use tokio::io::unix::AsyncFd;
+use tokio::time::Instant;
+
+use super::arrival::{self, Scratch};
+use super::client::{Client, FailedDelivery, Loss, TurnEnd, Whereabouts};
+use super::notices::Notices;
+use super::roster::{Roster, Seat};
+use crate::config::{Clients, DoorPool, Protocol, RedeliverMethods};
+use crate::control::{Counters, Held, Notice, Outcome, PoolReport, Retirement, Stamp, WorkerReport};
+use crate::identity::Incarnation;
+use crate::link::{self, Sent, ToWorker, TurnFrame};
+use crate::sys;
+
+/// One pool, open for business.
+#[derive(Debug)]
+pub(super) struct Pool {
+    pub(super) config: DoorPool,
+    /// What clients may ask: the spec's limits, lowered to what the kernel's buffers can hold.
+    pub(super) clients: Clients,
+    /// Where it listens, port resolved.
+    pub(super) address: SocketAddr,
+    pub(super) scratch: Scratch,
+    pub(super) notices: Rc<Notices>,
+    pub(super) counters: RefCell<Counters>,
+    pub(super) connections: Cell<usize>,
+    /// Whether each answer is to be its connection's last.
+    pub(super) draining: Cell<bool>,
+    floor: RefCell<Floor>,
+    /// The numbers of turns, shared by all pools.
+    turns: Rc<Cell<u64>>,
+}
+
+#[derive(Debug, Default)]
+struct Floor {
+    roster: Roster,
+    links: HashMap<Seat, Link>,
+    queue: VecDeque<Queued>,
+    next_seat: Seat,
+}
+
+#[derive(Debug)]
+struct Queued {
+    client: Rc<Client>,
+    since: Instant,
+}
+
+/// A worker whose link is up.
+#[derive(Debug)]
+struct Link {
+    life: Incarnation,
+    socket: Rc<AsyncFd<OwnedFd>>,
+    credit: u16,
+    state: LinkState,
+    /// What it holds, oldest first. As many at the most as it has credit.
+    held: Vec<HeldTurn>,
+    turns_done: u64,
+    idle_since: Instant,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum LinkState {
+    /// It gets turns.
+    Open,
+    /// It has been sent its farewells: nothing more will come, and it will leave.
+    Leaving,
+    /// It has broken the protocol, or does not read. It gets no turn and is not listened to any more; what it
+    /// holds is decided when it is dead, for until then it may be at work.
+    Condemned,
+}
+
+#[derive(Debug)]
+struct HeldTurn {
+    turn: u64,
+    client: Rc<Client>,
+    given: Instant,
+    /// It was asked to acknowledge, and has not.
+    untouched: bool,
+    overran: bool,
+}
+
+/// Why a turn was not taken on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct QueueFull;
+
+/// Where a turn is put when it has to wait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Position {
+    /// A new one: at the end, if there is room.
+    Back,
+    /// One whose worker died: at the front, in any case. It has waited its time.
+    Front,
+}
+
+/// What a worker's link wants done after a frame.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Heard {
+    /// Go on listening.
+    Fine,
+    /// It has broken the protocol in this way.
+    Breach(String),
+}
+
+impl Pool {
+    pub(super) fn new(
+        config: DoorPool,
+        clients: Clients,
+        address: SocketAddr,
+        notices: Rc<Notices>,
+        turns: Rc<Cell<u64>>,
+    ) -> Self {
+        Self {
+            scratch: arrival::scratch(&clients),
+            config,
+            clients,
+            address,
+            notices,
+            counters: RefCell::default(),
+            connections: Cell::new(0),
+            draining: Cell::new(false),
+            floor: RefCell::default(),
+            turns,
+        }
+    }
+
+    // ── turns ────────────────────────────────────────────────────────────────────────────────────────────────
+
+    /// Gives the client's turn to a worker, or puts it in the queue.
+    pub(super) fn submit(&self, client: &Rc<Client>, position: Position) -> Result<(), QueueFull> {
+        let floor = &mut *self.floor.borrow_mut();
+        if self.give_to_anybody(floor, client) {
+            return Ok(());
+        }
+        let queued = Queued { client: Rc::clone(client), since: Instant::now() };
+        match position {
+            Position::Back if floor.queue.len() >= self.config.queue.depth => return Err(QueueFull),
+            Position::Back => floor.queue.push_back(queued),
+            Position::Front => floor.queue.push_front(queued),
+        }
+        client.whereabouts.set(Whereabouts::Queued);
+        Ok(())
+    }
+
+    /// Takes a client out of the queue, if it is there.
+    pub(super) fn withdraw(&self, client: &Rc<Client>) -> bool {
+        let queue = &mut self.floor.borrow_mut().queue;
+        let at = queue.iter().position(|queued| Rc::ptr_eq(&queued.client, client));
+        if let Some(at) = at {
+            queue.remove(at);
+            client.whereabouts.set(Whereabouts::Parked);
+        }
+        at.is_some()
+    }
+
+    /// Gives the queue's first turns away for as long as there is credit.
+    fn feed(&self, floor: &mut Floor) {
+        while floor.roster.pick().is_some()
+            && let Some(queued) = floor.queue.pop_front()
+        {
+            if !self.give_to_anybody(floor, &queued.client) {
+                floor.queue.push_front(queued);
+            }
+        }
+    }
+
+    /// Gives a turn to the worker that the roster picks; to the next one when that one turns out to be gone or deaf.
+    /// `true` also when the turn is over, because its client has gone.
+    fn give_to_anybody(&self, floor: &mut Floor, client: &Rc<Client>) -> bool {
+        while let Some(seat) = floor.roster.pick() {
+            let Some(link) = floor.links.get_mut(&seat) else {
+                floor.roster.leave(seat);
+                continue;
+            };
+            let progress = sys::progress(client.fd());
+            let Some(progress) = progress.ok().filter(|progress| !progress.gone) else {
+                self.counters.borrow_mut().abandoned += 1;
+                client.end_turn(TurnEnd::ClientGone);
+                return true;
+            };
+            match self.give(link, client, progress.written) {
+                Ok(Sent::Whole) => {
+                    floor.roster.give(seat);
+                    return true;
+                }
+                // Its end is about to be read from the link, and decides there.
+                Ok(Sent::Closed) => floor.roster.close(seat),
+                Ok(Sent::Full) | Err(_) => {
+                    floor.roster.close(seat);
+                    self.condemn(link, "it does not read its link");
+                }
+            }
+        }
+        false
+    }
+
+    fn give(&self, link: &mut Link, client: &Rc<Client>, written: u64) -> std::io::Result<Sent> {
+        let now = Instant::now();
+        let request = &mut *client.request.borrow_mut();
+        let turn = self.turns.get();
+        let frame = TurnFrame {
+            turn,
+            whole: request.whole,
+            acknowledge: !self.runs_twice(request.idempotent),
+            continued: request.continued,
+            last: self.draining.get(),
+        };
+        let mut bytes = Vec::with_capacity(16);
+        ToWorker::Turn(frame).encode(&mut bytes);
+        let sent = link::send(link.socket.as_fd(), &bytes, Some(client.fd()), SendFlags::DONTWAIT)?;
+        if sent != Sent::Whole {
+            return Ok(sent);
+        }
+        self.turns.set(turn + 1);
+        request.deliveries += 1;
+        request.first_given.get_or_insert(now);
+        request.written_before = written;
+        let mut counters = self.counters.borrow_mut();
+        counters.deliveries += 1;
+        if let Some(failed) = request.failed.take() {
+            counters.redelivered += 1;
+            let outcome = Outcome::Redelivered { to: link.life.clone(), added: now - failed.given };
+            self.settle(&failed, outcome);
+        }
+        client.whereabouts.set(Whereabouts::Held);
+        let client = Rc::clone(client);
+        link.held.push(HeldTurn { turn, client, given: now, untouched: frame.acknowledge, overran: false });
+        Ok(sent)
+    }
+
+    /// Whether a request may be executed again when nobody knows how far the first time came.
+    fn runs_twice(&self, idempotent: bool) -> bool {
+        match self.config.redeliver.methods {
+            RedeliverMethods::All => self.config.protocol == Protocol::Http,
+            RedeliverMethods::Idempotent => idempotent,
+            RedeliverMethods::None => false,
+        }
+    }
+
+    /// Tells the controller what became of a turn whose worker had died.
+    pub(super) fn settle(&self, failed: &FailedDelivery, outcome: Outcome) {
+        let at = Stamp::now();
+        self.notices.post(Notice::Settled { worker: failed.worker.clone(), turn: failed.turn, at, outcome });
+    }
+
+    // ── workers ──────────────────────────────────────────────────────────────────────────────────────────────
+
+    /// Takes in a worker whose hello was good.
+    pub(super) fn welcome(&self, life: Incarnation, credit: u16, socket: Rc<AsyncFd<OwnedFd>>) -> Seat {
+        let floor = &mut *self.floor.borrow_mut();
+        let seat = floor.next_seat;
+        floor.next_seat += 1;
+        self.notices.post(Notice::Joined { worker: life.clone(), at: Stamp::now() });
+        let link = Link {
+            life,
+            socket,
+            credit,
+            state: LinkState::Open,
+            held: Vec::new(),
+            turns_done: 0,
+            idle_since: Instant::now(),
+        };
+        floor.links.insert(seat, link);
+        floor.roster.seat(seat, credit);
+        self.feed(floor);
+        seat
+    }
+
+    /// Whether a worker's link is up.
+    pub(super) fn is_linked(&self, life: &Incarnation) -> bool {
+        self.seat_of(life).is_some()
+    }
+
+    /// The workers whose links are up.
+    pub(super) fn linked(&self) -> Vec<Incarnation> {
+        self.floor.borrow().links.values().map(|link| link.life.clone()).collect()
+    }
+
+    pub(super) fn seat_of(&self, life: &Incarnation) -> Option<Seat> {
+        let floor = self.floor.borrow();
+        floor.links.iter().find_map(|(&seat, link)| (link.life == *life).then_some(seat))
+    }
+
+    /// A worker has acknowledged a turn.
+    pub(super) fn acknowledged(&self, seat: Seat, turn: u64) -> Heard {
+        let floor = &mut *self.floor.borrow_mut();
+        let Some(link) = floor.links.get_mut(&seat).filter(|link| link.state != LinkState::Condemned) else {
+            return Heard::Fine;
+        };
+        match link.held.iter_mut().find(|held| held.turn == turn) {
+            Some(held) => {
+                held.untouched = false;
+                Heard::Fine
+            }
+            None => Heard::Breach(format!("it acknowledged turn {turn}, which it does not hold")),
+        }
+    }
+
+    /// A worker is done with a turn.
+    pub(super) fn done(&self, seat: Seat, turn: u64, keep: bool) -> Heard {
+        let floor = &mut *self.floor.borrow_mut();
+        let Some(link) = floor.links.get_mut(&seat).filter(|link| link.state != LinkState::Condemned) else {
+            return Heard::Fine;
+        };
+        let Some(at) = link.held.iter().position(|held| held.turn == turn) else {
+            return Heard::Breach(format!("it is done with turn {turn}, which it does not hold"));
+        };
+        let held = link.held.remove(at);
+        link.turns_done += 1;
+        link.idle_since = Instant::now();
+        floor.roster.take_back(seat);
+        self.counters.borrow_mut().turns += 1;
+        // The worker first, so that it has its next turn while its last client's task is woken.
+        self.feed(floor);
+        held.client.end_turn(TurnEnd::Done { keep });
+        Heard::Fine
+    }
+
+    /// What a worker holds by this turn's number, for a report of it.
+    pub(super) fn request_of(&self, seat: Seat, turn: u64) -> Option<(Incarnation, String)> {
+        let floor = self.floor.borrow();
+        let link = floor.links.get(&seat)?;
+        let held = link.held.iter().find(|held| held.turn == turn)?;
+        Some((link.life.clone(), held.client.request.borrow().line.clone()))
+    }
+
+    /// A worker said goodbye, or is to be sent away: it gets no further turns, and its farewells.
+    pub(super) fn dismiss(&self, seat: Seat, why: Retirement) {
+        let floor = &mut *self.floor.borrow_mut();
+        let Some(link) = floor.links.get_mut(&seat).filter(|link| link.state == LinkState::Open) else {
+            return;
+        };
+        link.state = LinkState::Leaving;
+        floor.roster.close(seat);
+        self.notices.post(Notice::Retiring { worker: link.life.clone(), why });
+        let mut farewell = Vec::new();
+        ToWorker::Farewell.encode(&mut farewell);
+        for _ in 0..link.credit {
+            if !matches!(
+                link::send(link.socket.as_fd(), &farewell, None, SendFlags::DONTWAIT),
+                Ok(Sent::Whole)
+            ) {
+                break;
+            }
+        }
+    }
+
+    /// A worker has broken the protocol.
+    pub(super) fn breach(&self, seat: Seat, detail: &str) {
+        let floor = &mut *self.floor.borrow_mut();
+        floor.roster.close(seat);
+        if let Some(link) = floor.links.get_mut(&seat) {
+            self.condemn(link, detail);
+        }
+    }
+
+    fn condemn(&self, link: &mut Link, detail: &str) {
+        if link.state != LinkState::Condemned {
+            link.state = LinkState::Condemned;
+            self.notices.post(Notice::Broke { worker: link.life.clone(), detail: detail.to_owned() });
+        }
+    }
+
+    /// A worker's link has closed: it is dead, and what it held is decided by each client's own task.
+    pub(super) fn left(&self, seat: Seat) {
+        let floor = &mut *self.floor.borrow_mut();
+        floor.roster.leave(seat);
+        let Some(link) = floor.links.remove(&seat) else { return };
+        let cleanly = link.state == LinkState::Leaving && link.held.is_empty();
+        if !cleanly {
+            self.counters.borrow_mut().deaths += 1;
+        }
+        let now = Instant::now();
+        self.notices.post(Notice::Left {
+            worker: link.life.clone(),
+            at: Stamp::now(),
+            cleanly,
+            held: link.held.iter().map(|held| held.describe(now)).collect(),
+            siblings: floor.links.len(),
+        });
+        for HeldTurn { turn, client, given, untouched, overran } in link.held {
+            let delivery = FailedDelivery { worker: link.life.clone(), turn, given };
+            client.end_turn(TurnEnd::Lost(Loss { delivery, untouched, overran }));
+        }
+    }
+
+    /// Marks the turns whose request has overrun its time, and tells the controller, once for each.
+    pub(super) fn look_for_overruns(&self, now: Instant) {
+        let Some(limit) = self.config.timeouts.request else { return };
+        for link in self.floor.borrow_mut().links.values_mut() {
+            for held in link.held.iter_mut().filter(|held| !held.overran) {
+                let first_given = held.client.request.borrow().first_given.unwrap_or(held.given);
+                if now.saturating_duration_since(first_given) >= limit {
+                    held.overran = true;
+                    let held = held.describe(now);
+                    self.notices.post(Notice::Overran { worker: link.life.clone(), held });
+                }
+            }
+        }
+    }
+
+    // ── accounts ─────────────────────────────────────────────────────────────────────────────────────────────
+
+    /// Counts an answer that the door gave itself.
+    pub(super) fn count_answer(&self, status: u16) {
+        *self.counters.borrow_mut().answered.entry(status).or_default() += 1;
+    }
+
+    /// The pool at this moment.
+    pub(super) fn report(&self) -> PoolReport {
+        let (floor, now) = (self.floor.borrow(), Instant::now());
+        // By place, so that lists are stable to look at.
+        let workers: BTreeMap<_, _> =
+            floor.links.values().map(|link| (&link.life, link.report(now))).collect();
+        PoolReport {
+            name: self.config.name.clone(),
+            listen: self.address,
+            connections: self.connections.get(),
+            queued: floor.queue.len(),
+            longest_wait: floor.queue.front().map_or(Duration::ZERO, |queued| now - queued.since),
+            counters: self.counters.borrow().clone(),
+            workers: workers.into_values().collect(),
+        }
+    }
+}
+
+impl HeldTurn {
+    fn describe(&self, now: Instant) -> Held {
+        let request = self.client.request.borrow();
+        Held {
+            turn: self.turn,
+            request: request.line.clone(),
+            held_for: now.saturating_duration_since(self.given),
+            delivery: request.deliveries,
+            overran: self.overran,
+        }
+    }
+}
+
+impl Link {
+    fn report(&self, now: Instant) -> WorkerReport {
+        let idle = self.held.is_empty();
+        WorkerReport {
+            worker: self.life.clone(),
+            turns: self.turns_done,
+            credit: self.credit,
+            draining: self.state != LinkState::Open,
+            idle_for: if idle { now.saturating_duration_since(self.idle_since) } else { Duration::ZERO },
+            holding: self.held.iter().map(|held| held.describe(now)).collect(),
+        }
+    }
+}

@@ -1,0 +1,169 @@
+//! The redelivery contract: what becomes of a turn whose worker has died. Pure.
+//!
+//! A turn goes to another worker only if *all* of this holds: the request is still whole in the socket; not one
+//! byte of an answer was written; it has been delivered fewer times than the pool allows; its time is not up;
+//! and executing it twice is allowed, or nobody can have executed it once.
+//!
+//! Its time is the *request's*: it runs from the first delivery. A worker that was killed because a request had
+//! overrun its time leaves nothing of that time to give to another, so such a request is answered `504`, not
+//! tried again: otherwise one hanging request would take a worker after another for the full time each.
+
+use std::fmt;
+
+use crate::config::{Protocol, Redeliver, RedeliverMethods};
+
+/// What is known of a turn when its worker has died.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Facts {
+    /// What the client speaks.
+    pub protocol: Protocol,
+    /// The client's connection is gone.
+    pub client_gone: bool,
+    /// Bytes have been written to the client since the turn was given.
+    pub answer_begun: bool,
+    /// All of the request is still in the socket.
+    pub whole: bool,
+    /// The worker was killed, or was to be, because this request had overrun its time.
+    pub overran: bool,
+    /// The worker was asked to acknowledge the turn before executing it, and had not.
+    pub untouched: bool,
+    /// The request's method is idempotent, or it carries an `Idempotency-Key`.
+    pub idempotent: bool,
+    /// Deliveries so far, the one that has just failed included.
+    pub deliveries: u32,
+}
+
+/// What to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// Give it to another worker.
+    Redeliver,
+    /// Answer in the worker's place with this status.
+    Answer(u16, Reason),
+    /// Close the connection: there is nothing to say, or no way to say it.
+    Close(Reason),
+}
+
+/// Why a turn is not given to another worker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reason {
+    ClientGone,
+    AnswerBegun,
+    RawPool,
+    Overran,
+    NotWhole,
+    Attempts(u32),
+    NotIdempotent,
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::ClientGone => f.write_str("the client has gone"),
+            Self::AnswerBegun => f.write_str("the worker had begun to answer"),
+            Self::RawPool => {
+                f.write_str("the worker had taken the connection, and a raw pool has no other answer")
+            }
+            Self::Overran => f.write_str("the request overran its time"),
+            Self::NotWhole => f.write_str("the worker may have read a part of the request"),
+            Self::Attempts(1) => f.write_str("it was delivered once, which is the limit"),
+            Self::Attempts(n) => write!(f, "it was delivered {n} times, which is the limit"),
+            Self::NotIdempotent => f.write_str("it may have been executed, and its method is not idempotent"),
+        }
+    }
+}
+
+/// Decides.
+pub(super) fn decide(facts: &Facts, policy: &Redeliver) -> Verdict {
+    use Verdict::{Answer, Close};
+    let may_run_again = facts.untouched
+        || match policy.methods {
+            RedeliverMethods::All => true,
+            RedeliverMethods::Idempotent => facts.idempotent,
+            RedeliverMethods::None => false,
+        };
+    if facts.client_gone {
+        return Close(Reason::ClientGone);
+    }
+    if facts.answer_begun {
+        return Close(Reason::AnswerBegun);
+    }
+    if facts.protocol == Protocol::Tcp {
+        let again = facts.untouched && !facts.overran && facts.deliveries < policy.attempts;
+        return if again { Verdict::Redeliver } else { Close(Reason::RawPool) };
+    }
+    if facts.overran {
+        return Answer(504, Reason::Overran);
+    }
+    if !facts.whole {
+        return Answer(502, Reason::NotWhole);
+    }
+    if !may_run_again {
+        return Answer(502, Reason::NotIdempotent);
+    }
+    if facts.deliveries >= policy.attempts {
+        return Answer(502, Reason::Attempts(facts.deliveries));
+    }
+    Verdict::Redeliver
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn facts() -> impl Strategy<Value = Facts> {
+        (any::<[bool; 7]>(), 1u32..6).prop_map(|(b, deliveries)| Facts {
+            protocol: if b[0] { Protocol::Http } else { Protocol::Tcp },
+            client_gone: b[1],
+            answer_begun: b[2],
+            whole: b[3],
+            overran: b[4],
+            untouched: b[5],
+            idempotent: b[6],
+            deliveries,
+        })
+    }
+
+    fn policy() -> impl Strategy<Value = Redeliver> {
+        let methods = prop::sample::select(vec![
+            RedeliverMethods::None,
+            RedeliverMethods::Idempotent,
+            RedeliverMethods::All,
+        ]);
+        (1u32..5, methods).prop_map(|(attempts, methods)| Redeliver { attempts, methods })
+    }
+
+    proptest! {
+        /// The contract, word by word, from the other side.
+        #[test]
+        fn it_is_redelivered_only_if_all_of_the_contract_holds(facts in facts(), policy in policy()) {
+            if decide(&facts, &policy) == Verdict::Redeliver {
+                prop_assert!(!facts.client_gone && !facts.answer_begun && !facts.overran);
+                prop_assert!(facts.deliveries < policy.attempts);
+                prop_assert!(facts.whole || facts.protocol == Protocol::Tcp);
+                let twice = match policy.methods {
+                    RedeliverMethods::All => true,
+                    RedeliverMethods::Idempotent => facts.idempotent,
+                    RedeliverMethods::None => false,
+                };
+                prop_assert!(facts.untouched || twice);
+            }
+        }
+
+        #[test]
+        fn an_answer_that_has_begun_is_never_followed_by_another(facts in facts(), policy in policy()) {
+            if facts.answer_begun {
+                prop_assert!(matches!(decide(&facts, &policy), Verdict::Close(_)));
+            }
+        }
+
+        #[test]
+        fn an_http_client_who_is_there_and_unanswered_is_never_left_without_an_answer(facts in facts(), policy in policy()) {
+            if facts.protocol == Protocol::Http && !facts.client_gone && !facts.answer_begun {
+                prop_assert!(!matches!(decide(&facts, &policy), Verdict::Close(_)));
+            }
+        }
+    }
+}

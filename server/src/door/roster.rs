@@ -1,0 +1,174 @@
+//! Who is idle, and whom to pick. Pure: it knows seats and numbers, no sockets and no clock.
+//!
+//! A worker gets a turn only on credit that it has granted. Among those with credit left, the one with the fewest
+//! turns in hand is picked, so that turns spread over workers before they pile up in one; among equals the one
+//! that came back last, whose caches are warm and whose pages are in memory. The longest idle are thus left
+//! alone, which is what scaling down wants.
+
+use std::collections::HashMap;
+
+/// A worker's place at the table, for as long as its link is up. The door never uses one twice.
+pub(super) type Seat = u64;
+
+/// The workers of one pool.
+#[derive(Debug, Default)]
+pub(super) struct Roster {
+    seats: HashMap<Seat, Standing>,
+    /// `free[n]`: who has credit left and `n` turns in hand, the one that came back last at the end.
+    free: Vec<Vec<Seat>>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Standing {
+    credit: u16,
+    in_hand: u16,
+    /// Whether it may get further turns.
+    open: bool,
+}
+
+impl Standing {
+    fn is_free(self) -> bool {
+        self.open && self.in_hand < self.credit
+    }
+}
+
+impl Roster {
+    /// Seats a worker that takes `credit` turns at a time.
+    pub(super) fn seat(&mut self, seat: Seat, credit: u16) {
+        self.change(seat, |_| Some(Standing { credit, in_hand: 0, open: true }));
+    }
+
+    /// Who should have the next turn; nobody when no credit is left.
+    pub(super) fn pick(&self) -> Option<Seat> {
+        self.free.iter().find_map(|level| level.last().copied())
+    }
+
+    /// Notes that the worker was given a turn.
+    pub(super) fn give(&mut self, seat: Seat) {
+        self.change(seat, |standing| {
+            standing.map(|it| Standing { in_hand: it.in_hand.saturating_add(1), ..it })
+        });
+    }
+
+    /// Notes that the worker is done with a turn.
+    pub(super) fn take_back(&mut self, seat: Seat) {
+        self.change(seat, |standing| {
+            standing.map(|it| Standing { in_hand: it.in_hand.saturating_sub(1), ..it })
+        });
+    }
+
+    /// Gives the worker no further turns.
+    pub(super) fn close(&mut self, seat: Seat) {
+        self.change(seat, |standing| standing.map(|it| Standing { open: false, ..it }));
+    }
+
+    /// Forgets the worker.
+    pub(super) fn leave(&mut self, seat: Seat) {
+        self.change(seat, |_| None);
+    }
+
+    /// The one place that keeps `seats` and `free` in step.
+    fn change(&mut self, seat: Seat, to: impl FnOnce(Option<Standing>) -> Option<Standing>) {
+        let before = self.seats.remove(&seat);
+        let after = to(before);
+        if let Some(before) = before.filter(|it| it.is_free()) {
+            let level = &mut self.free[usize::from(before.in_hand)];
+            // The one that was just picked stands at the end.
+            if let Some(at) = level.iter().rposition(|&other| other == seat) {
+                level.remove(at);
+            }
+        }
+        if let Some(after) = after {
+            if after.is_free() {
+                let level = usize::from(after.in_hand);
+                if self.free.len() <= level {
+                    self.free.resize_with(level + 1, Vec::new);
+                }
+                self.free[level].push(seat);
+            }
+            self.seats.insert(seat, after);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[derive(Debug, Clone)]
+    enum Step {
+        Seat(u16),
+        Give,
+        TakeBack(usize),
+        Close(usize),
+        Leave(usize),
+    }
+
+    fn steps() -> impl Strategy<Value = Vec<Step>> {
+        let step = prop_oneof![
+            2 => (1u16..4).prop_map(Step::Seat),
+            8 => Just(Step::Give),
+            6 => any::<usize>().prop_map(Step::TakeBack),
+            1 => any::<usize>().prop_map(Step::Close),
+            1 => any::<usize>().prop_map(Step::Leave),
+        ];
+        prop::collection::vec(step, 0..200)
+    }
+
+    proptest! {
+        /// Against the plainest model there is: a list of (seat, credit, in hand, open).
+        #[test]
+        fn turns_go_only_where_credit_is_left(steps in steps()) {
+            let (mut roster, mut model, mut next) = (Roster::default(), Vec::<(Seat, u16, u16, bool)>::new(), 0);
+            for step in steps {
+                let index = |n: usize| (!model.is_empty()).then(|| n % model.len());
+                match step {
+                    Step::Seat(credit) => {
+                        roster.seat(next, credit);
+                        model.push((next, credit, 0, true));
+                        next += 1;
+                    }
+                    Step::Give => {
+                        let picked = roster.pick();
+                        let fewest = model.iter().filter(|it| it.3 && it.2 < it.1).map(|it| it.2).min();
+                        let picked_has = picked.and_then(|seat| model.iter_mut().find(|it| it.0 == seat));
+                        prop_assert_eq!(picked_has.as_ref().map(|it| it.2), fewest, "not the least busy one");
+                        if let Some(it) = picked_has {
+                            prop_assert!(it.3 && it.2 < it.1, "given beyond its credit");
+                            it.2 += 1;
+                            roster.give(it.0);
+                        }
+                    }
+                    Step::TakeBack(n) => if let Some(at) = index(n) && model[at].2 > 0 {
+                        model[at].2 -= 1;
+                        roster.take_back(model[at].0);
+                    },
+                    Step::Close(n) => if let Some(at) = index(n) {
+                        model[at].3 = false;
+                        roster.close(model[at].0);
+                    },
+                    Step::Leave(n) => if let Some(at) = index(n) {
+                        roster.leave(model.remove(at).0);
+                    },
+                }
+            }
+        }
+
+        #[test]
+        fn among_equals_the_last_to_come_back_is_picked(workers in 2u64..9, order in Just(()).prop_perturb(|(), mut rng| rng.random::<u64>())) {
+            let mut roster = Roster::default();
+            for seat in 0..workers {
+                roster.seat(seat, 1);
+                roster.give(seat);
+            }
+            let last = order % workers;
+            for seat in (0..workers).filter(|&seat| seat != last) {
+                roster.take_back(seat);
+            }
+            roster.take_back(last);
+            prop_assert_eq!(roster.pick(), Some(last));
+        }
+    }
+}

@@ -1,0 +1,252 @@
+//! The door's end of the links: who may come in, and what they say.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::os::fd::{AsFd, OwnedFd};
+use std::rc::Rc;
+use std::time::Duration;
+
+use rustix::net::{RecvFlags, SendFlags, SocketFlags, accept_with};
+use tokio::io::unix::AsyncFd;
+use tokio::sync::watch;
+use tokio::time::timeout;
+
+use super::notices::Notices;
+use super::pool::{Heard, Pool};
+use super::roster::Seat;
+use crate::control::{Notice, Retirement, Stamp};
+use crate::identity::{Incarnation, PoolName, Secret, WorkerId};
+use crate::link::{self, FromWorker, LONGEST, Received, ToWorker};
+use crate::sys;
+
+/// How long somebody who has connected may take to say hello.
+const HELLO: Duration = Duration::from_secs(5);
+/// How many may be about to say it at a time; one more is turned away unheard.
+const MOST_STRANGERS: usize = 256;
+/// How many frames are read from one worker before the others have their turn.
+const FRAMES_AT_A_TIME: usize = 64;
+
+/// Everybody's links.
+#[derive(Debug)]
+pub(super) struct Workers {
+    pools: HashMap<PoolName, Rc<Pool>>,
+    notices: Rc<Notices>,
+    /// `None` until a controller has said what it is.
+    secret: watch::Sender<Option<Secret>>,
+    /// The latest life that was seen of each place, and whether it is over.
+    lives: RefCell<HashMap<WorkerId, Life>>,
+    strangers: Cell<usize>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Life {
+    generation: u64,
+    over: bool,
+}
+
+impl Workers {
+    pub(super) fn new(pools: impl IntoIterator<Item = Rc<Pool>>, notices: Rc<Notices>) -> Self {
+        Self {
+            pools: pools.into_iter().map(|pool| (pool.config.name.clone(), pool)).collect(),
+            notices,
+            secret: watch::Sender::new(None),
+            lives: RefCell::default(),
+            strangers: Cell::new(0),
+        }
+    }
+
+    /// Learns the secret under which tokens are made.
+    pub(super) fn learn(&self, secret: Secret) {
+        self.secret.send_replace(Some(secret));
+    }
+
+    /// The latest life seen of each place.
+    pub(super) fn seen(&self) -> Vec<Incarnation> {
+        self.lives.borrow().iter().map(|(worker, life)| worker.life(life.generation)).collect()
+    }
+
+    /// The workers whose links are up.
+    pub(super) fn linked(&self) -> Vec<Incarnation> {
+        self.pools.values().flat_map(|pool| pool.linked()).collect()
+    }
+
+    /// Sends a worker away once it has done what it holds. Whether it was there.
+    pub(super) fn drain(&self, life: &Incarnation) -> bool {
+        let found = self.pools.get(&life.worker.pool).and_then(|pool| Some((pool, pool.seat_of(life)?)));
+        if let Some((pool, seat)) = found {
+            pool.dismiss(seat, Retirement::Told);
+        }
+        found.is_some()
+    }
+
+    /// Notes that every process of a worker is dead, and decides about its turns even if its link still looks open.
+    pub(super) fn bury(&self, life: &Incarnation) {
+        self.note(life, true);
+        let found = self.pools.get(&life.worker.pool).and_then(|pool| Some((pool, pool.seat_of(life)?)));
+        if let Some((pool, seat)) = found {
+            pool.left(seat);
+        }
+    }
+
+    fn note(&self, life: &Incarnation, over: bool) {
+        let mut lives = self.lives.borrow_mut();
+        let known = lives.entry(life.worker.clone()).or_insert(Life { generation: 0, over: true });
+        if life.generation >= known.generation {
+            *known = Life { generation: life.generation, over };
+        }
+    }
+
+    /// Accepts links for as long as it is polled.
+    pub(super) async fn accept(self: Rc<Self>, listener: OwnedFd) {
+        let listener = match sys::readable(listener) {
+            Ok(listener) => listener,
+            Err(error) => return tracing::error!(%error, "cannot wait for workers"),
+        };
+        loop {
+            let Ok(mut ready) = listener.readable().await else { return };
+            match accept_with(&listener, SocketFlags::CLOEXEC) {
+                Ok(socket) if self.strangers.get() < MOST_STRANGERS => {
+                    tokio::task::spawn_local(Rc::clone(&self).greet(socket));
+                }
+                Ok(_one_too_many) => {}
+                Err(rustix::io::Errno::AGAIN) => ready.clear_ready(),
+                Err(rustix::io::Errno::INTR | rustix::io::Errno::CONNABORTED) => {}
+                Err(error) => {
+                    tracing::warn!(%error, "cannot accept a worker's link");
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+            }
+        }
+    }
+
+    /// Hears out somebody who has connected, and serves the link if it is a worker of ours.
+    async fn greet(self: Rc<Self>, socket: OwnedFd) {
+        self.strangers.set(self.strangers.get() + 1);
+        let greeted = self.hear_out(socket).await;
+        self.strangers.set(self.strangers.get() - 1);
+        if let Some((pool, life, credit, link)) = greeted {
+            self.note(&life, false);
+            let seat = pool.welcome(life.clone(), credit, Rc::clone(&link));
+            listen(&pool, seat, &link).await;
+            self.note(&life, true);
+            pool.left(seat);
+        }
+    }
+
+    async fn hear_out(&self, socket: OwnedFd) -> Option<(Rc<Pool>, Incarnation, u16, Rc<AsyncFd<OwnedFd>>)> {
+        let link = Rc::new(sys::readable(socket).ok()?);
+        let (claimed, refusal) = match timeout(HELLO, receive_hello(&link)).await {
+            Ok(Some(Ok(FromWorker::Hello { version, credit, token, life }))) => {
+                // Who comes before the controller does has to wait for it: it alone knows the secret.
+                let secret = self.secret.subscribe().wait_for(Option::is_some).await.ok()?.clone()?;
+                match self.judge(version, credit, &life, secret.vouches_for(&life, &token)) {
+                    Ok(pool) => {
+                        say(&link, &ToWorker::Welcome);
+                        return Some((pool, life, credit, link));
+                    }
+                    Err(refusal) => (Some(life), refusal),
+                }
+            }
+            Ok(Some(Ok(_))) => (None, "it did not begin with a hello".to_owned()),
+            Ok(Some(Err(breach))) => (None, breach.to_string()),
+            Ok(None) => return None,
+            Err(_elapsed) => (None, format!("it said no hello within {HELLO:?}")),
+        };
+        say(&link, &ToWorker::Refused { why: refusal.clone() });
+        self.notices.post(Notice::Refused { claimed, detail: refusal });
+        None
+    }
+
+    /// Whether a worker that says this of itself may come in; the pool that it belongs to.
+    fn judge(&self, version: u16, credit: u16, life: &Incarnation, proven: bool) -> Result<Rc<Pool>, String> {
+        if version != link::VERSION {
+            return Err(format!(
+                "it speaks version {version} of the link, this door speaks {}",
+                link::VERSION
+            ));
+        }
+        if !proven {
+            return Err("its token is not the one of the worker that it says it is".to_owned());
+        }
+        let Some(pool) = self.pools.get(&life.worker.pool) else {
+            return Err(format!("there is no pool {}", life.worker.pool));
+        };
+        if credit == 0 {
+            return Err("it takes no turns".to_owned());
+        }
+        if pool.is_linked(life) {
+            return Err(format!("{life} is here already"));
+        }
+        match self.lives.borrow().get(&life.worker) {
+            Some(known) if life.generation < known.generation => {
+                Err(format!("{life} has been replaced by {}", life.worker.life(known.generation)))
+            }
+            Some(known) if life.generation == known.generation && known.over => {
+                Err(format!("{life} has left already"))
+            }
+            _ => Ok(Rc::clone(pool)),
+        }
+    }
+}
+
+async fn receive_hello(link: &AsyncFd<OwnedFd>) -> Option<Result<FromWorker, link::Breach>> {
+    let mut buffer = [0; LONGEST + 1];
+    loop {
+        let mut ready = link.readable().await.ok()?;
+        match link::receive(link.as_fd(), &mut buffer, RecvFlags::DONTWAIT).ok()? {
+            Received::Frame { len, .. } => return Some(FromWorker::decode(&buffer[..len])),
+            Received::Nothing => ready.clear_ready(),
+            Received::Closed => return None,
+        }
+    }
+}
+
+/// Listens to a worker until its link closes.
+async fn listen(pool: &Rc<Pool>, seat: Seat, link: &AsyncFd<OwnedFd>) {
+    let mut buffer = [0; LONGEST + 1];
+    loop {
+        let Ok(mut ready) = link.readable().await else { return };
+        for _ in 0..FRAMES_AT_A_TIME {
+            match link::receive(link.as_fd(), &mut buffer, RecvFlags::DONTWAIT) {
+                Ok(Received::Frame { len, .. }) => {
+                    let heard = match FromWorker::decode(&buffer[..len]) {
+                        Ok(frame) => hear(pool, seat, frame),
+                        Err(breach) => Heard::Breach(breach.to_string()),
+                    };
+                    if let Heard::Breach(detail) = heard {
+                        pool.breach(seat, &detail);
+                    }
+                }
+                Ok(Received::Nothing) => {
+                    ready.clear_ready();
+                    break;
+                }
+                Ok(Received::Closed) | Err(_) => return,
+            }
+        }
+        // Whoever talks without a pause must not keep the others from being heard.
+        tokio::task::consume_budget().await;
+    }
+}
+
+fn hear(pool: &Rc<Pool>, seat: Seat, frame: FromWorker) -> Heard {
+    match frame {
+        FromWorker::Done { turn, keep } => return pool.done(seat, turn, keep),
+        FromWorker::Acknowledge { turn } => return pool.acknowledged(seat, turn),
+        FromWorker::Goodbye(why) => pool.dismiss(seat, why),
+        FromWorker::Panicked { turn, message } => match pool.request_of(seat, turn) {
+            Some((worker, request)) => {
+                pool.notices.post(Notice::Panicked { worker, turn, request, message, at: Stamp::now() });
+            }
+            None => return Heard::Breach(format!("it panicked over turn {turn}, which it does not hold")),
+        },
+        FromWorker::Hello { .. } => return Heard::Breach("it said hello twice".to_owned()),
+    }
+    Heard::Fine
+}
+
+fn say(link: &AsyncFd<OwnedFd>, frame: &ToWorker) {
+    let mut bytes = Vec::new();
+    frame.encode(&mut bytes);
+    let _ = link::send(link.as_fd(), &bytes, None, SendFlags::DONTWAIT);
+}

@@ -11,6 +11,7 @@ use std::task::{Poll, Waker};
 use std::time::Duration;
 
 use rustix::net::{SendFlags, Shutdown, send, shutdown};
+use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::time::Instant;
 
@@ -112,7 +113,7 @@ impl fmt::Debug for Client {
 impl Client {
     pub(super) fn new(socket: OwnedFd, peer: SocketAddr) -> io::Result<Rc<Self>> {
         Ok(Rc::new(Self {
-            socket: sys::readable(socket)?,
+            socket: sys::watch(socket, Interest::READABLE)?,
             peer,
             request: RefCell::default(),
             whereabouts: Cell::new(Whereabouts::Parked),

@@ -9,6 +9,7 @@ use std::time::Duration;
 use rustix::io::Errno;
 use rustix::net::sockopt::{self, Timeout};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, accept_with, bind, getsockname, socket_with};
+use tokio::io::Interest;
 
 use super::answer::Problem;
 use super::client::{Client, Request, Whereabouts};
@@ -65,7 +66,7 @@ pub(super) type Guests = std::cell::RefCell<Vec<Weak<Client>>>;
 
 /// Accepts clients for as long as it is polled.
 pub(super) async fn accept(listener: OwnedFd, pool: Rc<Pool>, guests: Rc<Guests>) {
-    let listener = match sys::readable(listener) {
+    let listener = match sys::watch(listener, Interest::READABLE) {
         Ok(listener) => listener,
         Err(error) => return tracing::error!(pool = %pool.config.name, %error, "cannot wait for clients"),
     };

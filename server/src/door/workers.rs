@@ -7,6 +7,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use rustix::net::{RecvFlags, SendFlags, SocketFlags, accept_with};
+use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::watch;
 use tokio::time::timeout;
@@ -98,7 +99,7 @@ impl Workers {
 
     /// Accepts links for as long as it is polled.
     pub(super) async fn accept(self: Rc<Self>, listener: OwnedFd) {
-        let listener = match sys::readable(listener) {
+        let listener = match sys::watch(listener, Interest::READABLE) {
             Ok(listener) => listener,
             Err(error) => return tracing::error!(%error, "cannot wait for workers"),
         };
@@ -134,7 +135,7 @@ impl Workers {
     }
 
     async fn hear_out(&self, socket: OwnedFd) -> Option<(Rc<Pool>, Incarnation, u16, Rc<AsyncFd<OwnedFd>>)> {
-        let link = Rc::new(sys::readable(socket).ok()?);
+        let link = Rc::new(sys::watch(socket, Interest::READABLE).ok()?);
         let (claimed, refusal) = match timeout(HELLO, receive_hello(&link)).await {
             Ok(Some(Ok(FromWorker::Hello { version, credit, token, life }))) => {
                 // Who comes before the controller does has to wait for it: it alone knows the secret.

@@ -3,11 +3,11 @@
 //! Each function here is safe to call with any argument; what makes it so stands beside the block.
 
 mod fault;
-mod readable;
 mod tcp;
 mod terminate;
+mod watch;
 
 pub use fault::{fork_sleeper, segfault};
-pub use readable::readable;
 pub use tcp::{Progress, progress};
 pub use terminate::{Termination, told_to_go};
+pub use watch::watch;

@@ -1,6 +1,332 @@
-//! The one model on an event loop.
-use super::{Ending, Options};
+//! The one model on an event loop: one thread interleaves up to N turns.
+//!
+//! It is here to be compared. Waiting costs it nothing (a thousand sleeping turns are a thousand timers), and one
+//! turn that computes, blocks or hangs stops them all, because nobody can take the thread away from it: `/work`
+//! waits on the loop's own timer, while `/cpu`, `/leak` and `/hang` do here what they do everywhere. A panic or a
+//! fault takes all N turns along.
+//!
+//! The client's socket is shared with the door and stays blocking; every call on it says `MSG_DONTWAIT` and waits
+//! on the loop instead.
 
-pub(super) fn run(_options: &Options) -> Ending {
-    Ending::Setup
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::rc::Rc;
+
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, SendFlags, Shutdown, recv, send, shutdown};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::task::{JoinSet, LocalSet};
+
+use super::session::{join, say};
+use super::{Ending, Options};
+use crate::apps::demo::{self, Act};
+use crate::apps::{Me, echo};
+use crate::config::{Protocol, TurnUnit};
+use crate::control::Retirement;
+use crate::http::answer::{AnswerHead, AnswerLength, Persistence};
+use crate::http::chunked::Decoder;
+use crate::http::{Framing, Head, HeaderSpace, parse_head};
+use crate::link::{self, FromWorker, LONGEST, Received, ToWorker, TurnFrame};
+use crate::sys::{self, Termination};
+
+/// The largest body that this model takes: it reads a body whole before it answers.
+const LARGEST_BODY: usize = 16 << 20;
+/// Heads are smaller than this by far: the door has a limit of its own.
+const LARGEST_HEAD: usize = 1 << 20;
+
+/// Serves until told to go.
+pub(super) fn run(options: &Options) -> Ending {
+    let me = Rc::new(Me::new(options.life.clone(), options.model));
+    let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else {
+        return Ending::Setup;
+    };
+    loop {
+        let link = match join(options) {
+            Ok(link) => link,
+            Err(ending) => return ending,
+        };
+        let Ok(spare) = link.try_clone() else { return Ending::NoDescriptor };
+        let on_signal = Termination::on(spare);
+        let ended =
+            runtime.block_on(LocalSet::new().run_until(take_turns(options.clone(), Rc::clone(&me), link)));
+        drop(on_signal);
+        match ended {
+            Some(ending) => return ending,
+            None if sys::told_to_go() => return Ending::Goodbye,
+            None => eprintln!("{}: the door is gone; waiting for another", options.life),
+        }
+    }
+}
+
+/// Takes turns until the farewells have come (an ending) or the door has gone (`None`), and sees those through that
+/// are under way.
+async fn take_turns(options: Options, me: Rc<Me>, link: OwnedFd) -> Option<Ending> {
+    let Ok(link) = sys::watch(link, Interest::READABLE) else { return Some(Ending::Setup) };
+    let worker = Rc::new(Worker { options, me, link });
+    let mut turns = JoinSet::new();
+    let mut farewells = 0;
+    let mut frame = [0; LONGEST + 1];
+    while farewells < worker.options.model.credit() {
+        let Ok(mut ready) = worker.link.readable().await else { return Some(Ending::Setup) };
+        let (len, descriptor) = match link::receive(worker.link.as_fd(), &mut frame, RecvFlags::DONTWAIT) {
+            Ok(Received::Frame { len, descriptor }) => (len, descriptor),
+            Ok(Received::Nothing) => {
+                ready.clear_ready();
+                continue;
+            }
+            Ok(Received::Closed) | Err(_) => {
+                while turns.join_next().await.is_some() {}
+                return None;
+            }
+        };
+        match (ToWorker::decode(&frame[..len]), descriptor) {
+            (Ok(ToWorker::Turn(turn)), Some(socket)) => {
+                turns.spawn_local(Rc::clone(&worker).turn(turn, socket));
+            }
+            (Ok(ToWorker::Turn(_)), None) => {
+                let life = &worker.options.life;
+                eprintln!("{life}: a client's descriptor did not arrive: open_files is too low");
+                return Some(Ending::NoDescriptor);
+            }
+            (Ok(ToWorker::Farewell), _) => farewells += 1,
+            (Ok(ToWorker::Welcome | ToWorker::Refused { .. }) | Err(_), _) => return Some(Ending::Breach),
+        }
+        while turns.try_join_next().is_some() {}
+    }
+    while turns.join_next().await.is_some() {}
+    Some(Ending::Goodbye)
+}
+
+struct Worker {
+    options: Options,
+    me: Rc<Me>,
+    link: AsyncFd<OwnedFd>,
+}
+
+impl Worker {
+    async fn turn(self: Rc<Self>, turn: TurnFrame, socket: OwnedFd) {
+        let link = self.link.get_ref();
+        if turn.acknowledge {
+            say(link, &FromWorker::Acknowledge { turn: turn.turn });
+        }
+        let served = self.me.count_turn();
+        let keep = match sys::watch(socket, Interest::READABLE | Interest::WRITABLE) {
+            // The client is closed within, before the door hears that the turn is done.
+            Ok(socket) => self.serve(&turn, Client(socket)).await.unwrap_or(false),
+            Err(_) => false,
+        };
+        say(link, &FromWorker::Done { turn: turn.turn, keep });
+        if self.options.retire_after.is_some_and(|most| served == u64::from(most.get())) {
+            say(link, &FromWorker::Goodbye(Retirement::Recycled));
+        }
+    }
+
+    async fn serve(&self, turn: &TurnFrame, client: Client) -> io::Result<bool> {
+        match (self.options.protocol, self.options.turn) {
+            (Protocol::Tcp, _) => {
+                let mut reply = [0; echo::PREFIX.len() + 4096];
+                reply[..echo::PREFIX.len()].copy_from_slice(echo::PREFIX);
+                loop {
+                    match client.receive(&mut reply[echo::PREFIX.len()..], RecvFlags::empty()).await? {
+                        0 => break,
+                        read => client.write_all(&reply[..echo::PREFIX.len() + read]).await?,
+                    }
+                }
+                shutdown(&client.0, Shutdown::Write)?;
+                Ok(false)
+            }
+            (Protocol::Http, TurnUnit::Request) => self.request(turn, &client).await,
+            (Protocol::Http, TurnUnit::Connection) => {
+                let mut turn = *turn;
+                while self.request(&turn, &client).await? {
+                    turn = TurnFrame { whole: 0, continued: false, ..turn };
+                }
+                Ok(false)
+            }
+        }
+    }
+
+    /// Serves one request; whether the connection can carry another.
+    async fn request(&self, turn: &TurnFrame, client: &Client) -> io::Result<bool> {
+        let mut bytes = vec![0; (turn.whole as usize).max(4096)];
+        let Some(peeked) = client.peek_head(&mut bytes).await? else { return Ok(false) };
+        let mut space = HeaderSpace::new();
+        let Ok(Some(head)) = parse_head(&bytes[..peeked], &mut space, LARGEST_HEAD) else { return Ok(false) };
+        let mut answer =
+            Answer { client, head: &head, keep: head.keep_alive && !turn.last, in_socket: head.len };
+        match demo::decide(&head, &self.me) {
+            Act::Work(time) => {
+                tokio::time::sleep(time).await;
+                answer.respond(200, demo::worked(time).as_bytes()).await?;
+            }
+            Act::EchoBody => {
+                client.discard(std::mem::take(&mut answer.in_socket)).await?;
+                if head.expects_continue && !turn.continued {
+                    client.write_all(b"HTTP/1.1 100 Continue\r\n\r\n").await?;
+                }
+                let Some(mut body) = client.body(&head).await? else {
+                    answer.keep = false;
+                    answer.respond(413, b"this model takes bodies of up to 16 MiB\n").await?;
+                    return Ok(false);
+                };
+                body.extend(format!("\n{} bytes\n", body.len()).bytes());
+                answer.respond(200, &body).await?;
+                return Ok(answer.keep);
+            }
+            Act::Stream { bytes, over } => {
+                answer.begin(AnswerLength::Known(bytes as u64), 200, &[]).await?;
+                for piece in demo::pieces(bytes) {
+                    client.write_all(&piece).await?;
+                    tokio::time::sleep(over / demo::STREAM_PIECES as u32).await;
+                }
+            }
+            Act::DieAfter(bytes) => {
+                answer.begin(AnswerLength::Known(bytes as u64 + 1), 200, &vec![b'x'; bytes]).await?;
+                std::process::abort()
+            }
+            act => {
+                let (status, text) = demo::at_once(act);
+                answer.respond(status, text.as_bytes()).await?;
+            }
+        }
+        // Whatever of a body nobody wanted to read goes, if there is not too much of it.
+        let dropped = if head.has_body() { client.body(&head).await?.is_some() } else { true };
+        Ok(answer.keep && dropped)
+    }
+}
+
+/// An answer to one request.
+struct Answer<'a> {
+    client: &'a Client,
+    head: &'a Head<'a>,
+    keep: bool,
+    /// Bytes of the head that are still in the socket: it is consumed behind the first byte of the answer.
+    in_socket: usize,
+}
+
+impl Answer<'_> {
+    async fn respond(&mut self, status: u16, body: &[u8]) -> io::Result<()> {
+        let sent = if self.head.method == "HEAD" { &[] } else { body };
+        self.begin(AnswerLength::Known(body.len() as u64), status, sent).await
+    }
+
+    async fn begin(&mut self, length: AnswerLength, status: u16, body: &[u8]) -> io::Result<()> {
+        let persistence = match (self.keep, self.head.http_1_0) {
+            (true, false) => Persistence::Keep,
+            (true, true) => Persistence::KeepAlive10,
+            (false, _) => Persistence::Close,
+        };
+        let mut out = Vec::with_capacity(256 + body.len());
+        let content_type = "text/plain; charset=utf-8";
+        AnswerHead { status, content_type, length, persistence, extra: "" }.write(&mut out);
+        out.extend(body);
+        self.client.write_all(&out).await?;
+        self.client.discard(std::mem::take(&mut self.in_socket)).await
+    }
+}
+
+/// A client, on the loop.
+struct Client(AsyncFd<OwnedFd>);
+
+impl Client {
+    async fn receive(&self, into: &mut [u8], flags: RecvFlags) -> io::Result<usize> {
+        loop {
+            let mut ready = self.0.readable().await?;
+            match recv(self.0.as_fd(), &mut *into, flags | RecvFlags::DONTWAIT) {
+                Ok((_, received)) => return Ok(received),
+                Err(Errno::AGAIN) => ready.clear_ready(),
+                Err(Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    async fn write_all(&self, mut bytes: &[u8]) -> io::Result<()> {
+        while !bytes.is_empty() {
+            // Most answers fit: wait only where one does not.
+            match send(self.0.as_fd(), bytes, SendFlags::NOSIGNAL | SendFlags::DONTWAIT) {
+                Ok(sent) => bytes = &bytes[sent..],
+                Err(Errno::AGAIN) => self.0.writable().await?.clear_ready(),
+                Err(Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
+
+    async fn discard(&self, mut bytes: usize) -> io::Result<()> {
+        let mut waste = [0; 4096];
+        while bytes > 0 {
+            let room = bytes.min(waste.len());
+            match self.receive(&mut waste[..room], RecvFlags::empty()).await? {
+                0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+                read => bytes -= read,
+            }
+        }
+        Ok(())
+    }
+
+    /// Looks at a head without taking it. `None`: there is none.
+    async fn peek_head(&self, bytes: &mut Vec<u8>) -> io::Result<Option<usize>> {
+        let mut before = 0;
+        loop {
+            let peeked = self.receive(bytes, RecvFlags::PEEK).await?;
+            if peeked == 0 {
+                return Ok(None);
+            }
+            if !matches!(parse_head(&bytes[..peeked], &mut HeaderSpace::new(), LARGEST_HEAD), Ok(None)) {
+                return Ok(Some(peeked));
+            }
+            if peeked == bytes.len() {
+                bytes.resize(peeked * 2, 0);
+            } else if peeked == before {
+                // Peeking does not use readiness up: wait for the next bytes, or for the end.
+                let mut ready = self.0.readable().await?;
+                if ready.ready().is_read_closed() {
+                    return Ok(None);
+                }
+                ready.clear_ready();
+            }
+            before = peeked;
+        }
+    }
+
+    /// Takes a body, decoded. `None`: it is larger than this model takes, and some of it is left.
+    async fn body(&self, head: &Head<'_>) -> io::Result<Option<Vec<u8>>> {
+        let mut body = Vec::new();
+        let mut piece = vec![0; 16 * 1024];
+        let mut decoder = Decoder::new();
+        loop {
+            let room = match head.framing {
+                Framing::Length(length) => match length - body.len() as u64 {
+                    0 => return Ok(Some(body)),
+                    left => usize::try_from(left).unwrap_or(usize::MAX).min(piece.len()),
+                },
+                Framing::Chunked if decoder.is_done() => return Ok(Some(body)),
+                Framing::Chunked => piece.len(),
+            };
+            if body.len() > LARGEST_BODY {
+                return Ok(None);
+            }
+            // Only what belongs to this request may be taken, and chunks have to be read to know: look, then take.
+            let there = self.receive(&mut piece[..room], RecvFlags::PEEK).await?;
+            if there == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            let taken = match head.framing {
+                Framing::Length(_) => {
+                    body.extend(&piece[..there]);
+                    there
+                }
+                Framing::Chunked => {
+                    let step = decoder.step(&piece[..there]);
+                    let step = step.map_err(|refusal| io::Error::new(io::ErrorKind::InvalidData, refusal))?;
+                    body.extend(step.data);
+                    step.consumed
+                }
+            };
+            self.discard(taken).await?;
+        }
+    }
 }

@@ -8,9 +8,9 @@ use std::os::fd::OwnedFd;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-/// Registers `descriptor` with the event loop, for being readable. Its status flags stay as they are.
-pub fn readable(descriptor: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+/// Registers `descriptor` with the event loop, for what `interest` says. Its status flags stay as they are.
+pub fn watch(descriptor: OwnedFd, interest: Interest) -> io::Result<AsyncFd<OwnedFd>> {
     // SAFETY: an `OwnedFd` is open and has one number for as long as it lives, and `AsyncFd` owns it until it has
     // taken the registration back.
-    Ok(unsafe { AsyncFd::register_with_interest(descriptor, Interest::READABLE) }?)
+    Ok(unsafe { AsyncFd::register_with_interest(descriptor, interest) }?)
 }

@@ -1,0 +1,121 @@
+//! The controller's API, as a program would use it.
+
+use std::net::SocketAddr;
+
+use serde_json::{Value, json};
+
+use super::eventually;
+use super::http::{Connection, Response};
+
+/// The API at one address.
+#[derive(Debug, Clone, Copy)]
+pub struct Api(SocketAddr);
+
+/// A worker, as it is listed.
+#[derive(Debug, Clone)]
+pub struct Worker {
+    pub id: String,
+    pub pool: String,
+    pub phase: String,
+    pub generation: u64,
+    pub pid: Option<i32>,
+    pub container: Option<String>,
+    pub turns: u64,
+    pub holding: Vec<String>,
+}
+
+impl Worker {
+    pub fn is_ready(&self) -> bool {
+        matches!(self.phase.as_str(), "idle" | "busy")
+    }
+
+    /// The name of the life that it leads, which is its incident's.
+    pub fn life(&self) -> String {
+        format!("{}.{}", self.id, self.generation)
+    }
+}
+
+impl Api {
+    pub fn at(address: SocketAddr) -> Self {
+        Self(address)
+    }
+
+    pub fn address(self) -> SocketAddr {
+        self.0
+    }
+
+    pub fn get(self, path: &str) -> Response {
+        let mut connection = Connection::to(self.0);
+        connection.send(format!("GET {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", self.0));
+        connection.response()
+    }
+
+    pub fn post(self, path: &str, body: &Value) -> Response {
+        let body = body.to_string();
+        let mut connection = Connection::to(self.0);
+        connection.send(format!(
+            "POST {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\nContent-Type: application/json\r\n\
+             Content-Length: {}\r\n\r\n{body}",
+            self.0,
+            body.len()
+        ));
+        connection.response()
+    }
+
+    fn list(self, path: &str) -> Vec<Value> {
+        let response = self.get(path);
+        assert_eq!(response.status, 200, "{path}: {}", response.text());
+        match response.json() {
+            Value::Array(list) => list,
+            other => panic!("{path} is not a list: {other}"),
+        }
+    }
+
+    pub fn workers(self) -> Vec<Worker> {
+        let text = |value: &Value| value.as_str().map(str::to_owned);
+        self.list("/api/v1/workers")
+            .iter()
+            .map(|it| Worker {
+                id: text(&it["id"]).unwrap(),
+                pool: text(&it["pool"]).unwrap(),
+                phase: text(&it["phase"]).unwrap(),
+                generation: it["generation"].as_u64().unwrap(),
+                pid: it["pid"].as_i64().map(|pid| pid.try_into().unwrap()),
+                container: text(&it["container"]),
+                turns: it["turns"].as_u64().unwrap(),
+                holding: it["holding"].as_array().unwrap().iter().filter_map(|it| text(&it["request"])).collect(),
+            })
+            .collect()
+    }
+
+    pub fn worker(self, id: &str) -> Worker {
+        let workers = self.workers();
+        workers.iter().find(|it| it.id == id).unwrap_or_else(|| panic!("no {id} in {workers:?}")).clone()
+    }
+
+    pub fn pool(self, name: &str) -> Value {
+        let pools = self.list("/api/v1/pools");
+        pools.iter().find(|it| it["name"] == name).unwrap_or_else(|| panic!("no {name} in {pools:?}")).clone()
+    }
+
+    pub fn incidents(self) -> Vec<Value> {
+        self.list("/api/v1/incidents")
+    }
+
+    /// Waits for the incident of that life, with everything in it that takes its time.
+    pub fn incident(self, life: &str, complete: impl Fn(&Value) -> bool) -> Value {
+        eventually(&format!("the incident {life} is told to its end"), || {
+            let incidents = self.incidents();
+            let found = incidents.iter().find(|it| it["id"] == life);
+            found.filter(|it| complete(it)).cloned().ok_or_else(|| json!({ "found": found, "of": incidents.len() }))
+        })
+    }
+
+    pub fn kill(self, worker: &str, signal: &str) -> Response {
+        self.post(&format!("/api/v1/workers/{worker}/kill"), &json!({ "signal": signal }))
+    }
+
+    pub fn scale(self, pool: &str, workers: u32) -> Response {
+        self.post(&format!("/api/v1/pools/{pool}/scale"), &json!({ "workers": workers }))
+    }
+}

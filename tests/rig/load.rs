@@ -1,0 +1,66 @@
+//! Clients that keep coming: closed-loop, keep-alive, never retrying, and counting what they get.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+
+use super::http::Connection;
+
+/// A number of clients that ask again as soon as they are answered.
+pub struct Load {
+    stop: Arc<AtomicBool>,
+    clients: Vec<JoinHandle<Tally>>,
+}
+
+/// What the clients got.
+#[derive(Debug, Default)]
+pub struct Tally {
+    pub answered: u64,
+    /// Everything that was not a `200`.
+    pub failed: Vec<String>,
+}
+
+impl Load {
+    /// Starts so many clients, each on a connection of its own.
+    pub fn start(address: SocketAddr, clients: usize, target: &str) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let clients = (0..clients).map(|_| {
+            let (stop, target) = (Arc::clone(&stop), target.to_owned());
+            std::thread::spawn(move || client(address, &target, &stop))
+        });
+        Self { clients: clients.collect(), stop }
+    }
+
+    /// Lets each client finish what it is at; what all of them got.
+    pub fn stop(self) -> Tally {
+        self.stop.store(true, Ordering::Relaxed);
+        let mut all = Tally::default();
+        for client in self.clients {
+            let one = client.join().expect("a client panicked");
+            all.answered += one.answered;
+            all.failed.extend(one.failed);
+        }
+        all
+    }
+}
+
+fn client(address: SocketAddr, target: &str, stop: &AtomicBool) -> Tally {
+    let mut tally = Tally::default();
+    let mut connection = Connection::to(address);
+    while !stop.load(Ordering::Relaxed) {
+        connection.send_get(target);
+        match connection.try_response() {
+            Ok(response) if response.status == 200 && response.complete => tally.answered += 1,
+            Ok(response) => {
+                tally.failed.push(format!("{} {}", response.status, response.text()));
+                connection = Connection::to(address);
+            }
+            Err(error) => {
+                tally.failed.push(error.to_string());
+                connection = Connection::to(address);
+            }
+        }
+    }
+    tally
+}

@@ -1,0 +1,297 @@
+//! A deployment of its own for each story: a run directory, ports that the kernel chose, `bulkhead up`.
+
+use std::fmt::Write as _;
+use std::io::{BufRead, BufReader, Read};
+use std::net::SocketAddr;
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+
+use super::api::{Api, Worker};
+use super::backend::{Backend, docker};
+use super::http::Connection;
+use super::{PATIENCE, eventually};
+
+/// The program under test.
+pub const BULKHEAD: &str = env!("CARGO_BIN_EXE_bulkhead");
+
+/// A running deployment. Dropping it ends everything that it started, whatever has become of it.
+pub struct Stack {
+    pub backend: Backend,
+    pub dir: TempDir,
+    up: Option<Up>,
+    extra: Vec<Child>,
+}
+
+/// One life of `bulkhead up`.
+struct Up {
+    process: Child,
+    api: SocketAddr,
+    pools: Vec<(String, SocketAddr)>,
+    said: Arc<Mutex<String>>,
+}
+
+impl Stack {
+    /// Starts a deployment with these pools, YAML beneath `pools:`. Ports are 0 unless the story needs one.
+    pub fn up(backend: Backend, pools: &str) -> Self {
+        let dir = tempfile::Builder::new().prefix("bulkhead-").tempdir_in("/tmp").unwrap();
+        // Containers and workers of another user have to reach the link socket in it.
+        std::fs::set_permissions(dir.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        let mut spec = format!("backend: {backend}\napi: {{ listen: '127.0.0.1:0' }}\npools:\n");
+        for line in pools.lines().filter(|line| !line.trim().is_empty()) {
+            writeln!(spec, "  {line}").unwrap();
+        }
+        std::fs::write(dir.path().join("bulkhead.yaml"), spec).unwrap();
+        let mut stack = Self { backend, dir, up: None, extra: Vec::new() };
+        stack.start();
+        stack
+    }
+
+    /// A pool `web` of that many prefork demo workers, and what else is to be said of it.
+    pub fn web(backend: Backend, workers: u32, more: &str) -> Self {
+        Self::up(backend, &web(workers, more))
+    }
+
+    /// Starts `bulkhead up` on this deployment's directory (again), and waits until it says where to look.
+    pub fn start(&mut self) {
+        let mut process = Command::new(BULKHEAD)
+            .arg("up")
+            .arg("--spec")
+            .arg(self.dir.path().join("bulkhead.yaml"))
+            .arg("--run-dir")
+            .arg(self.run_dir())
+            .env_remove("BULKHEAD_API")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .process_group(0)
+            .spawn()
+            .unwrap();
+        let said = Arc::new(Mutex::new(String::new()));
+        keep(process.stderr.take().unwrap(), Arc::clone(&said));
+        let mut lines = BufReader::new(process.stdout.take().unwrap()).lines();
+        let (mut api, mut pools) = (None, Vec::new());
+        for line in lines.by_ref().map_while(Result::ok) {
+            said.lock().unwrap().push_str(&format!("{line}\n"));
+            let mut words = line.split_whitespace();
+            let (name, address) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+            if let Some(address) = address.split_once("://").and_then(|(_, address)| address.parse().ok()) {
+                match name {
+                    "api" => api = Some(address),
+                    _ => pools.push((name.to_owned(), address)),
+                }
+            }
+            if line == "Try" {
+                break;
+            }
+        }
+        let Some(api) = api else {
+            let status = process.wait();
+            panic!("`bulkhead up` ended ({status:?}) before it said where its API is:\n{}", said.lock().unwrap());
+        };
+        let rest = Arc::clone(&said);
+        std::thread::spawn(move || {
+            for line in lines.map_while(Result::ok) {
+                rest.lock().unwrap().push_str(&format!("{line}\n"));
+            }
+        });
+        self.up = Some(Up { process, api, pools, said });
+    }
+
+    pub fn run_dir(&self) -> PathBuf {
+        self.dir.path().join("run")
+    }
+
+    pub fn link_socket(&self) -> PathBuf {
+        self.run_dir().join("link/door.sock")
+    }
+
+    fn current(&self) -> &Up {
+        self.up.as_ref().expect("the deployment is up")
+    }
+
+    pub fn api(&self) -> Api {
+        Api::at(self.current().api)
+    }
+
+    /// Where a pool listens.
+    pub fn address(&self, pool: &str) -> SocketAddr {
+        let pools = &self.current().pools;
+        pools.iter().find(|(name, _)| name == pool).unwrap_or_else(|| panic!("no pool {pool} in {pools:?}")).1
+    }
+
+    /// A new connection to the pool `web`.
+    pub fn connect(&self) -> Connection {
+        Connection::to(self.address("web"))
+    }
+
+    /// What `up` has printed so far.
+    pub fn said(&self) -> String {
+        self.current().said.lock().unwrap().clone()
+    }
+
+    /// Waits until so many workers of `pool` are ready.
+    pub fn ready(&self, pool: &str, workers: usize) -> Vec<Worker> {
+        eventually(&format!("{workers} workers of {pool} are ready"), || {
+            let ready: Vec<_> = self.api().workers().into_iter().filter(|it| it.pool == pool && it.is_ready()).collect();
+            if ready.len() == workers { Ok(ready) } else { Err((ready, self.said())) }
+        })
+    }
+
+    /// Waits for the worker that holds a request which begins so.
+    pub fn holder_of(&self, request: &str) -> Worker {
+        eventually(&format!("somebody holds {request}"), || {
+            let workers = self.api().workers();
+            let holder = workers.iter().position(|it| it.holding.iter().any(|held| held.starts_with(request)));
+            holder.map(|at| workers[at].clone()).ok_or(workers)
+        })
+    }
+
+    /// Kills a worker from outside, as a user would: `docker kill` or `kill -9`.
+    pub fn kill_from_outside(&self, worker: &Worker) {
+        match self.backend {
+            Backend::Docker => {
+                docker(&["kill", worker.container.as_deref().expect("a container")]).unwrap();
+            }
+            Backend::Process => self.signal(worker, Signal::KILL),
+        }
+    }
+
+    /// Sends a signal to a worker's process, by its pid on this machine.
+    pub fn signal(&self, worker: &Worker, signal: Signal) {
+        let pid = worker.pid.unwrap_or_else(|| panic!("{} has no pid", worker.id));
+        kill_process(Pid::from_raw(pid).unwrap(), signal).unwrap();
+    }
+
+    /// Ends the controller without a chance to do anything about it. Door and workers live on.
+    pub fn kill_controller(&mut self) {
+        let mut up = self.up.take().expect("the deployment is up");
+        up.process.kill().unwrap();
+        up.process.wait().unwrap();
+    }
+
+    /// Ctrl-C, as a terminal would send it to `up` alone.
+    pub fn interrupt(&mut self) {
+        let pid = Pid::from_child(&self.current().process);
+        kill_process(pid, Signal::INT).unwrap();
+    }
+
+    /// Waits until `up` has ended; its exit status and all that it said.
+    pub fn wait(&mut self) -> (ExitStatus, String) {
+        let mut up = self.up.take().expect("the deployment is up");
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Some(status) = up.process.try_wait().unwrap() {
+                let said = up.said.lock().unwrap().clone();
+                return (status, said);
+            }
+            assert!(Instant::now() < deadline, "`up` did not end:\n{}", up.said.lock().unwrap());
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Ends the deployment as a user would, and checks that nothing is left of it.
+    pub fn down(mut self) -> String {
+        self.interrupt();
+        let (status, said) = self.wait();
+        assert!(status.success(), "`up` ended with {status}:\n{said}");
+        let left = self.leftovers();
+        assert!(left.is_empty(), "left behind: {left:#?}\n{said}");
+        said
+    }
+
+    /// Processes and containers that belong to this deployment.
+    pub fn leftovers(&self) -> Vec<String> {
+        let run_dir = self.run_dir();
+        let mut left: Vec<_> = pids_with(run_dir.to_str().unwrap()).into_iter().map(|(_, line)| line).collect();
+        if self.backend == Backend::Docker {
+            left.extend(self.containers());
+        }
+        left
+    }
+
+    /// The deployment's containers, dead or alive.
+    pub fn containers(&self) -> Vec<String> {
+        let owner = format!("label=io.bulkhead.owner={}", self.run_dir().display());
+        let listed = docker(&["ps", "-a", "--no-trunc", "--filter", &owner, "--format", "{{.ID}} {{.Names}} {{.Status}}"]);
+        listed.unwrap().lines().map(str::to_owned).collect()
+    }
+
+    /// The pid of this deployment's door.
+    pub fn door_pid(&self) -> Pid {
+        eventually("the door's process is there", || {
+            let processes = pids_with(self.run_dir().to_str().unwrap());
+            let door = processes.iter().find(|(_, line)| line.contains("bulkhead door"));
+            door.map(|(pid, _)| *pid).ok_or(processes)
+        })
+    }
+
+    /// Ends another process together with this deployment.
+    pub fn keep(&mut self, child: Child) {
+        self.extra.push(child);
+    }
+}
+
+impl Drop for Stack {
+    fn drop(&mut self) {
+        if std::thread::panicking()
+            && let Some(up) = &self.up
+        {
+            eprintln!("── what `up` said ──\n{}", up.said.lock().unwrap());
+            let log = self.run_dir().join("control/door.log");
+            eprintln!("── the door's log ──\n{}", std::fs::read_to_string(log).unwrap_or_default());
+        }
+        if let Some(mut up) = self.up.take() {
+            let _ = up.process.kill();
+            let _ = up.process.wait();
+        }
+        for child in &mut self.extra {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+        if self.backend == Backend::Docker {
+            for container in self.containers() {
+                let id = container.split(' ').next().unwrap_or_default();
+                let _ = docker(&["rm", "-f", id]);
+            }
+        }
+        for (pid, _) in pids_with(self.run_dir().to_str().unwrap_or("?")) {
+            let _ = kill_process(pid, Signal::KILL);
+        }
+    }
+}
+
+/// A pool `web` in YAML.
+pub fn web(workers: u32, more: &str) -> String {
+    let mut yaml = format!("web:\n  listen: 127.0.0.1:0\n  size: {{ workers: {workers} }}\n");
+    for line in more.lines().filter(|line| !line.trim().is_empty()) {
+        writeln!(yaml, "  {line}").unwrap();
+    }
+    yaml
+}
+
+/// The processes whose command line names `text`.
+fn pids_with(text: &str) -> Vec<(Pid, String)> {
+    let processes = std::fs::read_dir("/proc").unwrap().flatten().filter_map(|entry| {
+        let pid = Pid::from_raw(entry.file_name().to_str()?.parse().ok()?)?;
+        let command = std::fs::read(entry.path().join("cmdline")).ok()?;
+        let command = String::from_utf8_lossy(&command).replace('\0', " ");
+        command.contains(text).then_some((pid, command))
+    });
+    processes.collect()
+}
+
+/// Keeps what a process says, to be shown when a story goes wrong.
+fn keep(mut from: impl Read + Send + 'static, to: Arc<Mutex<String>>) {
+    std::thread::spawn(move || {
+        let mut piece = [0; 4096];
+        while let Ok(read @ 1..) = from.read(&mut piece) {
+            to.lock().unwrap().push_str(&String::from_utf8_lossy(&piece[..read]));
+        }
+    });
+}

@@ -1,0 +1,57 @@
+//! Door and controller die, each on its own.
+
+use std::collections::BTreeMap;
+
+use rustix::process::{Signal, kill_process};
+
+use crate::rig::load::Load;
+use crate::rig::{Backend, Stack, eventually};
+
+pub fn the_controller_can_die_and_the_next_one_adopts(backend: Backend) {
+    let mut stack = Stack::web(backend, 3, "");
+    let lives = |stack: &Stack| -> BTreeMap<_, _> {
+        stack.ready("web", 3).into_iter().map(|it| (it.id.clone(), (it.generation, it.pid, it.container))).collect()
+    };
+    let before = lives(&stack);
+    let load = Load::start(stack.address("web"), 4, "/work?ms=5");
+    stack.kill_controller();
+    let address = {
+        stack.start();
+        stack.address("web")
+    };
+    assert_eq!(lives(&stack), before, "other workers than before");
+    let tally = load.stop();
+    assert_eq!(tally.failed, Vec::<String>::new());
+    assert!(tally.answered > 0 && address.port() > 0);
+    // It is their master now: it notices a death and replaces the dead.
+    let victim = stack.api().worker("web-1");
+    stack.kill_from_outside(&victim);
+    stack.api().incident(&victim.life(), |it| it["steps_ms"]["ready"].is_number());
+    assert_eq!(stack.ready("web", 3).len(), 3);
+    stack.down();
+}
+
+pub fn the_door_can_die_and_workers_find_the_next(backend: Backend) {
+    let stack = Stack::web(backend, 2, "");
+    stack.ready("web", 2);
+    let before: BTreeMap<_, _> = stack.api().workers().into_iter().map(|it| (it.id, it.generation)).collect();
+    // A turn that a worker holds is served to its end, on the worker's own duplicate of the socket.
+    let mut client = stack.connect();
+    client.send_get("/work?ms=500");
+    stack.holder_of("GET /work?ms=500");
+    let old = stack.door_pid();
+    kill_process(old, Signal::KILL).unwrap();
+    assert_eq!(client.response().text(), "worked 500 ms\n");
+    eventually("another door is there and its workers serve", || {
+        let listen = stack.api().pool("web")["listen"].as_str().unwrap().parse().unwrap();
+        let answer = std::net::TcpStream::connect(listen).map(|_| crate::rig::http::Connection::to(listen).get("/work?ms=1").status);
+        match answer {
+            Ok(200) => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    });
+    stack.ready("web", 2);
+    let after: BTreeMap<_, _> = stack.api().workers().into_iter().map(|it| (it.id, it.generation)).collect();
+    assert_eq!(after, before, "workers were replaced although none had died");
+    stack.down();
+}

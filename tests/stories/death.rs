@@ -1,0 +1,156 @@
+//! A worker dies, and what becomes of its clients.
+
+use std::time::Instant;
+
+use serde_json::Value;
+
+use crate::rig::http::Connection;
+use crate::rig::load::Load;
+use crate::rig::{Backend, Stack, eventually};
+
+/// All that an incident is to tell has been told.
+fn is_told(incident: &Value) -> bool {
+    let settled = incident["held"].as_array().is_some_and(|held| held.iter().all(|it| it["outcome"] != "pending"));
+    settled && incident["steps_ms"]["ready"].is_number()
+}
+
+pub fn killed_while_idle_is_replaced(backend: Backend) {
+    let stack = Stack::web(backend, 2, "");
+    let victim = stack.ready("web", 2)[0].clone();
+    stack.kill_from_outside(&victim);
+    let incident = stack.api().incident(&victim.life(), is_told);
+    assert_eq!(incident["cause"]["kind"], "signal", "{incident:#}");
+    assert_eq!(incident["cause"]["detail"], "SIGKILL", "{incident:#}");
+    assert_eq!(incident["held"], serde_json::json!([]), "{incident:#}");
+    assert_eq!(incident["siblings"], 1, "{incident:#}");
+    let workers = stack.ready("web", 2);
+    let successor = workers.iter().find(|it| it.id == victim.id).expect("the same place is filled");
+    assert_eq!(successor.generation, victim.generation + 1);
+    stack.down();
+}
+
+pub fn killed_in_a_get_is_answered_by_another(backend: Backend) {
+    let stack = Stack::web(backend, 2, "");
+    stack.ready("web", 2);
+    let mut client = stack.connect();
+    client.send_get("/work?ms=300");
+    let victim = stack.holder_of("GET /work?ms=300");
+    stack.kill_from_outside(&victim);
+    let answer = client.response();
+    assert_eq!((answer.status, answer.text().as_str()), (200, "worked 300 ms\n"));
+    // The connection goes on as if nothing had happened.
+    assert_eq!(client.get("/work?ms=1").status, 200);
+    let incident = stack.api().incident(&victim.life(), is_told);
+    let held = &incident["held"][0];
+    assert_eq!((&held["request"], &held["outcome"]), (&"GET /work?ms=300".into(), &"redelivered".into()), "{incident:#}");
+    let other = if victim.id == "web-0" { "web-1" } else { "web-0" };
+    assert_eq!(held["to"], other, "{incident:#}");
+    assert!(held["added_ms"].as_f64().is_some_and(|ms| ms > 0.0), "{incident:#}");
+    for step in ["redelivered", "spawned", "ready"] {
+        assert!(incident["steps_ms"][step].as_f64().is_some_and(|ms| ms >= 0.0), "{step}: {incident:#}");
+    }
+    stack.down();
+}
+
+pub fn killed_in_a_post_is_executed_at_most_once(backend: Backend) {
+    let stack = Stack::web(backend, 2, "");
+    stack.ready("web", 2);
+    let mut client = stack.connect();
+    client.send_post("/work?ms=10000", "charge 10");
+    let victim = stack.holder_of("POST /work");
+    stack.kill_from_outside(&victim);
+    let answer = client.response();
+    assert_eq!(answer.status, 502);
+    assert_eq!(answer.json()["incident"], victim.life(), "{}", answer.text());
+    assert_eq!(stack.api().pool("web")["counters"]["deliveries"], 1, "it was delivered again");
+    let incident = stack.api().incident(&victim.life(), is_told);
+    assert_eq!(incident["held"][0]["outcome"], "answered", "{incident:#}");
+    assert_eq!(incident["held"][0]["status"], 502, "{incident:#}");
+    // One that says that it may be repeated is.
+    let mut client = stack.connect();
+    client.send("POST /work?ms=300 HTTP/1.1\r\nHost: a\r\nIdempotency-Key: 7\r\nContent-Length: 2\r\n\r\nhi");
+    let victim = stack.holder_of("POST /work?ms=300");
+    stack.kill_from_outside(&victim);
+    assert_eq!(client.response().status, 200);
+    stack.down();
+}
+
+pub fn killed_in_an_answer_cuts_it_and_answers_once(backend: Backend) {
+    let stack = Stack::web(backend, 2, "");
+    stack.ready("web", 2);
+    let mut client = stack.connect();
+    client.send_get("/die-after?bytes=100");
+    let answer = client.response();
+    assert_eq!((answer.status, answer.complete, answer.body.len()), (200, false, 100));
+    assert_eq!(client.rest().unwrap(), b"", "something followed the answer that was cut");
+    assert_eq!(stack.api().pool("web")["counters"]["deliveries"], 1, "it was delivered again");
+    let incident = eventually("there is an incident", || stack.api().incidents().pop().ok_or("none"));
+    let incident = stack.api().incident(incident["id"].as_str().unwrap(), is_told);
+    assert_eq!(incident["held"][0]["outcome"], "closed", "{incident:#}");
+    assert_eq!(incident["cause"]["detail"], "SIGABRT", "{incident:#}");
+    stack.down();
+}
+
+pub fn a_poison_get_stops_at_the_limit(backend: Backend) {
+    let stack = Stack::web(backend, 3, "");
+    stack.ready("web", 3);
+    let answer = stack.connect().get("/segv");
+    assert_eq!(answer.status, 502);
+    let last = answer.json()["incident"].as_str().unwrap().to_owned();
+    let incident = stack.api().incident(&last, is_told);
+    assert_eq!(incident["cause"]["detail"], "SIGSEGV", "{incident:#}");
+    assert_eq!(stack.api().incidents().len(), 2, "two deliveries is the limit");
+    let outcomes: Vec<_> = stack.api().incidents().iter().map(|it| it["held"][0]["outcome"].clone()).collect();
+    assert_eq!(outcomes, ["answered", "redelivered"], "newest first");
+    // An exit names its code.
+    assert_eq!(stack.connect().get("/exit?code=7").status, 502);
+    stack.ready("web", 3);
+    let exited = eventually("both exits are told", || {
+        let incidents = stack.api().incidents();
+        let exits = incidents.iter().filter(|it| it["cause"]["kind"] == "exit").cloned().collect::<Vec<_>>();
+        if exits.len() == 2 { Ok(exits) } else { Err(incidents) }
+    });
+    assert!(exited.iter().all(|it| it["cause"]["detail"].as_str().is_some_and(|detail| detail.contains('7'))));
+    assert_eq!(stack.connect().get("/").status, 200);
+    stack.down();
+}
+
+pub fn killed_under_load_loses_no_get(backend: Backend) {
+    let restart = "restart: { backoff: 0ms, longest: 1s, deaths: 1000, within: 10s }";
+    let stack = Stack::web(backend, 4, restart);
+    stack.ready("web", 4);
+    let load = Load::start(stack.address("web"), 8, "/work?ms=20");
+    let start = Instant::now();
+    for kill in 0..8 {
+        // The next victim is whoever is at work once the pool is whole again.
+        let workers = stack.ready("web", 4);
+        stack.kill_from_outside(&workers[kill % 4]);
+        stack.api().incident(&workers[kill % 4].life(), is_told);
+    }
+    let tally = load.stop();
+    assert_eq!(tally.failed, Vec::<String>::new(), "{} answered in {:?}", tally.answered, start.elapsed());
+    assert!(tally.answered > 0);
+    assert_eq!(stack.api().incidents().len(), 8);
+    stack.down();
+}
+
+pub fn a_raw_connection_is_closed_with_its_worker(backend: Backend) {
+    let pool = "echo:\n  listen: 127.0.0.1:0\n  protocol: tcp\n  turn: connection\n  size: { workers: 2 }\n  worker: { app: echo }";
+    let stack = Stack::up(backend, pool);
+    stack.ready("echo", 2);
+    let mut other = Connection::to(stack.address("echo"));
+    other.send("a");
+    assert_eq!(other.exactly(7), b"Echo: a");
+    let unaffected = stack.holder_of("connection from").id;
+    let mut client = Connection::to(stack.address("echo"));
+    client.send("b");
+    assert_eq!(client.exactly(7), b"Echo: b");
+    let victim = stack.api().workers().into_iter().find(|it| !it.holding.is_empty() && it.id != unaffected).unwrap();
+    stack.kill_from_outside(&victim);
+    assert_eq!(client.rest().unwrap_or_default(), b"");
+    other.send("c");
+    assert_eq!(other.exactly(7), b"Echo: c", "the other connection was harmed");
+    let incident = stack.api().incident(&victim.life(), is_told);
+    assert_eq!(incident["held"][0]["outcome"], "closed", "{incident:#}");
+    stack.down();
+}

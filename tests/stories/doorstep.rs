@@ -1,0 +1,185 @@
+//! What clients may ask of the door, and what they are told when it is too much.
+
+use crate::rig::http::Connection;
+use crate::rig::{Backend, Stack, eventually};
+
+pub fn a_slow_client_holds_no_worker(backend: Backend) {
+    let stack = Stack::web(backend, 1, "timeouts: { head: 1s }");
+    stack.ready("web", 1);
+    let mut slow: Vec<_> = (0..16).map(|_| stack.connect()).collect();
+    for client in &mut slow {
+        client.send("GET / HTTP/1.1\r\nHost: a\r\nX-Slow: ");
+    }
+    let mut slow_body = stack.connect();
+    slow_body.send("PUT /body HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n12345");
+    // The only worker is idle and serves who is there.
+    assert_eq!(stack.connect().get("/work?ms=1").status, 200);
+    let worker = stack.api().worker("web-0");
+    assert_eq!((worker.phase.as_str(), worker.turns), ("idle", 1));
+    for client in &mut slow {
+        assert_eq!(client.response().status, 408);
+        assert_eq!(client.rest().unwrap(), b"");
+    }
+    assert_eq!(slow_body.response().status, 408);
+    stack.down();
+}
+
+pub fn idle_connections_hold_no_worker(backend: Backend) {
+    let stack = Stack::web(backend, 1, "timeouts: { keep_alive: 2s }");
+    stack.ready("web", 1);
+    let mut idle: Vec<_> = (0..200).map(|_| stack.connect()).collect();
+    for client in &mut idle {
+        assert_eq!(client.get("/work?ms=0").status, 200);
+    }
+    assert_eq!(stack.api().pool("web")["connections"], 200);
+    assert_eq!(stack.api().worker("web-0").phase, "idle");
+    assert_eq!(stack.connect().get("/work?ms=0").status, 200);
+    // Whoever is idle for too long is let go.
+    for client in &mut idle {
+        assert_eq!(client.rest().unwrap(), b"");
+    }
+    stack.down();
+}
+
+pub fn a_full_queue_is_answered_503(backend: Backend) {
+    let stack = Stack::web(backend, 1, "queue: { depth: 2, wait: 20s }");
+    stack.ready("web", 1);
+    let mut busy = stack.connect();
+    busy.send_get("/work?ms=800");
+    stack.holder_of("GET /work?ms=800");
+    let mut waiting: Vec<_> = (0..2).map(|_| stack.connect()).collect();
+    for client in &mut waiting {
+        client.send_get("/work?ms=1");
+    }
+    eventually("two wait", || match stack.api().pool("web")["queued"].as_u64() {
+        Some(2) => Ok(()),
+        queued => Err(queued),
+    });
+    let turned_away = stack.connect().get("/work?ms=1");
+    assert_eq!((turned_away.status, turned_away.header("retry-after")), (503, Some("1")));
+    assert_eq!(busy.response().status, 200);
+    for client in &mut waiting {
+        assert_eq!(client.response().status, 200);
+    }
+    stack.down();
+}
+
+pub fn a_long_wait_is_answered_503(backend: Backend) {
+    let stack = Stack::web(backend, 1, "queue: { depth: 10, wait: 300ms }");
+    stack.ready("web", 1);
+    let mut busy = stack.connect();
+    busy.send_get("/work?ms=2000");
+    stack.holder_of("GET /work?ms=2000");
+    let waited = stack.connect().get("/work?ms=1");
+    assert_eq!((waited.status, waited.header("retry-after")), (503, Some("1")));
+    assert_eq!(busy.response().status, 200);
+    assert_eq!(stack.api().pool("web")["counters"]["answered"]["503"], 1);
+    stack.down();
+}
+
+pub fn what_is_not_a_request_is_refused_at_the_door(backend: Backend) {
+    let stack = Stack::web(backend, 1, "clients: { connections: 8, head: 2KiB, buffered_body: 4KiB, body: 64KiB }");
+    stack.ready("web", 1);
+    let long = format!("GET /{} HTTP/1.1\r\n", "a".repeat(4000));
+    for (bytes, status) in [
+        ("GARBAGE\r\n\r\n", 400),
+        ("GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n", 400),
+        ("GET / HTTP/1.1\nHost: a\n\n", 400),
+        ("GET / HTTP/1.1\r\nHost : a\r\n\r\n", 400),
+        (long.as_str(), 431),
+        ("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 70000\r\n\r\n", 413),
+        ("GET / HTTP/3.0\r\nHost: a\r\n\r\n", 505),
+    ] {
+        let mut client = stack.connect();
+        client.send(bytes);
+        let answer = client.response();
+        assert_eq!(answer.status, status, "{bytes:?}: {}", answer.text());
+        assert_eq!(client.rest().unwrap(), b"", "{bytes:?}");
+    }
+    assert_eq!(stack.api().worker("web-0").turns, 0, "something of it reached a worker");
+    let mut many: Vec<_> = (0..8).map(|_| stack.connect()).collect();
+    for client in &mut many {
+        assert_eq!(client.get("/work?ms=0").status, 200);
+    }
+    let mut one_too_many = stack.connect();
+    let answer = one_too_many.response();
+    assert_eq!((answer.status, answer.header("retry-after")), (503, Some("1")));
+    stack.down();
+}
+
+pub fn bodies_of_every_kind_arrive(backend: Backend) {
+    let stack = Stack::web(backend, 2, "");
+    stack.ready("web", 2);
+    let mut client = stack.connect();
+    let echoed = |body: &[u8]| [body, format!("\n{} bytes\n", body.len()).as_bytes()].concat();
+    let large: Vec<u8> = (0..2_000_000u32).map(|n| (n % 251) as u8).collect();
+    for body in [&b""[..], b"small", &large[..60_000], &large[..70_000], &large] {
+        let head = format!("POST /body HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n", body.len());
+        let answer = post(&mut client, &[head.as_bytes(), body].concat());
+        assert_eq!(answer.status, 200);
+        assert!(answer.body == echoed(body), "a body of {} bytes came back as {}", body.len(), answer.body.len());
+        let mut chunked = b"POST /body HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n".to_vec();
+        for chunk in body.chunks(9_999) {
+            chunked.extend(format!("{:x};ext=1\r\n", chunk.len()).bytes());
+            chunked.extend(chunk);
+            chunked.extend(b"\r\n");
+        }
+        chunked.extend(b"0\r\nTrailer: 1\r\n\r\n");
+        let answer = post(&mut client, &chunked);
+        assert!(answer.body == echoed(body), "chunks of {} bytes came back as {}", body.len(), answer.body.len());
+    }
+    // Nobody reads this one: it is passed over, and the connection goes on.
+    let head = "POST /work?ms=1 HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\n";
+    assert_eq!(post(&mut client, &[head.as_bytes(), &large[..100_000]].concat()).status, 200);
+    assert_eq!(client.get("/work?ms=1").status, 200);
+    // A small and a large body whose client waits to be told to go on.
+    for length in [5, 100_000] {
+        let mut client = stack.connect();
+        client.send(format!("PUT /body HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: {length}\r\n\r\n"));
+        assert_eq!(client.response().status, 100);
+        let answer = post(&mut client, &large[..length]);
+        assert!(answer.status == 200 && answer.body == echoed(&large[..length]));
+    }
+    stack.down();
+}
+
+/// Sends and reads at the same time: the answer to a large body begins before all of it has been sent.
+fn post(client: &mut Connection, bytes: &[u8]) -> crate::rig::http::Response {
+    std::thread::scope(|scope| {
+        let mut sender = client.sender();
+        scope.spawn(move || std::io::Write::write_all(&mut sender, bytes).unwrap());
+        client.response()
+    })
+}
+
+pub fn http_is_spoken_as_written(backend: Backend) {
+    let stack = Stack::web(backend, 2, "");
+    stack.ready("web", 2);
+    // Pipelined requests, the last one from a client that has closed its half.
+    let mut client = stack.connect();
+    client.send_get("/work?ms=1").send_get("/work?ms=2").send_get("/work?ms=3").end();
+    for ms in 1..=3 {
+        assert_eq!(client.response().text(), format!("worked {ms} ms\n"));
+    }
+    assert_eq!(client.rest().unwrap(), b"");
+    // HTTP/1.0 closes unless asked not to.
+    let mut client = stack.connect();
+    client.send("GET /work?ms=1 HTTP/1.0\r\nConnection: keep-alive\r\n\r\n");
+    assert_eq!(client.response().header("connection"), Some("keep-alive"));
+    client.send("GET /stream?kb=8&ms=10 HTTP/1.0\r\n\r\n");
+    let answer = client.response();
+    assert_eq!((answer.body.len(), answer.header("transfer-encoding"), answer.complete), (8192, None, true));
+    // `Connection: close` is kept to.
+    let mut client = stack.connect();
+    client.send("GET /work?ms=1 HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+    assert_eq!(client.response().header("connection"), Some("close"));
+    assert_eq!(client.rest().unwrap(), b"");
+    // HEAD says how long, and sends nothing.
+    let mut client = stack.connect();
+    client.send("HEAD /work?ms=1 HTTP/1.1\r\nHost: a\r\n\r\n");
+    let answer = client.response_to("HEAD").unwrap();
+    assert_eq!((answer.status, answer.header("content-length")), (200, Some("13")));
+    assert_eq!(client.get("/stream?kb=8&ms=10").body.len(), 8192);
+    assert_eq!(client.get("/nowhere").status, 404);
+    stack.down();
+}

@@ -1,0 +1,96 @@
+//! Handlers that hang, leak, fork and hoard: what a compartment is for.
+
+use crate::rig::load::Load;
+use crate::rig::{Backend, Stack, eventually};
+
+pub fn a_hang_is_ended_named_and_answered_504(backend: Backend) {
+    let stack = Stack::web(backend, 2, "timeouts: { request: 700ms }");
+    stack.ready("web", 2);
+    let answer = stack.connect().get("/hang");
+    assert_eq!(answer.status, 504);
+    let life = answer.json()["incident"].as_str().unwrap().to_owned();
+    let incident = stack.api().incident(&life, |it| it["steps_ms"]["ready"].is_number());
+    assert_eq!(incident["cause"]["kind"], "request_timeout", "{incident:#}");
+    assert!(incident["cause"]["detail"].as_str().unwrap().contains("GET /hang"), "{incident:#}");
+    assert_eq!((&incident["held"][0]["outcome"], &incident["held"][0]["status"]), (&"answered".into(), &504.into()));
+    stack.ready("web", 2);
+    stack.down();
+}
+
+pub fn out_of_memory_is_told_as_such(backend: Backend) {
+    let stack = Stack::web(backend, 2, "worker: { limits: { memory: 32MiB } }\nredeliver: { attempts: 1 }");
+    stack.ready("web", 2);
+    let answer = stack.connect().get("/leak?mb=256");
+    assert_eq!(answer.status, 502, "{}", answer.text());
+    let life = answer.json()["incident"].as_str().unwrap().to_owned();
+    let incident = stack.api().incident(&life, |it| it["steps_ms"]["ready"].is_number());
+    assert_eq!(incident["cause"]["kind"], "oom", "{incident:#}");
+    assert!(incident["cause"]["detail"].as_str().unwrap().contains("32"), "the limit is not named: {incident:#}");
+    stack.down();
+}
+
+pub fn a_fork_bomb_stays_in_its_compartment(backend: Backend) {
+    let stack = Stack::web(backend, 2, "worker: { limits: { pids: 32 } }");
+    stack.ready("web", 2);
+    let answer = stack.connect().get("/forks?n=5000");
+    assert_eq!(answer.status, 507, "nothing stopped it: {}", answer.text());
+    // The bomb sits in one worker; the other serves as ever.
+    let load = Load::start(stack.address("web"), 2, "/work?ms=2");
+    let bombed = stack.api().workers().into_iter().max_by_key(|it| it.turns).unwrap();
+    stack.kill_from_outside(&bombed);
+    stack.api().incident(&bombed.life(), |it| it["steps_ms"]["ready"].is_number());
+    let tally = load.stop();
+    assert_eq!(tally.failed, Vec::<String>::new());
+    stack.ready("web", 2);
+    // Its children are gone with it.
+    stack.down();
+}
+
+pub fn descriptor_exhaustion_stays_in_its_compartment(backend: Backend) {
+    let stack = Stack::web(backend, 2, "worker: { limits: { open_files: 64 } }");
+    stack.ready("web", 2);
+    let load = Load::start(stack.address("web"), 2, "/work?ms=2");
+    let answer = stack.connect().get("/files?n=5000");
+    assert_eq!(answer.status, 507, "nothing stopped it: {}", answer.text());
+    // Whoever is out of descriptors cannot take the next client: it exits, and the client goes to another.
+    eventually("the worker without descriptors was replaced", || {
+        let incidents = stack.api().incidents();
+        let exit = incidents.iter().any(|it| it["cause"]["kind"] == "exit");
+        if exit { Ok(()) } else { Err(incidents) }
+    });
+    stack.ready("web", 2);
+    let tally = load.stop();
+    assert_eq!(tally.failed, Vec::<String>::new());
+    stack.down();
+}
+
+pub fn a_child_that_keeps_the_link_does_not_hide_a_death(backend: Backend) {
+    let stack = Stack::web(backend, 2, "");
+    stack.ready("web", 2);
+    let mut client = stack.connect();
+    assert_eq!(client.get("/forks?n=2&keep=1").status, 200);
+    // The same worker, for it came back last.
+    client.send_get("/work?ms=400");
+    let victim = stack.holder_of("GET /work?ms=400");
+    assert!(victim.turns > 0, "the worker with the children is not the one: {victim:?}");
+    // Only the worker itself dies; its children still have the link open.
+    let pid = worker_pid(&stack, &victim);
+    rustix::process::kill_process(rustix::process::Pid::from_raw(pid).unwrap(), rustix::process::Signal::KILL).unwrap();
+    assert_eq!(client.response().text(), "worked 400 ms\n");
+    stack.api().incident(&victim.life(), |it| it["steps_ms"]["ready"].is_number());
+    stack.ready("web", 2);
+    stack.down();
+}
+
+/// The pid on this machine of the worker itself: in a container, of the init's child.
+fn worker_pid(stack: &Stack, worker: &crate::rig::api::Worker) -> i32 {
+    let first = worker.pid.expect("a pid");
+    match stack.backend {
+        Backend::Process => first,
+        Backend::Docker => {
+            let children = std::fs::read_to_string(format!("/proc/{first}/task/{first}/children")).unwrap();
+            // Without an init the worker is the first process itself.
+            children.split_whitespace().next().and_then(|pid| pid.parse().ok()).unwrap_or(first)
+        }
+    }
+}

@@ -1,0 +1,91 @@
+//! Workers that lie, babble, hoard or do not listen, played by the stories themselves.
+
+use server::link::{FromWorker, ToWorker};
+
+use crate::rig::load::Load;
+use crate::rig::worker::FakeWorker;
+use crate::rig::{Backend, Stack, eventually};
+
+pub fn garbage_on_a_link_evicts_that_worker_only(backend: Backend) {
+    let stack = Stack::web(backend, 2, "");
+    stack.ready("web", 2);
+    let load = Load::start(stack.address("web"), 2, "/work?ms=2");
+    let garbage = [&b"\xff\xfe\xfd"[..], b"D", b"Dxxxxxxxx\x07", &[b'A'; 1024], b"H"];
+    for (generation, garbage) in (1..).zip(garbage) {
+        let mut liar = FakeWorker::joins(&stack, &format!("web-90.{generation}"), 1);
+        liar.sends(garbage);
+        // It is given no turn after that, and is gone from the list as soon as it lets go.
+        let deaths = |stack: &Stack| stack.api().pool("web")["counters"]["deaths"].as_u64().unwrap();
+        let before = deaths(&stack);
+        drop(liar);
+        eventually("the door has seen it leave", || {
+            let now = deaths(&stack);
+            if now == before + 1 { Ok(()) } else { Err(now) }
+        });
+    }
+    let tally = load.stop();
+    assert_eq!(tally.failed, Vec::<String>::new());
+    stack.ready("web", 2);
+    assert!(stack.api().incidents().iter().all(|it| it["worker"] != "web-0" && it["worker"] != "web-1"));
+    stack.down();
+}
+
+pub fn strangers_are_turned_away(backend: Backend) {
+    use server::identity::{Incarnation, Token};
+
+    let stack = Stack::web(backend, 1, "");
+    let worker = stack.ready("web", 1)[0].clone();
+    let refused = |life: &str, token: Token| {
+        let life: Incarnation = life.parse().unwrap();
+        FakeWorker::dials(&stack.link_socket()).says_hello(&life, token, 1)
+    };
+    let forged = Token::from_bytes([7; 32]);
+    assert!(matches!(refused("web-7.1", forged), Some(ToWorker::Refused { .. })), "a forged token was taken");
+    // Who begins with anything but a hello hears no more than that.
+    let mut rude = FakeWorker::dials(&stack.link_socket());
+    rude.says(&FromWorker::Done { turn: 1, keep: true });
+    assert!(matches!(rude.hears(), Some((ToWorker::Refused { .. }, None))));
+    assert!(rude.hears().is_none(), "the link was not closed");
+    // The real one has noticed nothing.
+    assert_eq!(stack.connect().get("/work?ms=1").status, 200);
+    assert_eq!(stack.api().worker("web-0").generation, worker.generation);
+    stack.down();
+}
+
+pub fn a_worker_that_hoards_or_is_deaf_stalls_nobody(backend: Backend) {
+    let stack = Stack::web(backend, 1, "");
+    stack.ready("web", 1);
+    // It grants credit without end, takes what it is given, and never does anything with it.
+    let mut hoarder = FakeWorker::joins(&stack, "web-91.1", 1000);
+    let mut busy = stack.connect();
+    busy.send_get("/work?ms=1500");
+    let mut victims: Vec<_> = (0..20).map(|_| stack.connect()).collect();
+    for victim in &mut victims {
+        victim.send_get("/work?ms=1");
+    }
+    let mut hoard = vec![hoarder.takes_a_turn()];
+    while hoard.len() < 20 {
+        hoard.push(hoarder.takes_a_turn());
+    }
+    // Those that it holds wait; when it dies, they are served by another.
+    drop((hoarder, hoard));
+    for victim in &mut victims {
+        assert_eq!(victim.response().status, 200);
+    }
+    assert_eq!(busy.response().status, 200);
+    // It never reads: what it is sent piles up in its socket until that is full, and then it is evicted.
+    let deaf = FakeWorker::joins(&stack, "web-92.1", 1000);
+    let mut busy = stack.connect();
+    busy.send_get("/work?ms=1000");
+    let mut victims: Vec<_> = (0..600).map(|_| stack.connect()).collect();
+    for victim in &mut victims {
+        victim.send_get("/work?ms=0");
+    }
+    assert_eq!(busy.response().status, 200, "the door was stalled");
+    assert_eq!(stack.connect().get("/work?ms=0").status, 200, "the door was stalled");
+    drop(deaf);
+    for victim in &mut victims {
+        assert_eq!(victim.response().status, 200);
+    }
+    stack.down();
+}

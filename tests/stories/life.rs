@@ -1,0 +1,115 @@
+//! How it goes when nothing goes wrong.
+
+use std::collections::BTreeSet;
+
+use crate::rig::http::Connection;
+use crate::rig::load::Load;
+use crate::rig::{Backend, Stack, eventually};
+
+pub fn serves(backend: Backend) {
+    let stack = Stack::web(backend, 2, "");
+    stack.ready("web", 2);
+    let page = stack.connect().get("/");
+    assert_eq!(page.status, 200);
+    assert_eq!((page.line("pool"), page.line("model"), page.line("threads")), ("web".into(), "prefork".into(), "1".into()));
+    // Two that block at once are served by two workers, side by side.
+    let (mut one, mut two) = (stack.connect(), stack.connect());
+    one.send_get("/work?ms=400");
+    two.send_get("/work?ms=400");
+    let holders = eventually("two workers hold a turn each", || {
+        let holders: BTreeSet<_> =
+            stack.api().workers().into_iter().filter(|it| it.holding.len() == 1).map(|it| it.id).collect();
+        if holders.len() == 2 { Ok(holders) } else { Err(holders) }
+    });
+    assert_eq!(holders, BTreeSet::from(["web-0".to_owned(), "web-1".to_owned()]));
+    assert_eq!((one.response().text(), two.response().text()), ("worked 400 ms\n".into(), "worked 400 ms\n".into()));
+    stack.down();
+}
+
+pub fn a_connection_is_a_turn_on_the_echo_pool(backend: Backend) {
+    let pool = "echo:\n  listen: 127.0.0.1:0\n  protocol: tcp\n  turn: connection\n  size: { workers: 2 }\n  worker: { app: echo }";
+    let stack = Stack::up(backend, pool);
+    stack.ready("echo", 2);
+    let mut first = Connection::to(stack.address("echo"));
+    first.send("hello");
+    assert_eq!(first.exactly(11), b"Echo: hello");
+    let mut second = Connection::to(stack.address("echo"));
+    second.send("you");
+    assert_eq!(second.exactly(9), b"Echo: you");
+    // Both workers are taken: a third client waits, and is served when the first one leaves.
+    let mut third = Connection::to(stack.address("echo"));
+    third.send("late");
+    eventually("the third client waits", || match stack.api().pool("echo")["queued"].as_u64() {
+        Some(1) => Ok(()),
+        queued => Err(queued),
+    });
+    first.end();
+    assert_eq!(first.rest().unwrap(), b"");
+    assert_eq!(third.exactly(10), b"Echo: late");
+    drop((second, third));
+    stack.down();
+}
+
+pub fn drain_lets_a_turn_finish_and_replaces_its_worker(backend: Backend) {
+    let stack = Stack::web(backend, 2, "");
+    stack.ready("web", 2);
+    let mut client = stack.connect();
+    client.send_get("/work?ms=600");
+    let worker = stack.holder_of("GET /work");
+    let answer = stack.api().post(&format!("/api/v1/workers/{}/drain", worker.id), &serde_json::json!({}));
+    assert!((200..300).contains(&answer.status), "{answer:?}");
+    assert_eq!(client.response().text(), "worked 600 ms\n");
+    eventually("the drained worker has a successor", || {
+        let now = stack.api().worker(&worker.id);
+        if now.generation > worker.generation && now.is_ready() { Ok(()) } else { Err(now) }
+    });
+    assert_eq!(stack.api().incidents().len(), 0, "a drain is no incident");
+    stack.down();
+}
+
+pub fn scale_follows_up_and_down_and_loses_nothing(backend: Backend) {
+    let stack = Stack::web(backend, 2, "");
+    stack.ready("web", 2);
+    let load = Load::start(stack.address("web"), 4, "/work?ms=5");
+    assert!((200..300).contains(&stack.api().scale("web", 5).status));
+    stack.ready("web", 5);
+    assert!((200..300).contains(&stack.api().scale("web", 1).status));
+    eventually("one worker is left", || {
+        let workers = stack.api().workers();
+        if workers.len() == 1 { Ok(()) } else { Err(workers) }
+    });
+    let tally = load.stop();
+    assert!(tally.failed.is_empty() && tally.answered > 0, "{tally:?}");
+    assert_eq!(stack.api().incidents().len(), 0, "scaling is no incident");
+    stack.down();
+}
+
+pub fn recycled_workers_cost_no_request(backend: Backend) {
+    let stack = Stack::web(backend, 2, "recycle: { requests: 20, jitter: 0.2 }");
+    stack.ready("web", 2);
+    let load = Load::start(stack.address("web"), 4, "/work?ms=2");
+    eventually("both places are in their third life", || {
+        let workers = stack.api().workers();
+        if workers.len() == 2 && workers.iter().all(|it| it.generation >= 3) { Ok(()) } else { Err(workers) }
+    });
+    let tally = load.stop();
+    assert!(tally.failed.is_empty() && tally.answered >= 64, "{tally:?}");
+    assert_eq!(stack.api().incidents().len(), 0, "retiring is no incident");
+    stack.down();
+}
+
+pub fn ctrl_c_lets_turns_finish_and_leaves_nothing(backend: Backend) {
+    let mut stack = Stack::web(backend, 2, "");
+    stack.ready("web", 2);
+    let mut parked = stack.connect();
+    assert_eq!(parked.get("/work?ms=1").status, 200);
+    let mut busy = stack.connect();
+    busy.send_get("/work?ms=700");
+    stack.holder_of("GET /work?ms=700");
+    stack.interrupt();
+    assert_eq!(parked.rest().expect("the idle connection is closed, not reset"), b"");
+    assert_eq!(busy.response().text(), "worked 700 ms\n");
+    let (status, said) = stack.wait();
+    assert!(status.success(), "{status}:\n{said}");
+    assert_eq!(stack.leftovers(), Vec::<String>::new());
+}

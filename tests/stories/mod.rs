@@ -1,0 +1,47 @@
+//! The stories. Each is one thing that a user was promised, told in the words of the domain.
+
+mod adoption;
+mod death;
+mod doorstep;
+mod faults;
+mod hostile;
+mod life;
+mod models;
+
+use crate::rig::Story;
+
+/// Every story, by the name that a run prints.
+pub const ALL: &[(&str, Story)] = &[
+    ("serves", life::serves),
+    ("a_connection_is_a_turn_on_the_echo_pool", life::a_connection_is_a_turn_on_the_echo_pool),
+    ("drain_lets_a_turn_finish_and_replaces_its_worker", life::drain_lets_a_turn_finish_and_replaces_its_worker),
+    ("scale_follows_up_and_down_and_loses_nothing", life::scale_follows_up_and_down_and_loses_nothing),
+    ("recycled_workers_cost_no_request", life::recycled_workers_cost_no_request),
+    ("ctrl_c_lets_turns_finish_and_leaves_nothing", life::ctrl_c_lets_turns_finish_and_leaves_nothing),
+    ("killed_while_idle_is_replaced", death::killed_while_idle_is_replaced),
+    ("killed_in_a_get_is_answered_by_another", death::killed_in_a_get_is_answered_by_another),
+    ("killed_in_a_post_is_executed_at_most_once", death::killed_in_a_post_is_executed_at_most_once),
+    ("killed_in_an_answer_cuts_it_and_answers_once", death::killed_in_an_answer_cuts_it_and_answers_once),
+    ("a_poison_get_stops_at_the_limit", death::a_poison_get_stops_at_the_limit),
+    ("killed_under_load_loses_no_get", death::killed_under_load_loses_no_get),
+    ("a_raw_connection_is_closed_with_its_worker", death::a_raw_connection_is_closed_with_its_worker),
+    ("a_hang_is_ended_named_and_answered_504", faults::a_hang_is_ended_named_and_answered_504),
+    ("out_of_memory_is_told_as_such", faults::out_of_memory_is_told_as_such),
+    ("a_fork_bomb_stays_in_its_compartment", faults::a_fork_bomb_stays_in_its_compartment),
+    ("descriptor_exhaustion_stays_in_its_compartment", faults::descriptor_exhaustion_stays_in_its_compartment),
+    ("a_child_that_keeps_the_link_does_not_hide_a_death", faults::a_child_that_keeps_the_link_does_not_hide_a_death),
+    ("the_controller_can_die_and_the_next_one_adopts", adoption::the_controller_can_die_and_the_next_one_adopts),
+    ("the_door_can_die_and_workers_find_the_next", adoption::the_door_can_die_and_workers_find_the_next),
+    ("a_slow_client_holds_no_worker", doorstep::a_slow_client_holds_no_worker),
+    ("idle_connections_hold_no_worker", doorstep::idle_connections_hold_no_worker),
+    ("a_full_queue_is_answered_503", doorstep::a_full_queue_is_answered_503),
+    ("a_long_wait_is_answered_503", doorstep::a_long_wait_is_answered_503),
+    ("what_is_not_a_request_is_refused_at_the_door", doorstep::what_is_not_a_request_is_refused_at_the_door),
+    ("bodies_of_every_kind_arrive", doorstep::bodies_of_every_kind_arrive),
+    ("http_is_spoken_as_written", doorstep::http_is_spoken_as_written),
+    ("garbage_on_a_link_evicts_that_worker_only", hostile::garbage_on_a_link_evicts_that_worker_only),
+    ("strangers_are_turned_away", hostile::strangers_are_turned_away),
+    ("a_worker_that_hoards_or_is_deaf_stalls_nobody", hostile::a_worker_that_hoards_or_is_deaf_stalls_nobody),
+    ("threads_share_a_fault_and_catch_a_panic", models::threads_share_a_fault_and_catch_a_panic),
+    ("an_event_loop_waits_for_many_and_blocks_for_all", models::an_event_loop_waits_for_many_and_blocks_for_all),
+];

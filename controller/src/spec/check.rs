@@ -9,6 +9,7 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use server::config::{self, App, DoorPool, Model, Protocol, TurnUnit};
+use server::identity::PoolName;
 
 use super::mistake::{Mistake, Origin};
 use super::raw;
@@ -153,16 +154,15 @@ fn pool(
     backend: &Setting<BackendChoice>,
 ) -> Option<Pool> {
     let raw = &entry.value;
-    let name = match entry.name.parse() {
-        Ok(name) => Some(name),
-        Err(error @ server::identity::NameError::Pool(_)) => {
-            let text = error.to_string();
-            let (problem, remedy) = text.split_once(": ").unwrap_or((&text, "choose another name"));
-            keys.note("", &Origin::Default, problem, remedy);
-            None
-        }
-        Err(_) => None,
-    };
+    let name = entry.name.parse::<PoolName>();
+    if name.is_err() {
+        keys.note(
+            "",
+            &Origin::Default,
+            format!("{:?} is not a pool name", entry.name),
+            format!("use 1 to {} of a-z, 0-9 and '-', a letter first, no '-' last", PoolName::LONGEST),
+        );
+    }
     let listen = keys.value("listen", &raw.listen);
     let protocol = keys.value("protocol", &raw.protocol);
     let turn = turn(keys, raw.turn.as_ref(), protocol);
@@ -181,7 +181,7 @@ fn pool(
     let restart = restart(&mut keys.section("restart"), &raw.restart);
     Some(Pool {
         door: DoorPool {
-            name: name?,
+            name: name.ok()?,
             listen: listen?,
             protocol: protocol?,
             turn: turn?,

@@ -7,9 +7,7 @@
 )]
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
-use std::sync::LazyLock;
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process_group};
@@ -23,29 +21,9 @@ use crate::spec;
 
 const DEADLINE: Duration = Duration::from_secs(20);
 
-/// A worker that ignores what it is told but its name. One program for all tests, written before the first of
-/// them starts anything: a program that is still open for writing cannot be run, and any child that another
-/// test starts at that moment would hold it open.
-static STAND_IN: LazyLock<(TempDir, PathBuf)> = LazyLock::new(|| {
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("stand-in");
-    let script = r#"#!/bin/sh
-case "$*" in
-    *"--life waits-"*)   echo waiting; exec sleep 1000 ;;
-    *"--life exits-"*)   echo one; echo two >&2; exit 3 ;;
-    *"--life faults-"*)  kill -SEGV $$ ;;
-    *"--life greedy-"*)  echo "memory allocation of 1048576 bytes failed" >&2; kill -ABRT $$ ;;
-    *"--life aborts-"*)  kill -ABRT $$ ;;
-    *"--life forks-"*)   sleep 1000 & echo "child $!"; exit 0 ;;
-    *"--life family-"*)  sleep 1000 & echo "child $!"; wait ;;
-    *"--life obeys-"*)   trap 'echo told; exit 0' TERM; echo ready; while :; do sleep 0.05; done ;;
-    *"--life shows-"*)   tr '\0' '\n' < /proc/$$/environ; echo "in $(readlink /proc/$$/cwd) from $(readlink /proc/$$/fd/0)"; exit 0 ;;
-esac
-"#;
-    fs::write(&path, script).unwrap();
-    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
-    (dir, path)
-});
+/// Committed and not written by the tests: a program that is still open for writing cannot be run, and a child
+/// that another test starts at that moment holds it open.
+const STAND_IN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src/backend/process/stand-in.sh");
 
 /// A run directory of its own, and whatever was started in it; kills that in the end.
 struct Rig {
@@ -62,11 +40,8 @@ impl Rig {
     }
 
     fn controller(&self) -> (Arc<ProcessBackend>, Receiver<Sighting>) {
-        let home = Home {
-            owner: "test".to_owned(),
-            run_dir: self.run.path().to_owned(),
-            program: STAND_IN.1.clone(),
-        };
+        let home =
+            Home { owner: "test".to_owned(), run_dir: self.run.path().to_owned(), program: STAND_IN.into() };
         let backend = Arc::new(ProcessBackend::new(&home).unwrap());
         let sightings = Arc::clone(&backend).watch();
         (backend, sightings)

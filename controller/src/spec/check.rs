@@ -5,124 +5,26 @@
 
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
-use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use server::config::{self, App, DoorPool, Model, Protocol, TurnUnit};
 use server::identity::PoolName;
 
+use super::keys::Keys;
 use super::mistake::{Mistake, Origin};
 use super::raw;
 use super::setting::Setting;
-use super::units::{Deadline, Fraction, LARGEST_SIZE, LONGEST_TIME, Limit, Size, Time, Value};
+use super::units::{Deadline, Fraction, LARGEST_SIZE, LONGEST_TIME, Limit, Size, Time};
 use super::valid::{Api, BackendChoice, Deployment, Limits, Network, Pool, Recycle, Restart, Worker};
 
 /// The deployment that `raw` describes, or everything that is wrong with it. `already` are the mistakes that
 /// were found on the way here.
 pub(super) fn check(file: &str, raw: &raw::Spec, already: Vec<Mistake>) -> Result<Deployment, Vec<Mistake>> {
     let mut mistakes = already;
-    let mut keys = Keys { file, path: String::new(), place: Origin::Default, mistakes: &mut mistakes };
-    let deployment = deployment(&mut keys, raw);
+    let deployment = deployment(&mut Keys::of_file(file, &mut mistakes), raw);
     match deployment {
         Some(deployment) if mistakes.is_empty() => Ok(deployment),
         _ => Err(mistakes),
-    }
-}
-
-/// A section of the spec that is being read.
-struct Keys<'a> {
-    file: &'a str,
-    /// The section's own key, from the top.
-    path: String,
-    /// Whom to blame when nobody has said the value that is wrong: the pool's name.
-    place: Origin,
-    mistakes: &'a mut Vec<Mistake>,
-}
-
-impl Keys<'_> {
-    fn section(&mut self, key: &str) -> Keys<'_> {
-        Keys { file: self.file, path: self.path_of(key), place: self.place.clone(), mistakes: self.mistakes }
-    }
-
-    fn entry(&mut self, key: &str, place: Origin) -> Keys<'_> {
-        Keys { place, ..self.section(key) }
-    }
-
-    fn path_of(&self, key: &str) -> String {
-        match (self.path.as_str(), key) {
-            (path, "") => path.to_owned(),
-            ("", key) => key.to_owned(),
-            (path, key) => format!("{path}.{key}"),
-        }
-    }
-
-    fn note(&mut self, key: &str, origin: &Origin, problem: impl Into<String>, remedy: impl Into<String>) {
-        let origin = if *origin == Origin::Default { &self.place } else { origin };
-        self.mistakes.push(Mistake {
-            file: self.file.to_owned(),
-            origin: origin.clone(),
-            key: self.path_of(key),
-            problem: problem.into(),
-            remedy: remedy.into(),
-        });
-    }
-
-    /// The value, if it could be read.
-    fn value<T: Clone>(&mut self, key: &str, setting: &Setting<T>) -> Option<T> {
-        match &setting.value {
-            Ok(value) => Some(value.clone()),
-            Err(complaint) => {
-                let problem = match &complaint.found {
-                    Some(found) => format!("{found:?} is not {}", complaint.name),
-                    None => "there is no value".to_owned(),
-                };
-                self.note(key, &setting.origin, problem, complaint.spelling);
-                None
-            }
-        }
-    }
-
-    /// The value, if it could be read and is within `bounds`, which are there because of `why`.
-    fn within<T: Value + Copy + PartialOrd>(
-        &mut self,
-        key: &str,
-        setting: &Setting<T>,
-        bounds: RangeInclusive<T>,
-        why: &str,
-    ) -> Option<T> {
-        let value = self.value(key, setting)?;
-        self.bounded(key, &setting.origin, value, &bounds, why)
-    }
-
-    /// As [`Keys::within`], for a limit that can be lifted.
-    fn limit_within<T: Value + Copy + PartialOrd>(
-        &mut self,
-        key: &str,
-        setting: &Setting<Limit<T>>,
-        bounds: RangeInclusive<T>,
-        why: &str,
-    ) -> Option<Option<T>> {
-        match self.value(key, setting)? {
-            Limit::None => Some(None),
-            Limit::To(value) => self.bounded(key, &setting.origin, value, &bounds, why).map(Some),
-        }
-    }
-
-    fn bounded<T: Value + Copy + PartialOrd>(
-        &mut self,
-        key: &str,
-        origin: &Origin,
-        value: T,
-        bounds: &RangeInclusive<T>,
-        why: &str,
-    ) -> Option<T> {
-        let (least, most) = (bounds.start(), bounds.end());
-        if bounds.contains(&value) {
-            return Some(value);
-        }
-        let problem = format!("{value} is too {}", if value < *least { "little" } else { "much" });
-        self.note(key, origin, problem, format!("use {least} to {most}: {why}"));
-        None
     }
 }
 

@@ -11,6 +11,7 @@
 //! Whether an address is free or a network exists is not decided here: only the door and the engine know.
 
 mod check;
+mod keys;
 mod mistake;
 mod overrides;
 mod raw;

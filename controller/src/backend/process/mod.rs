@@ -17,7 +17,7 @@
 //! and seen dead before the death is reported, because a process that it left behind would hold its link open.
 //! For our own child the group is killed while the child still is a zombie: until it is waited for, its number
 //! cannot be given to anybody else. Only a parent is told how a process died; an adopted one that dies is
-//! [`Cause::Lost`](crate::model::Cause::Lost).
+//! [`Cause::Lost`].
 //!
 //! **Limits** are put on by the worker itself before it does anything else; see `limits`. `cpus` and `network`
 //! mean nothing here.

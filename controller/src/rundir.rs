@@ -6,17 +6,115 @@
 //!   control/          0700  door.sock, secret, owner, lock, spec.yaml: no worker can reach it
 //!   workers/          0700  state and output of process workers
 //! ```
+//! 0711 lets a worker under another user pass through to the socket whose name it was told, and read nothing.
+//!
+//! One controller at a time works here: it holds a lock on `control/lock`, which the kernel releases when it
+//! dies, however it dies. The directory outlives it, so that the next one finds the workers again. Who owns
+//! the directory owns every worker in it, hence one that belongs to somebody else, or a symbolic link to who
+//! knows where, is refused: in `/tmp` anybody may have been there first.
 
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
+use std::io::{self, Read as _, Seek as _, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
+
+use rustix::fs::{FlockOperation, flock};
+use server::identity::{NameError, Secret};
+use thiserror::Error;
+
+/// The longest path of a Unix socket in bytes: 108 in `sockaddr_un`, less the terminating zero.
+const LONGEST_SOCKET_PATH: usize = 107;
 
 /// The paths of one deployment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RunDir(PathBuf);
 
+/// The right to be the one controller of a run directory, for as long as this lives.
+#[derive(Debug)]
+pub struct Lock {
+    /// Closing it is what unlocks; no child inherits it.
+    _file: File,
+}
+
+/// A run directory that cannot be used.
+#[derive(Debug, Error)]
+pub enum RunDirError {
+    /// Its sockets' paths would be too long for the kernel.
+    #[error(
+        "the run directory {} makes a socket path of {length} bytes, and Unix allows {LONGEST_SOCKET_PATH}: \
+         choose a shorter one", path.display()
+    )]
+    TooLong {
+        /// The run directory.
+        path: PathBuf,
+        /// Of the longest socket path.
+        length: usize,
+    },
+    /// It is there already and not ours.
+    #[error(
+        "{} is {}: remove it, or choose another run directory", path.display(),
+        .owner.map_or_else(|| "no directory".to_owned(), |owner| format!("a directory of user {owner}, not ours"))
+    )]
+    NotOurs {
+        /// What is not ours.
+        path: PathBuf,
+        /// Whose it is; `None` when it is no directory at all.
+        owner: Option<u32>,
+    },
+    /// Another controller is at work there.
+    #[error(
+        "{} is in use by {}: stop that one first, or choose another run directory", path.display(),
+        .holder.map_or_else(|| "another controller".to_owned(), |pid| format!("the controller with process id {pid}"))
+    )]
+    Busy {
+        /// The run directory.
+        path: PathBuf,
+        /// The other controller, where it has said so.
+        holder: Option<u32>,
+    },
+    /// The secret is there and is none.
+    #[error(
+        "{} is damaged: remove it; workers that are running stay, and new ones get tokens under a new secret",
+        path.display()
+    )]
+    BadSecret {
+        /// The secret's file.
+        path: PathBuf,
+        /// In what way.
+        #[source]
+        source: NameError,
+    },
+    /// The file system, or the source of random bytes, refused.
+    #[error("cannot {operation} {}", path.display())]
+    Io {
+        /// What was tried.
+        operation: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+}
+
 impl RunDir {
-    /// The run directory at `path`, which need not exist yet.
+    /// The run directory at `path`, which need not exist yet. A relative path counts from the working directory
+    /// of this moment, because workers have another.
     pub fn at(path: impl Into<PathBuf>) -> Self {
-        Self(path.into())
+        let path = path.into();
+        Self(std::path::absolute(&path).unwrap_or(path))
+    }
+
+    /// Where it is when nobody says otherwise: in the session's own directory where there is one, else in `/run`
+    /// for root, else in `/tmp`.
+    pub fn default_path() -> PathBuf {
+        let session = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from).filter(|dir| dir.is_absolute());
+        let user = rustix::process::geteuid();
+        match session {
+            Some(dir) => dir.join("bulkhead"),
+            None if user.is_root() => PathBuf::from("/run/bulkhead"),
+            None => PathBuf::from(format!("/tmp/bulkhead-{}", user.as_raw())),
+        }
     }
 
     /// The directory itself.
@@ -47,5 +145,189 @@ impl RunDir {
     /// State and output of process workers.
     pub fn workers_dir(&self) -> PathBuf {
         self.0.join("workers")
+    }
+
+    /// Makes the directories that are not there yet, each with its mode. Safe to repeat.
+    pub fn create(&self) -> Result<(), RunDirError> {
+        let length =
+            [self.link_socket(), self.control_socket()].iter().map(|path| path.as_os_str().len()).max();
+        if let Some(length) = length.filter(|length| *length > LONGEST_SOCKET_PATH) {
+            return Err(RunDirError::TooLong { path: self.0.clone(), length });
+        }
+        if let Some(parent) = self.0.parent() {
+            fs::create_dir_all(parent).map_err(failed("create", parent))?;
+        }
+        own_directory(&self.0, 0o711)?;
+        own_directory(&self.link_dir(), 0o711)?;
+        own_directory(&self.control_dir(), 0o700)?;
+        own_directory(&self.workers_dir(), 0o700)
+    }
+
+    /// Takes the lock, or says who holds it. The directories must be there.
+    pub fn lock(&self) -> Result<Lock, RunDirError> {
+        let path = self.control_dir().join("lock");
+        let mut file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(&path)
+            .map_err(failed("open", &path))?;
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {}
+            Err(rustix::io::Errno::WOULDBLOCK) => {
+                let mut text = String::new();
+                let _unreadable_is_unknown = file.read_to_string(&mut text);
+                return Err(RunDirError::Busy { path: self.0.clone(), holder: text.trim().parse().ok() });
+            }
+            Err(error) => return Err(failed("lock", &path)(error.into())),
+        }
+        // The pid is for people; the lock is what counts.
+        file.set_len(0)
+            .and_then(|()| file.rewind())
+            .and_then(|()| writeln!(file, "{}", std::process::id()))
+            .map_err(failed("write", &path))?;
+        Ok(Lock { _file: file })
+    }
+
+    /// The secret under which workers' tokens are made: the one that is there, or a new one. The caller holds
+    /// the [`Lock`], so that nobody else makes one at the same time.
+    pub fn secret(&self, _held: &Lock) -> Result<Secret, RunDirError> {
+        let path = self.control_dir().join("secret");
+        match fs::read_to_string(&path) {
+            Ok(text) => Secret::try_from(text.trim().to_owned())
+                .map_err(|source| RunDirError::BadSecret { path, source }),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => create_secret(&path),
+            Err(error) => Err(failed("read", &path)(error)),
+        }
+    }
+}
+
+/// Written aside and renamed, so that a death in between leaves no half of a secret.
+fn create_secret(path: &Path) -> Result<Secret, RunDirError> {
+    let mut bytes = [0; 32];
+    getrandom::fill(&mut bytes)
+        .map_err(|error| failed("draw random bytes for", path)(io::Error::other(error)))?;
+    let secret = Secret::new(bytes);
+    let aside = path.with_extension("new");
+    match fs::remove_file(&aside) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed("remove", &aside)(error)),
+        _ => {}
+    }
+    OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&aside)
+        .and_then(|mut file| file.write_all(String::from(secret.clone()).as_bytes()))
+        .and_then(|()| fs::rename(&aside, path))
+        .map_err(failed("create", path))?;
+    Ok(secret)
+}
+
+/// Makes the directory with `mode`, or makes sure that the one that is there is ours and has it.
+fn own_directory(path: &Path, mode: u32) -> Result<(), RunDirError> {
+    match DirBuilder::new().mode(mode).create(path) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+            return Err(failed("create", path)(error));
+        }
+        _ => {}
+    }
+    // Of the link itself, not of what a symbolic link may point to.
+    let found = fs::symlink_metadata(path).map_err(failed("look at", path))?;
+    let owner = found.is_dir().then(|| found.uid());
+    if owner != Some(rustix::process::geteuid().as_raw()) {
+        return Err(RunDirError::NotOurs { path: path.to_owned(), owner });
+    }
+    // Whatever umask took away, or an earlier version gave.
+    fs::set_permissions(path, Permissions::from_mode(mode)).map_err(failed("set the mode of", path))
+}
+
+fn failed(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> RunDirError {
+    let path = path.to_owned();
+    move |source| RunDirError::Io { operation, path, source }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+mod tests {
+    use super::*;
+
+    fn fresh() -> (tempfile::TempDir, RunDir) {
+        let temp = tempfile::tempdir().unwrap();
+        let run = RunDir::at(temp.path().join("run"));
+        (temp, run)
+    }
+
+    fn mode(path: &Path) -> u32 {
+        fs::metadata(path).unwrap().mode() & 0o7777
+    }
+
+    #[test]
+    fn workers_can_pass_through_and_read_nothing() {
+        let (_temp, run) = fresh();
+        run.create().unwrap();
+        fs::set_permissions(run.control_dir(), Permissions::from_mode(0o755)).unwrap();
+        run.create().unwrap();
+        assert_eq!(mode(run.path()), 0o711);
+        assert_eq!(mode(&run.link_dir()), 0o711);
+        assert_eq!(mode(&run.control_dir()), 0o700);
+        assert_eq!(mode(&run.workers_dir()), 0o700);
+    }
+
+    #[test]
+    fn a_symbolic_link_in_its_place_is_refused() {
+        let (temp, run) = fresh();
+        std::os::unix::fs::symlink(temp.path(), run.path()).unwrap();
+        assert!(matches!(run.create(), Err(RunDirError::NotOurs { owner: None, .. })));
+    }
+
+    #[test]
+    fn a_directory_of_somebody_else_is_refused() {
+        let (_temp, run) = fresh();
+        if !rustix::process::geteuid().is_root() {
+            eprintln!("skipped: only root can give a directory away");
+            return;
+        }
+        fs::create_dir(run.path()).unwrap();
+        std::os::unix::fs::chown(run.path(), Some(65534), None).unwrap();
+        let error = run.create().unwrap_err();
+        assert!(error.to_string().contains("a directory of user 65534, not ours"), "{error}");
+    }
+
+    #[test]
+    fn a_path_too_long_for_a_socket_is_refused_before_anything_is_made() {
+        let (temp, _) = fresh();
+        let run = RunDir::at(temp.path().join("long/".repeat(20)));
+        assert!(matches!(run.create(), Err(RunDirError::TooLong { length, .. }) if length > 107));
+        assert!(!temp.path().join("long").exists());
+    }
+
+    #[test]
+    fn one_controller_at_a_time() {
+        let (_temp, run) = fresh();
+        run.create().unwrap();
+        let first = run.lock().unwrap();
+        let refused = run.lock().unwrap_err();
+        let pid = std::process::id();
+        assert!(refused.to_string().contains(&format!("the controller with process id {pid}")), "{refused}");
+        drop(first);
+        run.lock().unwrap();
+    }
+
+    #[test]
+    fn the_secret_stays_and_is_for_nobody_else() {
+        let (_temp, run) = fresh();
+        run.create().unwrap();
+        let lock = run.lock().unwrap();
+        let secret = run.secret(&lock).unwrap();
+        assert_eq!(run.secret(&lock).unwrap(), secret);
+        let path = run.control_dir().join("secret");
+        assert_eq!(mode(&path), 0o600);
+        fs::write(&path, "half").unwrap();
+        assert!(matches!(run.secret(&lock), Err(RunDirError::BadSecret { .. })));
+        fs::remove_file(&path).unwrap();
+        assert_ne!(run.secret(&lock).unwrap(), secret);
     }
 }

@@ -1,5 +1,7 @@
 //! The command line.
 
+pub mod check;
+pub mod schema;
 pub mod worker;
 
 /// Runs the program.

@@ -10,7 +10,13 @@
 //! cargo test -p controller --test contract -- kill             # one kind of story
 //! ```
 
-#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a story that goes wrong ends there")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a story that goes wrong ends there"
+)]
+#![allow(dead_code, unreachable_pub, reason = "the rig is shared: each program that includes it uses a part")]
 
 mod rig;
 mod stories;

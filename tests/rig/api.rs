@@ -83,7 +83,12 @@ impl Api {
                 pid: it["pid"].as_i64().map(|pid| pid.try_into().unwrap()),
                 container: text(&it["container"]),
                 turns: it["turns"].as_u64().unwrap(),
-                holding: it["holding"].as_array().unwrap().iter().filter_map(|it| text(&it["request"])).collect(),
+                holding: it["holding"]
+                    .as_array()
+                    .unwrap()
+                    .iter()
+                    .filter_map(|it| text(&it["request"]))
+                    .collect(),
             })
             .collect()
     }
@@ -107,7 +112,10 @@ impl Api {
         eventually(&format!("the incident {life} is told to its end"), || {
             let incidents = self.incidents();
             let found = incidents.iter().find(|it| it["id"] == life);
-            found.filter(|it| complete(it)).cloned().ok_or_else(|| json!({ "found": found, "of": incidents.len() }))
+            found
+                .filter(|it| complete(it))
+                .cloned()
+                .ok_or_else(|| json!({ "found": found, "of": incidents.len() }))
         })
     }
 

@@ -41,7 +41,8 @@ impl fmt::Display for Backend {
 
 /// Runs the `docker` command; what it printed, or what it complained of.
 pub fn docker(arguments: &[&str]) -> Result<String, String> {
-    let output = Command::new("docker").args(arguments).output().map_err(|error| format!("docker: {error}"))?;
+    let output =
+        Command::new("docker").args(arguments).output().map_err(|error| format!("docker: {error}"))?;
     if output.status.success() {
         Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
     } else {

@@ -22,10 +22,10 @@ pub const BULKHEAD: &str = env!("CARGO_BIN_EXE_bulkhead");
 
 /// A running deployment. Dropping it ends everything that it started, whatever has become of it.
 pub struct Stack {
+    program: String,
     pub backend: Backend,
     pub dir: TempDir,
     up: Option<Up>,
-    extra: Vec<Child>,
 }
 
 /// One life of `bulkhead up`.
@@ -39,6 +39,11 @@ struct Up {
 impl Stack {
     /// Starts a deployment with these pools, YAML beneath `pools:`. Ports are 0 unless the story needs one.
     pub fn up(backend: Backend, pools: &str) -> Self {
+        Self::up_with(BULKHEAD, backend, pools)
+    }
+
+    /// The same with another build of the program.
+    pub fn up_with(program: &str, backend: Backend, pools: &str) -> Self {
         let dir = tempfile::Builder::new().prefix("bulkhead-").tempdir_in("/tmp").unwrap();
         // Containers and workers of another user have to reach the link socket in it.
         std::fs::set_permissions(dir.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
@@ -47,7 +52,7 @@ impl Stack {
             writeln!(spec, "  {line}").unwrap();
         }
         std::fs::write(dir.path().join("bulkhead.yaml"), spec).unwrap();
-        let mut stack = Self { backend, dir, up: None, extra: Vec::new() };
+        let mut stack = Self { program: program.to_owned(), backend, dir, up: None };
         stack.start();
         stack
     }
@@ -59,7 +64,7 @@ impl Stack {
 
     /// Starts `bulkhead up` on this deployment's directory (again), and waits until it says where to look.
     pub fn start(&mut self) {
-        let mut process = Command::new(BULKHEAD)
+        let mut process = Command::new(&self.program)
             .arg("up")
             .arg("--spec")
             .arg(self.dir.path().join("bulkhead.yaml"))
@@ -92,7 +97,10 @@ impl Stack {
         }
         let Some(api) = api else {
             let status = process.wait();
-            panic!("`bulkhead up` ended ({status:?}) before it said where its API is:\n{}", said.lock().unwrap());
+            panic!(
+                "`bulkhead up` ended ({status:?}) before it said where its API is:\n{}",
+                said.lock().unwrap()
+            );
         };
         let rest = Arc::clone(&said);
         std::thread::spawn(move || {
@@ -138,7 +146,8 @@ impl Stack {
     /// Waits until so many workers of `pool` are ready.
     pub fn ready(&self, pool: &str, workers: usize) -> Vec<Worker> {
         eventually(&format!("{workers} workers of {pool} are ready"), || {
-            let ready: Vec<_> = self.api().workers().into_iter().filter(|it| it.pool == pool && it.is_ready()).collect();
+            let ready: Vec<_> =
+                self.api().workers().into_iter().filter(|it| it.pool == pool && it.is_ready()).collect();
             if ready.len() == workers { Ok(ready) } else { Err((ready, self.said())) }
         })
     }
@@ -147,7 +156,8 @@ impl Stack {
     pub fn holder_of(&self, request: &str) -> Worker {
         eventually(&format!("somebody holds {request}"), || {
             let workers = self.api().workers();
-            let holder = workers.iter().position(|it| it.holding.iter().any(|held| held.starts_with(request)));
+            let holder =
+                workers.iter().position(|it| it.holding.iter().any(|held| held.starts_with(request)));
             holder.map(|at| workers[at].clone()).ok_or(workers)
         })
     }
@@ -208,7 +218,8 @@ impl Stack {
     /// Processes and containers that belong to this deployment.
     pub fn leftovers(&self) -> Vec<String> {
         let run_dir = self.run_dir();
-        let mut left: Vec<_> = pids_with(run_dir.to_str().unwrap()).into_iter().map(|(_, line)| line).collect();
+        let mut left: Vec<_> =
+            pids_with(run_dir.to_str().unwrap()).into_iter().map(|(_, line)| line).collect();
         if self.backend == Backend::Docker {
             left.extend(self.containers());
         }
@@ -218,7 +229,15 @@ impl Stack {
     /// The deployment's containers, dead or alive.
     pub fn containers(&self) -> Vec<String> {
         let owner = format!("label=io.bulkhead.owner={}", self.run_dir().display());
-        let listed = docker(&["ps", "-a", "--no-trunc", "--filter", &owner, "--format", "{{.ID}} {{.Names}} {{.Status}}"]);
+        let listed = docker(&[
+            "ps",
+            "-a",
+            "--no-trunc",
+            "--filter",
+            &owner,
+            "--format",
+            "{{.ID}} {{.Names}} {{.Status}}",
+        ]);
         listed.unwrap().lines().map(str::to_owned).collect()
     }
 
@@ -229,11 +248,6 @@ impl Stack {
             let door = processes.iter().find(|(_, line)| line.contains("bulkhead door"));
             door.map(|(pid, _)| *pid).ok_or(processes)
         })
-    }
-
-    /// Ends another process together with this deployment.
-    pub fn keep(&mut self, child: Child) {
-        self.extra.push(child);
     }
 }
 
@@ -249,10 +263,6 @@ impl Drop for Stack {
         if let Some(mut up) = self.up.take() {
             let _ = up.process.kill();
             let _ = up.process.wait();
-        }
-        for child in &mut self.extra {
-            let _ = child.kill();
-            let _ = child.wait();
         }
         if self.backend == Backend::Docker {
             for container in self.containers() {

@@ -48,7 +48,9 @@ impl FakeWorker {
     pub fn hears(&mut self) -> Option<(ToWorker, Option<OwnedFd>)> {
         let mut buffer = [0; LONGEST + 1];
         match link::receive(self.0.as_fd(), &mut buffer, RecvFlags::empty()).unwrap() {
-            Received::Frame { len, descriptor } => Some((ToWorker::decode(&buffer[..len]).unwrap(), descriptor)),
+            Received::Frame { len, descriptor } => {
+                Some((ToWorker::decode(&buffer[..len]).unwrap(), descriptor))
+            }
             Received::Nothing | Received::Closed => None,
         }
     }

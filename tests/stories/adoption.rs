@@ -10,7 +10,11 @@ use crate::rig::{Backend, Stack, eventually};
 pub fn the_controller_can_die_and_the_next_one_adopts(backend: Backend) {
     let mut stack = Stack::web(backend, 3, "");
     let lives = |stack: &Stack| -> BTreeMap<_, _> {
-        stack.ready("web", 3).into_iter().map(|it| (it.id.clone(), (it.generation, it.pid, it.container))).collect()
+        stack
+            .ready("web", 3)
+            .into_iter()
+            .map(|it| (it.id.clone(), (it.generation, it.pid, it.container)))
+            .collect()
     };
     let before = lives(&stack);
     let load = Load::start(stack.address("web"), 4, "/work?ms=5");
@@ -44,7 +48,8 @@ pub fn the_door_can_die_and_workers_find_the_next(backend: Backend) {
     assert_eq!(client.response().text(), "worked 500 ms\n");
     eventually("another door is there and its workers serve", || {
         let listen = stack.api().pool("web")["listen"].as_str().unwrap().parse().unwrap();
-        let answer = std::net::TcpStream::connect(listen).map(|_| crate::rig::http::Connection::to(listen).get("/work?ms=1").status);
+        let answer = std::net::TcpStream::connect(listen)
+            .map(|_| crate::rig::http::Connection::to(listen).get("/work?ms=1").status);
         match answer {
             Ok(200) => Ok(()),
             other => Err(format!("{other:?}")),

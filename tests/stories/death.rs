@@ -10,7 +10,8 @@ use crate::rig::{Backend, Stack, eventually};
 
 /// All that an incident is to tell has been told.
 fn is_told(incident: &Value) -> bool {
-    let settled = incident["held"].as_array().is_some_and(|held| held.iter().all(|it| it["outcome"] != "pending"));
+    let settled =
+        incident["held"].as_array().is_some_and(|held| held.iter().all(|it| it["outcome"] != "pending"));
     settled && incident["steps_ms"]["ready"].is_number()
 }
 
@@ -42,7 +43,11 @@ pub fn killed_in_a_get_is_answered_by_another(backend: Backend) {
     assert_eq!(client.get("/work?ms=1").status, 200);
     let incident = stack.api().incident(&victim.life(), is_told);
     let held = &incident["held"][0];
-    assert_eq!((&held["request"], &held["outcome"]), (&"GET /work?ms=300".into(), &"redelivered".into()), "{incident:#}");
+    assert_eq!(
+        (&held["request"], &held["outcome"]),
+        (&"GET /work?ms=300".into(), &"redelivered".into()),
+        "{incident:#}"
+    );
     let other = if victim.id == "web-0" { "web-1" } else { "web-0" };
     assert_eq!(held["to"], other, "{incident:#}");
     assert!(held["added_ms"].as_f64().is_some_and(|ms| ms > 0.0), "{incident:#}");
@@ -100,7 +105,8 @@ pub fn a_poison_get_stops_at_the_limit(backend: Backend) {
     let incident = stack.api().incident(&last, is_told);
     assert_eq!(incident["cause"]["detail"], "SIGSEGV", "{incident:#}");
     assert_eq!(stack.api().incidents().len(), 2, "two deliveries is the limit");
-    let outcomes: Vec<_> = stack.api().incidents().iter().map(|it| it["held"][0]["outcome"].clone()).collect();
+    let outcomes: Vec<_> =
+        stack.api().incidents().iter().map(|it| it["held"][0]["outcome"].clone()).collect();
     assert_eq!(outcomes, ["answered", "redelivered"], "newest first");
     // An exit names its code.
     assert_eq!(stack.connect().get("/exit?code=7").status, 502);
@@ -110,7 +116,9 @@ pub fn a_poison_get_stops_at_the_limit(backend: Backend) {
         let exits = incidents.iter().filter(|it| it["cause"]["kind"] == "exit").cloned().collect::<Vec<_>>();
         if exits.len() == 2 { Ok(exits) } else { Err(incidents) }
     });
-    assert!(exited.iter().all(|it| it["cause"]["detail"].as_str().is_some_and(|detail| detail.contains('7'))));
+    assert!(
+        exited.iter().all(|it| it["cause"]["detail"].as_str().is_some_and(|detail| detail.contains('7')))
+    );
     assert_eq!(stack.connect().get("/").status, 200);
     stack.down();
 }
@@ -145,7 +153,8 @@ pub fn a_raw_connection_is_closed_with_its_worker(backend: Backend) {
     let mut client = Connection::to(stack.address("echo"));
     client.send("b");
     assert_eq!(client.exactly(7), b"Echo: b");
-    let victim = stack.api().workers().into_iter().find(|it| !it.holding.is_empty() && it.id != unaffected).unwrap();
+    let victim =
+        stack.api().workers().into_iter().find(|it| !it.holding.is_empty() && it.id != unaffected).unwrap();
     stack.kill_from_outside(&victim);
     assert_eq!(client.rest().unwrap_or_default(), b"");
     other.send("c");

@@ -78,7 +78,8 @@ pub fn a_long_wait_is_answered_503(backend: Backend) {
 }
 
 pub fn what_is_not_a_request_is_refused_at_the_door(backend: Backend) {
-    let stack = Stack::web(backend, 1, "clients: { connections: 8, head: 2KiB, buffered_body: 4KiB, body: 64KiB }");
+    let stack =
+        Stack::web(backend, 1, "clients: { connections: 8, head: 2KiB, buffered_body: 4KiB, body: 64KiB }");
     stack.ready("web", 1);
     let long = format!("GET /{} HTTP/1.1\r\n", "a".repeat(4000));
     for (bytes, status) in [
@@ -117,7 +118,12 @@ pub fn bodies_of_every_kind_arrive(backend: Backend) {
         let head = format!("POST /body HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n", body.len());
         let answer = post(&mut client, &[head.as_bytes(), body].concat());
         assert_eq!(answer.status, 200);
-        assert!(answer.body == echoed(body), "a body of {} bytes came back as {}", body.len(), answer.body.len());
+        assert!(
+            answer.body == echoed(body),
+            "a body of {} bytes came back as {}",
+            body.len(),
+            answer.body.len()
+        );
         let mut chunked = b"POST /body HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n".to_vec();
         for chunk in body.chunks(9_999) {
             chunked.extend(format!("{:x};ext=1\r\n", chunk.len()).bytes());
@@ -126,7 +132,12 @@ pub fn bodies_of_every_kind_arrive(backend: Backend) {
         }
         chunked.extend(b"0\r\nTrailer: 1\r\n\r\n");
         let answer = post(&mut client, &chunked);
-        assert!(answer.body == echoed(body), "chunks of {} bytes came back as {}", body.len(), answer.body.len());
+        assert!(
+            answer.body == echoed(body),
+            "chunks of {} bytes came back as {}",
+            body.len(),
+            answer.body.len()
+        );
     }
     // Nobody reads this one: it is passed over, and the connection goes on.
     let head = "POST /work?ms=1 HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\n";
@@ -135,7 +146,9 @@ pub fn bodies_of_every_kind_arrive(backend: Backend) {
     // A small and a large body whose client waits to be told to go on.
     for length in [5, 100_000] {
         let mut client = stack.connect();
-        client.send(format!("PUT /body HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: {length}\r\n\r\n"));
+        client.send(format!(
+            "PUT /body HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: {length}\r\n\r\n"
+        ));
         assert_eq!(client.response().status, 100);
         let answer = post(&mut client, &large[..length]);
         assert!(answer.status == 200 && answer.body == echoed(&large[..length]));

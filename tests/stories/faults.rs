@@ -12,7 +12,10 @@ pub fn a_hang_is_ended_named_and_answered_504(backend: Backend) {
     let incident = stack.api().incident(&life, |it| it["steps_ms"]["ready"].is_number());
     assert_eq!(incident["cause"]["kind"], "request_timeout", "{incident:#}");
     assert!(incident["cause"]["detail"].as_str().unwrap().contains("GET /hang"), "{incident:#}");
-    assert_eq!((&incident["held"][0]["outcome"], &incident["held"][0]["status"]), (&"answered".into(), &504.into()));
+    assert_eq!(
+        (&incident["held"][0]["outcome"], &incident["held"][0]["status"]),
+        (&"answered".into(), &504.into())
+    );
     stack.ready("web", 2);
     stack.down();
 }
@@ -25,7 +28,10 @@ pub fn out_of_memory_is_told_as_such(backend: Backend) {
     let life = answer.json()["incident"].as_str().unwrap().to_owned();
     let incident = stack.api().incident(&life, |it| it["steps_ms"]["ready"].is_number());
     assert_eq!(incident["cause"]["kind"], "oom", "{incident:#}");
-    assert!(incident["cause"]["detail"].as_str().unwrap().contains("32"), "the limit is not named: {incident:#}");
+    assert!(
+        incident["cause"]["detail"].as_str().unwrap().contains("32"),
+        "the limit is not named: {incident:#}"
+    );
     stack.down();
 }
 
@@ -75,7 +81,11 @@ pub fn a_child_that_keeps_the_link_does_not_hide_a_death(backend: Backend) {
     assert!(victim.turns > 0, "the worker with the children is not the one: {victim:?}");
     // Only the worker itself dies; its children still have the link open.
     let pid = worker_pid(&stack, &victim);
-    rustix::process::kill_process(rustix::process::Pid::from_raw(pid).unwrap(), rustix::process::Signal::KILL).unwrap();
+    rustix::process::kill_process(
+        rustix::process::Pid::from_raw(pid).unwrap(),
+        rustix::process::Signal::KILL,
+    )
+    .unwrap();
     assert_eq!(client.response().text(), "worked 400 ms\n");
     stack.api().incident(&victim.life(), |it| it["steps_ms"]["ready"].is_number());
     stack.ready("web", 2);

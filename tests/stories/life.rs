@@ -11,7 +11,10 @@ pub fn serves(backend: Backend) {
     stack.ready("web", 2);
     let page = stack.connect().get("/");
     assert_eq!(page.status, 200);
-    assert_eq!((page.line("pool"), page.line("model"), page.line("threads")), ("web".into(), "prefork".into(), "1".into()));
+    assert_eq!(
+        (page.line("pool"), page.line("model"), page.line("threads")),
+        ("web".into(), "prefork".into(), "1".into())
+    );
     // Two that block at once are served by two workers, side by side.
     let (mut one, mut two) = (stack.connect(), stack.connect());
     one.send_get("/work?ms=400");
@@ -22,7 +25,10 @@ pub fn serves(backend: Backend) {
         if holders.len() == 2 { Ok(holders) } else { Err(holders) }
     });
     assert_eq!(holders, BTreeSet::from(["web-0".to_owned(), "web-1".to_owned()]));
-    assert_eq!((one.response().text(), two.response().text()), ("worked 400 ms\n".into(), "worked 400 ms\n".into()));
+    assert_eq!(
+        (one.response().text(), two.response().text()),
+        ("worked 400 ms\n".into(), "worked 400 ms\n".into())
+    );
     stack.down();
 }
 

@@ -14,7 +14,10 @@ use crate::rig::Story;
 pub const ALL: &[(&str, Story)] = &[
     ("serves", life::serves),
     ("a_connection_is_a_turn_on_the_echo_pool", life::a_connection_is_a_turn_on_the_echo_pool),
-    ("drain_lets_a_turn_finish_and_replaces_its_worker", life::drain_lets_a_turn_finish_and_replaces_its_worker),
+    (
+        "drain_lets_a_turn_finish_and_replaces_its_worker",
+        life::drain_lets_a_turn_finish_and_replaces_its_worker,
+    ),
     ("scale_follows_up_and_down_and_loses_nothing", life::scale_follows_up_and_down_and_loses_nothing),
     ("recycled_workers_cost_no_request", life::recycled_workers_cost_no_request),
     ("ctrl_c_lets_turns_finish_and_leaves_nothing", life::ctrl_c_lets_turns_finish_and_leaves_nothing),
@@ -28,9 +31,18 @@ pub const ALL: &[(&str, Story)] = &[
     ("a_hang_is_ended_named_and_answered_504", faults::a_hang_is_ended_named_and_answered_504),
     ("out_of_memory_is_told_as_such", faults::out_of_memory_is_told_as_such),
     ("a_fork_bomb_stays_in_its_compartment", faults::a_fork_bomb_stays_in_its_compartment),
-    ("descriptor_exhaustion_stays_in_its_compartment", faults::descriptor_exhaustion_stays_in_its_compartment),
-    ("a_child_that_keeps_the_link_does_not_hide_a_death", faults::a_child_that_keeps_the_link_does_not_hide_a_death),
-    ("the_controller_can_die_and_the_next_one_adopts", adoption::the_controller_can_die_and_the_next_one_adopts),
+    (
+        "descriptor_exhaustion_stays_in_its_compartment",
+        faults::descriptor_exhaustion_stays_in_its_compartment,
+    ),
+    (
+        "a_child_that_keeps_the_link_does_not_hide_a_death",
+        faults::a_child_that_keeps_the_link_does_not_hide_a_death,
+    ),
+    (
+        "the_controller_can_die_and_the_next_one_adopts",
+        adoption::the_controller_can_die_and_the_next_one_adopts,
+    ),
     ("the_door_can_die_and_workers_find_the_next", adoption::the_door_can_die_and_workers_find_the_next),
     ("a_slow_client_holds_no_worker", doorstep::a_slow_client_holds_no_worker),
     ("idle_connections_hold_no_worker", doorstep::idle_connections_hold_no_worker),
@@ -43,5 +55,8 @@ pub const ALL: &[(&str, Story)] = &[
     ("strangers_are_turned_away", hostile::strangers_are_turned_away),
     ("a_worker_that_hoards_or_is_deaf_stalls_nobody", hostile::a_worker_that_hoards_or_is_deaf_stalls_nobody),
     ("threads_share_a_fault_and_catch_a_panic", models::threads_share_a_fault_and_catch_a_panic),
-    ("an_event_loop_waits_for_many_and_blocks_for_all", models::an_event_loop_waits_for_many_and_blocks_for_all),
+    (
+        "an_event_loop_waits_for_many_and_blocks_for_all",
+        models::an_event_loop_waits_for_many_and_blocks_for_all,
+    ),
 ];

@@ -70,12 +70,8 @@ fn note(inner: &Inner, state: State, child: &Child) -> Result<(State, Process, P
     Ok((state, process, pidfd))
 }
 
-#[expect(
-    deprecated,
-    reason = "its successor is unsafe for the sake of types that may change their descriptor; an OwnedFd does not"
-)]
 fn watchable(process: Process, pidfd: OwnedFd) -> Result<Pidfd, Trouble> {
-    AsyncFd::with_interest(pidfd, Interest::READABLE).map_err(|source| Trouble::Process {
+    server::sys::watch(pidfd, Interest::READABLE).map_err(|source| Trouble::Process {
         operation: "watch",
         pid: process.number(),
         source,

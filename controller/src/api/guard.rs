@@ -28,11 +28,8 @@ pub(super) async fn admit(State(listen): State<SocketAddr>, request: Request, ne
 }
 
 fn judge(authority: Option<&str>, headers: &HeaderMap, listen: SocketAddr) -> Result<(), Problem> {
-    let host = match only(headers, header::HOST.as_str()) {
-        Some(host) => host,
-        None => {
-            return Err(Problem::new(StatusCode::BAD_REQUEST, "bad-host", "send exactly one Host header"));
-        }
+    let Some(host) = only(headers, header::HOST.as_str()) else {
+        return Err(Problem::new(StatusCode::BAD_REQUEST, "bad-host", "send exactly one Host header"));
     };
     if let Some(stranger) = [Some(host), authority].into_iter().flatten().find(|host| !is_ours(host, listen))
     {

@@ -49,26 +49,27 @@ impl IntoResponse for Problem {
 impl From<CommandError> for Problem {
     fn from(error: CommandError) -> Self {
         let (status, slug, remedy) = match &error {
-            CommandError::UnknownWorker(_) => {
-                (StatusCode::NOT_FOUND, "unknown-worker", "GET /api/v1/workers lists those that are there")
-            }
-            CommandError::UnknownPool(..) => {
-                (StatusCode::NOT_FOUND, "unknown-pool", "GET /api/v1/pools lists them")
-            }
+            CommandError::UnknownWorker(_) => (
+                StatusCode::NOT_FOUND,
+                "unknown-worker",
+                Some("`bulkhead ps` (GET /api/v1/workers) lists those that are there"),
+            ),
+            CommandError::UnknownPool(..) => (StatusCode::NOT_FOUND, "unknown-pool", None),
             CommandError::NotRunning(_) => {
-                (StatusCode::CONFLICT, "not-running", "try again when its place has the next one")
+                (StatusCode::CONFLICT, "not-running", Some("try again when its place has the next one"))
             }
             CommandError::Backend { .. } => {
-                (StatusCode::BAD_GATEWAY, "backend-failed", "the controller's log says more")
+                (StatusCode::BAD_GATEWAY, "backend-failed", Some("the controller's log says more"))
             }
             CommandError::DoorAway => {
-                (StatusCode::SERVICE_UNAVAILABLE, "door-away", "try again when it is back")
+                (StatusCode::SERVICE_UNAVAILABLE, "door-away", Some("try again when it is back"))
             }
             CommandError::Stopping => {
-                (StatusCode::SERVICE_UNAVAILABLE, "stopping", "start it again with `bulkhead up`")
+                (StatusCode::SERVICE_UNAVAILABLE, "stopping", Some("start it again with `bulkhead up`"))
             }
         };
-        Self::new(status, slug, format!("{}; {remedy}", with_causes(&error)))
+        let told = with_causes(&error);
+        Self::new(status, slug, remedy.map_or(told.clone(), |remedy| format!("{told}; {remedy}")))
     }
 }
 

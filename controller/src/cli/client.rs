@@ -39,10 +39,7 @@ pub(super) struct Api {
 #[derive(Debug, Error)]
 pub(super) enum ApiError {
     /// Nobody answers there.
-    #[error(
-        "no controller answers at {api}\n  \
-         start one with `bulkhead up`, or say where it is with --api URL or BULKHEAD_API"
-    )]
+    #[error("no controller answers at {api}")]
     Unreachable {
         /// Where.
         api: String,
@@ -51,19 +48,25 @@ pub(super) enum ApiError {
         source: reqwest::Error,
     },
     /// Somebody answers, in words that are not ours.
-    #[error(
-        "what answers at {api} is not a Bulkhead controller ({told})\n  \
-         say where it is with --api URL or BULKHEAD_API"
-    )]
+    #[error("what answers at {api} is not a Bulkhead controller")]
     NotBulkhead {
         /// Where.
         api: String,
         /// What came instead.
-        told: String,
+        #[source]
+        source: NotOurs,
     },
     /// The controller refuses, and says why.
     #[error("{0}")]
     Refused(String),
+}
+
+/// An answer that no controller gives.
+#[derive(Debug, Error)]
+#[error("it answered with status {}, {media_type}", status.as_u16())]
+pub(super) struct NotOurs {
+    status: StatusCode,
+    media_type: String,
 }
 
 impl ApiArgs {
@@ -72,6 +75,19 @@ impl ApiArgs {
         // A proxy that the environment names is for the world, not for a controller next door.
         let http = reqwest::Client::builder().no_proxy().timeout(PATIENCE).build()?;
         Ok(Api { base: self.api.0.clone(), http })
+    }
+}
+
+impl ApiError {
+    /// What to do about it, where the error does not say so itself.
+    pub(super) fn remedy(&self) -> Option<&'static str> {
+        match self {
+            Self::Unreachable { .. } => {
+                Some("start one with `bulkhead up`, or say where it is with --api URL or BULKHEAD_API")
+            }
+            Self::NotBulkhead { .. } => Some("say where the controller is with --api URL or BULKHEAD_API"),
+            Self::Refused(_) => None,
+        }
     }
 }
 
@@ -136,12 +152,8 @@ impl Api {
         serde_json::from_slice(&body)
             .ok()
             .filter(|_| status.is_success())
-            .ok_or_else(|| ApiError::NotBulkhead { api: api(), told: not_ours(status, &media_type) })
+            .ok_or_else(|| ApiError::NotBulkhead { api: api(), source: NotOurs { status, media_type } })
     }
-}
-
-fn not_ours(status: StatusCode, media_type: &str) -> String {
-    format!("status {}, {media_type}", status.as_u16())
 }
 
 impl FromStr for ApiUrl {

@@ -123,13 +123,33 @@ mod tests {
             [pool("web", "127.0.0.1:8080", "http", "demo"), pool("echo", "127.0.0.1:12345", "tcp", "echo")];
         let workers = [worker(Some("bulkhead-web-0.1"), Some(4711))];
         let api = SocketAddr::from(([127, 0, 0, 1], 9090));
-        insta::assert_snapshot!(text("bulkhead", &pools, &workers, api), @r"");
+        insta::assert_snapshot!(text("bulkhead", &pools, &workers, api), @r"
+        web      http://127.0.0.1:8080  4 workers, demo, prefork
+        echo     tcp://127.0.0.1:12345  4 workers, echo, prefork
+        api      http://127.0.0.1:9090
+
+        Try
+          curl http://127.0.0.1:8080/
+          nc 127.0.0.1 12345
+          bulkhead ps
+          docker kill bulkhead-web-0.1
+          bulkhead incidents
+        ");
     }
 
     #[test]
     fn what_is_not_usual_is_spelt_out() {
         let pools = [pool("a-longer-name", "[::]:8080", "http", "demo")];
         let api = SocketAddr::from(([0, 0, 0, 0], 9191));
-        insta::assert_snapshot!(text("target/debug/bulkhead", &pools, &[worker(None, Some(4711))], api), @r"");
+        insta::assert_snapshot!(text("target/debug/bulkhead", &pools, &[worker(None, Some(4711))], api), @r"
+        a-longer-name  http://[::1]:8080  4 workers, demo, prefork
+        api            http://127.0.0.1:9191
+
+        Try
+          curl http://[::1]:8080/
+          target/debug/bulkhead ps --api 127.0.0.1:9191
+          kill -9 4711
+          target/debug/bulkhead incidents --api 127.0.0.1:9191
+        ");
     }
 }

@@ -93,7 +93,7 @@ pub fn main() -> ExitCode {
     match run(CommandLine::parse().command) {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("bulkhead: {error:#}");
+            eprintln!("bulkhead: {}", explain(&error));
             exit_code(&error)
         }
     }
@@ -123,6 +123,15 @@ fn in_runtime<T>(command: impl Future<Output = anyhow::Result<T>>) -> anyhow::Re
     // What still runs on a blocking thread by now (a look-up of a name, say) is nobody's business any more.
     runtime.shutdown_background();
     done
+}
+
+/// What went wrong, why, and what to do about it. Of an API that does not answer only the root of it is told:
+/// the HTTP client's own layers in between say nothing to anybody.
+fn explain(error: &anyhow::Error) -> String {
+    match error.downcast_ref::<ApiError>().and_then(ApiError::remedy) {
+        Some(remedy) => format!("{error} ({})\n  {remedy}", error.root_cause()),
+        None => format!("{error:#}"),
+    }
 }
 
 /// The exit code that `--help` promises for an error.

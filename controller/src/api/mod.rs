@@ -32,8 +32,9 @@ use axum::middleware;
 use axum::routing::{get, post};
 use tokio::net::TcpListener;
 
+pub use crate::pending::supervisor::CommandError;
 pub use body::{Draining, KillOrder, Killed, ScaleOrder, Scaled};
-pub use master::{CommandError, Master};
+pub use master::Master;
 pub use problem::Problem;
 
 /// Serves the API on `listener` until `stop` is done, then lets the answers under way finish.

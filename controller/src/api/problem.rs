@@ -8,7 +8,7 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 
-use super::master::CommandError;
+use crate::pending::supervisor::CommandError;
 
 /// An answer that says why not.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -48,28 +48,17 @@ impl IntoResponse for Problem {
 
 impl From<CommandError> for Problem {
     fn from(error: CommandError) -> Self {
-        let (status, slug, remedy) = match &error {
-            CommandError::UnknownWorker(_) => (
-                StatusCode::NOT_FOUND,
-                "unknown-worker",
-                Some("`bulkhead ps` (GET /api/v1/workers) lists those that are there"),
-            ),
-            CommandError::UnknownPool(..) => (StatusCode::NOT_FOUND, "unknown-pool", None),
-            CommandError::NotRunning(_) => {
-                (StatusCode::CONFLICT, "not-running", Some("try again when its place has the next one"))
-            }
-            CommandError::Backend { .. } => {
-                (StatusCode::BAD_GATEWAY, "backend-failed", Some("the controller's log says more"))
-            }
-            CommandError::DoorAway => {
-                (StatusCode::SERVICE_UNAVAILABLE, "door-away", Some("try again when it is back"))
-            }
-            CommandError::Stopping => {
-                (StatusCode::SERVICE_UNAVAILABLE, "stopping", Some("start it again with `bulkhead up`"))
-            }
+        let (status, slug) = match &error {
+            CommandError::UnknownWorker(_) => (StatusCode::NOT_FOUND, "unknown-worker"),
+            CommandError::UnknownPool { .. } => (StatusCode::NOT_FOUND, "unknown-pool"),
+            CommandError::NotRunning(_) => (StatusCode::CONFLICT, "not-running"),
+            CommandError::UnknownSignal(_) => (StatusCode::UNPROCESSABLE_ENTITY, "bad-signal"),
+            CommandError::TooManyWorkers { .. } => (StatusCode::UNPROCESSABLE_ENTITY, "bad-number"),
+            CommandError::Backend { .. } => (StatusCode::BAD_GATEWAY, "backend-failed"),
+            CommandError::Silence { .. } => (StatusCode::GATEWAY_TIMEOUT, "backend-silent"),
+            CommandError::Stopping | CommandError::Stopped => (StatusCode::SERVICE_UNAVAILABLE, "stopping"),
         };
-        let told = with_causes(&error);
-        Self::new(status, slug, remedy.map_or(told.clone(), |remedy| format!("{told}; {remedy}")))
+        Self::new(status, slug, with_causes(&error))
     }
 }
 

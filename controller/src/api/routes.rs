@@ -11,13 +11,11 @@ use serde::Deserialize;
 use server::identity::{Incarnation, PoolName, WorkerId};
 
 use super::body::{Draining, Empty, KillOrder, Killed, Order, ScaleOrder, Scaled};
-use super::master::{CommandError, Master};
+use super::master::Master;
 use super::problem::Problem;
 use super::signal::Signal;
 use super::views::{IncidentView, PoolView, WorkerView};
-
-/// The most workers that a pool may have; the spec file has the same limit.
-const MOST_WORKERS: u32 = 1000;
+use crate::pending::supervisor::CommandError;
 
 /// The most lines of output in one answer.
 const MOST_LINES: usize = 10_000;
@@ -25,8 +23,8 @@ const MOST_LINES: usize = 10_000;
 type TheMaster = State<Arc<dyn Master>>;
 type Named = Result<Path<String>, PathRejection>;
 
-pub(super) async fn pools(State(master): TheMaster) -> Json<Vec<PoolView>> {
-    Json(master.pools().await)
+pub(super) async fn pools(State(master): TheMaster) -> Result<Json<Vec<PoolView>>, Problem> {
+    Ok(Json(master.pools().await?))
 }
 
 pub(super) async fn scale(
@@ -35,22 +33,18 @@ pub(super) async fn scale(
     Order(order): Order<ScaleOrder>,
 ) -> Result<(StatusCode, Json<Scaled>), Problem> {
     let pool: PoolName = parsed(name)?;
-    if order.workers > MOST_WORKERS {
-        let detail = format!("a pool may have 0 to {MOST_WORKERS} workers, not {}", order.workers);
-        return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "bad-number", detail));
-    }
     master.scale(&pool, order.workers).await?;
     Ok((StatusCode::ACCEPTED, Json(Scaled { pool: pool.to_string(), workers: order.workers })))
 }
 
-pub(super) async fn workers(State(master): TheMaster) -> Json<Vec<WorkerView>> {
-    Json(master.workers().await)
+pub(super) async fn workers(State(master): TheMaster) -> Result<Json<Vec<WorkerView>>, Problem> {
+    Ok(Json(master.workers().await?))
 }
 
 pub(super) async fn worker(State(master): TheMaster, id: Named) -> Result<Json<WorkerView>, Problem> {
     let id: WorkerId = parsed(id)?;
     let name = id.to_string();
-    let found = master.workers().await.into_iter().find(|worker| worker.id == name);
+    let found = master.workers().await?.into_iter().find(|worker| worker.id == name);
     found.map(Json).ok_or_else(|| CommandError::UnknownWorker(id).into())
 }
 
@@ -108,13 +102,14 @@ pub(super) async fn drain(
     Ok((StatusCode::ACCEPTED, Json(Draining { worker: id.to_string() })))
 }
 
-pub(super) async fn incidents(State(master): TheMaster) -> Json<Vec<IncidentView>> {
-    Json(master.incidents().await)
+pub(super) async fn incidents(State(master): TheMaster) -> Result<Json<Vec<IncidentView>>, Problem> {
+    Ok(Json(master.incidents().await?))
 }
 
 pub(super) async fn incident(State(master): TheMaster, id: Named) -> Result<Json<IncidentView>, Problem> {
     let id: Incarnation = parsed(id)?;
-    master.incident(&id).await.map(Json).ok_or_else(|| {
+    let incident = master.incident(id.clone()).await?;
+    incident.map(Json).ok_or_else(|| {
         let detail = format!(
             "there is no incident {id}: that worker has not died, or too many others have since; \
              GET /api/v1/incidents lists those that are remembered"
@@ -130,7 +125,7 @@ pub(super) async fn healthz() -> &'static str {
 
 /// Whether the pools can serve.
 pub(super) async fn readyz(State(master): TheMaster) -> Result<&'static str, Problem> {
-    if master.is_ready().await {
+    if master.is_ready().await? {
         return Ok("ready\n");
     }
     let detail =

@@ -8,11 +8,10 @@ use std::process::ExitCode;
 use clap::Args;
 
 use super::interrupts::Interrupts;
-use super::launch::{self, DeploymentArgs, account};
+use super::launch::{self, MasterArgs, account};
 use super::output::print;
-use super::pending::StopScope;
 use super::{greeting, logging, up};
-use crate::api::Master;
+use crate::pending::model::StopScope;
 
 /// Spawn, watch and replace workers for a door that runs elsewhere (a part of `up`)
 #[derive(Debug, Args)]
@@ -23,13 +22,13 @@ Example:
   bulkhead controller --run-dir /run/bulkhead --spec bulkhead.yaml")]
 pub(super) struct ControllerArgs {
     #[command(flatten)]
-    deployment: DeploymentArgs,
+    master: MasterArgs,
 }
 
 pub(super) async fn run(args: ControllerArgs) -> anyhow::Result<ExitCode> {
     logging::start()?;
     let mut interrupts = Interrupts::catch()?;
-    let Some(prepared) = interrupts.unless(launch::prepare(&args.deployment)).await else {
+    let Some(prepared) = interrupts.unless(launch::prepare(&args.master)).await else {
         return Ok(ExitCode::FAILURE);
     };
     let prepared = prepared?;
@@ -44,8 +43,8 @@ pub(super) async fn run(args: ControllerArgs) -> anyhow::Result<ExitCode> {
     let by = match interrupts.unless(up::ready(&running.master, &deployment)).await {
         None => "interrupted",
         Some(ready) => {
-            let (pools, workers) = (running.master.pools().await, running.master.workers().await);
-            print(&match ready {
+            let (pools, workers) = (running.master.pools().await?, running.master.workers().await?);
+            print(&match ready? {
                 true => greeting::text(&greeting::program(), &pools, &workers, api),
                 false => "Not every pool has a worker yet; it keeps trying\n".to_owned(),
             })?;
@@ -53,7 +52,7 @@ pub(super) async fn run(args: ControllerArgs) -> anyhow::Result<ExitCode> {
         }
     };
     print(&format!("{by}: draining the workers\n"))?;
-    let summary = running.stop(StopScope::WorkersOnly, &mut interrupts, || {}).await;
+    let summary = running.stop(StopScope::WorkersOnly, &mut interrupts, || {}).await?;
     print(&account(&summary))?;
-    Ok(if summary.left.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if summary.left_behind.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -9,12 +9,13 @@ use server::door::{Config, DoorError};
 
 use super::launch::DeploymentArgs;
 use super::logging;
+use crate::pending::rundir::RunDirExt as _;
 
 /// Accept clients and hand their requests to workers (a part of `up`)
 #[derive(Debug, Args)]
 #[command(after_help = "\
-It needs no privilege: no engine socket, no API. It serves on when its controller dies, and lets the next one
-adopt it. SIGTERM drains.
+It needs no privilege: no engine socket, no API. It serves on when its
+controller dies, and lets the next one adopt it. SIGTERM drains.
 
 Example:
   bulkhead door --run-dir /run/bulkhead --spec bulkhead.yaml")]
@@ -27,6 +28,7 @@ pub(super) fn run(args: &DoorArgs) -> anyhow::Result<()> {
     logging::start()?;
     let deployment = args.deployment.load()?;
     let run_dir = args.deployment.run_dir()?;
+    run_dir.create()?;
     let config = Config {
         pools: deployment.pools.into_iter().map(|pool| pool.door).collect(),
         link_socket: run_dir.link_socket(),

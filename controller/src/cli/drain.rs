@@ -9,7 +9,8 @@ use crate::api::Draining;
 /// Let a worker finish what it holds, then replace it
 #[derive(Debug, Args)]
 #[command(after_help = "\
-It takes no further turn from this moment; what it still holds at the pool's drain time-out is cut off.
+It takes no further turn from this moment; what it still holds at the pool's
+drain time-out is cut off.
 
 Example:
   bulkhead drain web-3")]

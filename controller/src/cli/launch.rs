@@ -17,14 +17,16 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use super::interrupts::Interrupts;
-use super::pending::{self, Handle, Overrides, SpecError, StopScope, StopSummary};
-use crate::api::{self, Master};
+use crate::api;
 use crate::backend::{Backend, BackendKind, Home};
+use crate::pending::backend::docker::{self, DockerBackend, DockerOptions, Engine};
+use crate::pending::backend::process::ProcessBackend;
+use crate::pending::model::StopScope;
+use crate::pending::rundir::{Lock, RunDirExt as _};
+use crate::pending::spec::{self, Overrides, SpecError};
+use crate::pending::supervisor::{self, Handle, StopSummary};
 use crate::rundir::RunDir;
 use crate::spec::{BackendChoice, Deployment};
-
-/// How long an engine may take to say that it is there, before `backend: auto` goes on without it.
-const ENGINE_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Which deployment a role belongs to.
 #[derive(Debug, Args)]
@@ -42,22 +44,41 @@ pub(super) struct DeploymentArgs {
 impl DeploymentArgs {
     /// The spec, with what the command line overrides.
     pub(super) fn load(&self) -> Result<Deployment, SpecError> {
-        pending::load(self.spec.as_deref(), &self.overrides)
+        spec::load(self.spec.as_deref(), &self.overrides)
     }
 
     /// The run directory, which need not exist yet.
     pub(super) fn run_dir(&self) -> anyhow::Result<RunDir> {
         let path = match &self.run_dir {
             Some(path) => std::path::absolute(path)?,
-            None => pending::default_path()?,
+            None => RunDir::default_path()?,
         };
         Ok(RunDir::at(path))
     }
+}
 
-    /// Whose workers these are. Two deployments on one engine tell theirs apart by it, so it is the one thing
-    /// that they cannot share: the run directory.
+/// What `up` and `controller` are told alike.
+#[derive(Debug, Args)]
+pub(super) struct MasterArgs {
+    #[command(flatten)]
+    deployment: DeploymentArgs,
+    /// Whose workers these are, where several deployments share an engine [default: by the run directory]
+    #[arg(long, env = "BULKHEAD_OWNER", value_name = "NAME")]
+    owner: Option<String>,
+    #[command(flatten)]
+    docker: DockerOptions,
+}
+
+impl MasterArgs {
+    /// Two deployments on one engine tell their workers apart by their owner, so it is taken from what they cannot
+    /// share: the run directory. The usual one of root, of which a machine has one, has the short name.
     fn owner(&self, run_dir: &RunDir) -> String {
-        std::env::var("BULKHEAD_OWNER").unwrap_or_else(|_| run_dir.path().display().to_string())
+        let usual = || rustix::process::geteuid().is_root() && self.deployment.run_dir.is_none();
+        match &self.owner {
+            Some(owner) => owner.clone(),
+            None if usual() => docker::DEFAULT_OWNER.to_owned(),
+            None => run_dir.path().display().to_string(),
+        }
     }
 }
 
@@ -72,7 +93,7 @@ pub(super) struct Prepared {
     api: TcpListener,
     pub(super) api_address: SocketAddr,
     secret: server::identity::Secret,
-    lock: pending::Lock,
+    lock: Lock,
 }
 
 /// Which backend it is to be, and why.
@@ -90,16 +111,18 @@ enum Why {
 }
 
 /// Does all that may fail. Dropped half-way, it leaves nothing behind but directories.
-pub(super) async fn prepare(args: &DeploymentArgs) -> anyhow::Result<Prepared> {
-    let deployment = args.load()?;
-    let run_dir = args.run_dir()?;
-    let (lock, secret) = pending::occupy(&run_dir)?;
+pub(super) async fn prepare(args: &MasterArgs) -> anyhow::Result<Prepared> {
+    let deployment = args.deployment.load()?;
+    let run_dir = args.deployment.run_dir()?;
+    run_dir.create()?;
+    let lock = run_dir.lock()?;
+    let secret = run_dir.secret()?;
     let api = bind(deployment.api.listen).await?;
     let home = Home { owner: args.owner(&run_dir), run_dir: run_dir.path().to_owned(), program: program()? };
-    let choice = choose(pending::choice(&deployment)).await;
-    let backend = match choice.kind {
-        BackendKind::Process => pending::process(&home)?,
-        BackendKind::Docker => pending::docker(&home).await?,
+    let (choice, engine) = choose(deployment.backend).await?;
+    let backend: Arc<dyn Backend> = match engine {
+        None => ProcessBackend::new(&home)?,
+        Some(engine) => DockerBackend::on(engine, &home, &args.docker).await?,
     };
     Ok(Prepared {
         deployment,
@@ -130,20 +153,22 @@ fn program() -> anyhow::Result<PathBuf> {
     Ok(if path.exists() { path } else { PathBuf::from("/proc/self/exe") })
 }
 
-async fn choose(asked: BackendChoice) -> Choice {
-    let why = match asked {
-        BackendChoice::Process | BackendChoice::Docker => Why::Asked,
-        BackendChoice::Auto => match tokio::time::timeout(ENGINE_PATIENCE, pending::probe_docker()).await {
-            Ok(Ok(engine)) => Why::EngineAnswers(engine),
-            Ok(Err(error)) => Why::NoEngine(format!("{error:#}")),
-            Err(_) => Why::NoEngine(format!("it did not answer within {} s", ENGINE_PATIENCE.as_secs())),
+/// The backend, and the engine if it is one that needs it.
+async fn choose(asked: BackendChoice) -> anyhow::Result<(Choice, Option<Engine>)> {
+    let (kind, why, engine) = match asked {
+        BackendChoice::Process => (BackendKind::Process, Why::Asked, None),
+        BackendChoice::Docker => {
+            let engine = docker::probe().await.context("there is no engine for `backend: docker`")?;
+            (BackendKind::Docker, Why::Asked, Some(engine))
+        }
+        BackendChoice::Auto => match docker::probe().await {
+            Ok(engine) => (BackendKind::Docker, Why::EngineAnswers(engine.name()), Some(engine)),
+            Err(error) => {
+                (BackendKind::Process, Why::NoEngine(format!("{:#}", anyhow::Error::new(error))), None)
+            }
         },
     };
-    let kind = match (asked, &why) {
-        (BackendChoice::Docker, _) | (BackendChoice::Auto, Why::EngineAnswers(_)) => BackendKind::Docker,
-        (BackendChoice::Process | BackendChoice::Auto, _) => BackendKind::Process,
-    };
-    Choice { kind, why }
+    Ok((Choice { kind, why }, engine))
 }
 
 impl fmt::Display for Choice {
@@ -168,20 +193,32 @@ pub(super) struct Running {
     api: JoinHandle<std::io::Result<()>>,
     end_api: oneshot::Sender<()>,
     /// Kept until everything is stopped, so that no second controller interferes.
-    _lock: pending::Lock,
+    _lock: Lock,
+    longest_drain: Duration,
 }
 
 impl Prepared {
+    /// The longest that any pool may take to drain.
+    pub(super) fn longest_drain(&self) -> Duration {
+        self.deployment.pools.iter().map(|pool| pool.door.timeouts.drain).max().unwrap_or_default()
+    }
+
     /// Starts the master and serves the API.
     pub(super) fn start(self) -> Running {
-        let master = pending::start(&self.deployment, self.backend, &self.run_dir, self.secret);
+        let longest_drain = self.longest_drain();
+        let master = supervisor::start(supervisor::Config {
+            pools: self.deployment.pools,
+            secret: self.secret,
+            control_socket: self.run_dir.control_socket(),
+            backend: self.backend,
+        });
         let (end_api, ended) = oneshot::channel::<()>();
         let ended = async {
             // Sent or dropped, it means the same.
             let _ = ended.await;
         };
         let api = tokio::spawn(api::serve(self.api, Arc::new(master.clone()), ended));
-        Running { master, run_dir: self.run_dir, api, end_api, _lock: self.lock }
+        Running { master, run_dir: self.run_dir, api, end_api, _lock: self.lock, longest_drain }
     }
 }
 
@@ -193,8 +230,8 @@ impl Running {
         scope: StopScope,
         interrupts: &mut Interrupts,
         cut_off: impl FnOnce(),
-    ) -> StopSummary {
-        let mut stop = std::pin::pin!(self.master.stop(scope));
+    ) -> anyhow::Result<StopSummary> {
+        let mut stop = std::pin::pin!(self.master.stop(scope, self.longest_drain));
         let summary = match interrupts.unless(&mut stop).await {
             Some(summary) => summary,
             None => {
@@ -202,19 +239,19 @@ impl Running {
                 kill_all(&self.master).await;
                 stop.await
             }
-        };
+        }?;
         drop(self.end_api);
         // A client that keeps its connection open must not keep us from going.
         let _ = tokio::time::timeout(Duration::from_secs(1), self.api).await;
-        if scope == StopScope::DoorToo && summary.left.is_empty() {
+        if scope == StopScope::DoorToo && summary.left_behind.is_empty() {
             remove(&self.run_dir);
         }
-        summary
+        Ok(summary)
     }
 }
 
 async fn kill_all(master: &Handle) {
-    for worker in master.workers().await {
+    for worker in master.workers().await.unwrap_or_default() {
         if let Ok(id) = worker.id.parse() {
             // A worker that is gone already, or whose engine stalls, is counted by the stop that is under way.
             let _ = master.kill(&id, api::signal::Signal::KILL.number()).await;
@@ -242,8 +279,8 @@ pub(super) fn account(summary: &StopSummary) -> String {
         said += &format!(", {} were cut off", summary.killed);
     }
     said.push('\n');
-    for left in &summary.left {
-        said += &format!("left behind: {left}\n");
+    for life in &summary.left_behind {
+        said += &format!("left behind, because the backend did not answer: {life}\n");
     }
     said
 }

@@ -22,7 +22,6 @@ mod launch;
 mod logging;
 mod logs;
 mod output;
-mod pending;
 mod ps;
 mod scale;
 mod up;
@@ -33,6 +32,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use crate::pending::spec::SpecError;
 use client::ApiError;
 
 /// A prefork server whose processes are containers
@@ -75,9 +75,10 @@ enum Command {
     Completions(completions::CompletionsArgs),
 }
 
-/// `bulkhead worker …`, read without the rest.
+/// Serve as one worker of a pool (started by a backend, seldom by hand)
+// The same words as `Command::Worker`, read without the other commands.
 #[derive(Debug, Parser)]
-#[command(name = "bulkhead worker")]
+#[command(name = "bulkhead worker", bin_name = "bulkhead worker")]
 struct WorkerLine {
     #[command(flatten)]
     args: worker::WorkerArgs,
@@ -136,7 +137,7 @@ fn explain(error: &anyhow::Error) -> String {
 
 /// The exit code that `--help` promises for an error.
 fn exit_code(error: &anyhow::Error) -> ExitCode {
-    if error.is::<pending::SpecError>() {
+    if error.is::<SpecError>() {
         return ExitCode::from(2);
     }
     match error.downcast_ref::<ApiError>() {

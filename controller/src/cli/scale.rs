@@ -18,16 +18,16 @@ const EVERY: Duration = Duration::from_millis(100);
 /// Change how many workers a pool has
 #[derive(Debug, Args)]
 #[command(after_help = "\
-The idlest are drained first when there are to be fewer. The spec file is not changed: the next start has the
-number that it says.
+The idlest are drained first when there are to be fewer. The spec file is not
+changed: the next start has the number that it says.
 
 Examples:
   bulkhead scale web 8
-  bulkhead scale web 0 --no-wait         requests wait in the queue until there are workers again")]
+  bulkhead scale web 0 --no-wait    requests wait in the queue")]
 pub(super) struct ScaleArgs {
     /// The pool
     pool: String,
-    /// How many workers it is to have: 0 to 1000
+    /// How many workers it is to have
     #[arg(value_name = "NUMBER")]
     workers: u32,
     /// Return at once instead of when it is reached

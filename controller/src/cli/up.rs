@@ -14,11 +14,12 @@ use clap::Args;
 
 use super::doorkeeper::Doorway;
 use super::interrupts::Interrupts;
-use super::launch::{self, DeploymentArgs, Prepared, Running, account};
+use super::launch::{self, MasterArgs, Prepared, Running, account};
 use super::output::{duration, print};
-use super::pending::{self, Handle, StopScope};
 use super::{greeting, logging};
-use crate::api::Master;
+use crate::pending::model::StopScope;
+use crate::pending::spec::{self, DeploymentExt as _};
+use crate::pending::supervisor::Handle;
 use crate::spec::Deployment;
 
 /// What a door may take beyond its drain time-out before it counts as stuck.
@@ -30,8 +31,9 @@ const ASK_EVERY: Duration = Duration::from_millis(10);
 /// Run door, workers and master on this machine
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Without a spec file it serves HTTP on port 8080 and an echo on port 12345, on loopback, 4 workers each.
-Ctrl-C drains and leaves nothing behind; a second Ctrl-C does not wait for what is left.
+Without a spec file it serves HTTP on port 8080 and an echo on port 12345, on
+loopback, 4 workers each. Ctrl-C drains and leaves nothing behind; a second
+Ctrl-C does not wait for what is left.
 
 Examples:
   bulkhead up
@@ -39,7 +41,7 @@ Examples:
   bulkhead up --spec bulkhead.yaml --workers web=8 --listen web=0.0.0.0:80")]
 pub(super) struct UpArgs {
     #[command(flatten)]
-    deployment: DeploymentArgs,
+    master: MasterArgs,
 }
 
 pub(super) async fn run(args: UpArgs) -> anyhow::Result<ExitCode> {
@@ -47,13 +49,13 @@ pub(super) async fn run(args: UpArgs) -> anyhow::Result<ExitCode> {
     let started = Instant::now();
     let mut interrupts = Interrupts::catch()?;
 
-    let Some(prepared) = interrupts.unless(launch::prepare(&args.deployment)).await else {
+    let Some(prepared) = interrupts.unless(launch::prepare(&args.master)).await else {
         return interrupted();
     };
     let prepared = prepared?;
     print(&format!("backend  {}\n", prepared.choice))?;
 
-    let patience = longest_drain(&prepared.deployment) + GRACE;
+    let patience = prepared.longest_drain() + GRACE;
     let Some(door) = interrupts.unless(engage_door(&prepared, patience)).await else {
         return interrupted();
     };
@@ -85,16 +87,17 @@ pub(super) async fn run(args: UpArgs) -> anyhow::Result<ExitCode> {
     door.expect_exit();
     let summary = running.stop(StopScope::DoorToo, &mut interrupts, || door.kill()).await;
     let left_by_itself = door.gone(GRACE).await;
-    let _ = print(&account(&summary));
     told?;
-    let clean = left_by_itself && summary.killed == 0 && summary.left.is_empty();
+    let summary = summary?;
+    let _ = print(&account(&summary));
+    let clean = left_by_itself && summary.killed == 0 && summary.left_behind.is_empty();
     Ok(if clean { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 async fn engage_door(prepared: &Prepared, patience: Duration) -> anyhow::Result<super::doorkeeper::Door> {
     let doorway = Doorway { program: prepared.program.clone(), run_dir: prepared.run_dir.clone() };
-    let same_pools = |stored: &str| pending::same_doors(stored, &prepared.deployment);
-    doorway.engage(&pending::to_yaml(&prepared.deployment), same_pools, patience).await
+    let same_pools = |stored: &str| same_doors(stored, &prepared.deployment);
+    doorway.engage(&prepared.deployment.to_yaml(), same_pools, patience).await
 }
 
 /// Tells what there is to see, and waits until somebody wants us to go.
@@ -109,7 +112,8 @@ async fn serve(
     let Some(ready) = interrupts.unless(ready(&running.master, deployment)).await else {
         return Ok("interrupted");
     };
-    let (pools, workers) = (running.master.pools().await, running.master.workers().await);
+    let ready = ready?;
+    let (pools, workers) = (running.master.pools().await?, running.master.workers().await?);
     let mut text = greeting::text(&greeting::program(), &pools, &workers, api);
     if adopted {
         text += "The door of an earlier run was adopted, with the workers that it had.\n";
@@ -126,18 +130,23 @@ async fn serve(
 }
 
 /// Waits until every pool can serve, as long as a worker may take to start. Whether they can by then.
-pub(super) async fn ready(master: &Handle, deployment: &Deployment) -> bool {
+pub(super) async fn ready(master: &Handle, deployment: &Deployment) -> anyhow::Result<bool> {
     let patience = deployment.pools.iter().map(|pool| pool.door.timeouts.start).max().unwrap_or_default();
     let ready = async {
-        while !master.is_ready().await {
+        while !master.is_ready().await? {
             tokio::time::sleep(ASK_EVERY).await;
         }
+        Ok(true)
     };
-    tokio::time::timeout(patience, ready).await.is_ok()
+    tokio::time::timeout(patience, ready).await.unwrap_or(Ok(false))
 }
 
-fn longest_drain(deployment: &Deployment) -> Duration {
-    deployment.pools.iter().map(|pool| pool.door.timeouts.drain).max().unwrap_or_default()
+/// Whether a door that was started with `stored` serves what `deployment` gives it to serve.
+fn same_doors(stored: &str, deployment: &Deployment) -> bool {
+    let doors = |deployment: &Deployment| -> Vec<_> {
+        deployment.pools.iter().map(|pool| pool.door.clone()).collect()
+    };
+    spec::parse("the door's spec", stored).is_ok_and(|stored| doors(&stored) == doors(deployment))
 }
 
 fn interrupted() -> anyhow::Result<ExitCode> {

@@ -124,13 +124,13 @@ async fn names_that_are_wrong_or_unknown_are_refused() {
     }
     insta::assert_snapshot!(refusals, @r#"
     /api/v1/workers/web-9
-      404 unknown-worker: there is no worker web-9; `bulkhead ps` (GET /api/v1/workers) lists those that are there
+      404 unknown-worker: there is no worker web-9: see 'bulkhead ps'
     /api/v1/workers/web
       400 bad-name: "web" is not a worker id: it looks like 'web-3'
     /api/v1/workers/%ff
       400 bad-name: Invalid URL: Invalid UTF-8 in `id`
     /api/v1/workers/web-9/logs
-      404 unknown-worker: there is no worker web-9; `bulkhead ps` (GET /api/v1/workers) lists those that are there
+      404 unknown-worker: there is no worker web-9: see 'bulkhead ps'
     /api/v1/workers/web-0/logs?lines=many
       400 bad-query: Failed to deserialize query string: lines: invalid digit found in string: use ?lines=NUMBER
     /api/v1/workers/web-0/logs?line=1
@@ -162,7 +162,7 @@ async fn orders_that_make_no_sense_are_refused() {
         ("workers/echo-1/drain", "{}"),
         ("pools/web/scale", ""),
         ("pools/web/scale", r#"{"workers":-1}"#),
-        ("pools/web/scale", r#"{"workers":1001}"#),
+        ("pools/web/scale", r#"{"workers":1025}"#),
         ("pools/wbe/scale", r#"{"workers":1}"#),
         ("pools/W/scale", r#"{"workers":1}"#),
     ] {
@@ -180,23 +180,23 @@ async fn orders_that_make_no_sense_are_refused() {
     workers/web-0/kill {"sginal":"SIGKILL"}
       400 bad-body: the body is not as expected: unknown field `sginal`, expected `signal` at line 1 column 9
     workers/web-2/kill {}
-      409 not-running: worker web-2 is not running at the moment; try again when its place has the next one
+      409 not-running: worker web-2 is not running at this moment: its next life is on its way
     workers/web-3/kill {}
-      502 backend-failed: the backend cannot do that to worker web-3: cannot kill web-3.1: the engine is on fire; the controller's log says more
+      502 backend-failed: the backend could not signal web-3: cannot kill web-3.1: the engine is on fire
     workers/echo-0/kill {}
-      503 door-away: the door does not answer; try again when it is back
+      504 backend-silent: the backend did not signal echo-0 in time
     workers/web-9/drain {}
-      404 unknown-worker: there is no worker web-9; `bulkhead ps` (GET /api/v1/workers) lists those that are there
+      404 unknown-worker: there is no worker web-9: see 'bulkhead ps'
     workers/echo-1/drain {}
-      503 stopping: the controller is stopping; start it again with `bulkhead up`
+      503 stopping: everything is being stopped
     pools/web/scale 
       400 bad-body: the body is not as expected: missing field `workers` at line 1 column 2
     pools/web/scale {"workers":-1}
       400 bad-body: the body is not as expected: invalid value: integer `-1`, expected u32 at line 1 column 13
-    pools/web/scale {"workers":1001}
-      422 bad-number: a pool may have 0 to 1000 workers, not 1001
+    pools/web/scale {"workers":1025}
+      422 bad-number: 1025 workers are too many: a pool has at most 1024
     pools/wbe/scale {"workers":1}
-      404 unknown-pool: there is no pool wbe; there are web, echo
+      404 unknown-pool: there is no pool wbe: the pools are web, echo
     pools/W/scale {"workers":1}
       400 bad-name: "W" is not a pool name: use 1 to 32 of a-z, 0-9 and '-', a letter first, no '-' last
     "#);

@@ -72,6 +72,7 @@ impl Canned {
         match worker.to_string().as_str() {
             "web-2" => Err(CommandError::NotRunning(worker.clone())),
             "web-3" => Err(CommandError::Backend {
+                operation: "signal",
                 worker: worker.clone(),
                 source: BackendError::Refused {
                     operation: "kill",
@@ -79,7 +80,7 @@ impl Canned {
                     source: "the engine is on fire".into(),
                 },
             }),
-            "echo-0" => Err(CommandError::DoorAway),
+            "echo-0" => Err(CommandError::Silence { operation: "signal", worker: worker.clone() }),
             "echo-1" => Err(CommandError::Stopping),
             name if name.starts_with("web-") && worker.place < *self.web.lock().unwrap() => Ok(()),
             _ => Err(CommandError::UnknownWorker(worker.clone())),
@@ -89,7 +90,7 @@ impl Canned {
 
 #[async_trait]
 impl Master for Canned {
-    async fn workers(&self) -> Vec<WorkerView> {
+    async fn workers(&self) -> Result<Vec<WorkerView>, CommandError> {
         let web = *self.web.lock().unwrap();
         let mut workers: Vec<_> = (0..web).map(|place| worker("web", place)).collect();
         if web == 4 {
@@ -106,10 +107,10 @@ impl Master for Canned {
             workers[3].holding = vec![holding("GET /\u{1b}]0;owned\u{7}", 61_000.0), holding("GET /b", 3.0)];
         }
         workers.push(worker("echo", 0));
-        workers
+        Ok(workers)
     }
 
-    async fn pools(&self) -> Vec<PoolView> {
+    async fn pools(&self) -> Result<Vec<PoolView>, CommandError> {
         let web = *self.web.lock().unwrap();
         let pool = |name: &str, listen: &str, protocol: &str, turn: &str, app: &str, wanted| PoolView {
             name: name.into(),
@@ -127,18 +128,18 @@ impl Master for Canned {
             connections: 10_000,
             counters: Counters::default(),
         };
-        vec![
+        Ok(vec![
             pool("web", "127.0.0.1:8080", "http", "request", "demo", web),
             pool("echo", "127.0.0.1:12345", "tcp", "connection", "echo", 1),
-        ]
+        ])
     }
 
-    async fn incidents(&self) -> Vec<IncidentView> {
-        vec![redelivered(), out_of_memory()]
+    async fn incidents(&self) -> Result<Vec<IncidentView>, CommandError> {
+        Ok(vec![redelivered(), out_of_memory()])
     }
 
-    async fn incident(&self, id: &Incarnation) -> Option<IncidentView> {
-        self.incidents().await.into_iter().find(|incident| incident.id == id.to_string())
+    async fn incident(&self, life: Incarnation) -> Result<Option<IncidentView>, CommandError> {
+        Ok(self.incidents().await?.into_iter().find(|incident| incident.id == life.to_string()))
     }
 
     async fn kill(&self, worker: &WorkerId, signal: i32) -> Result<(), CommandError> {
@@ -155,7 +156,10 @@ impl Master for Canned {
 
     async fn scale(&self, pool: &PoolName, workers: u32) -> Result<(), CommandError> {
         if pool.as_str() != "web" {
-            return Err(CommandError::UnknownPool(pool.clone(), vec!["web".into(), "echo".into()]));
+            return Err(CommandError::UnknownPool { pool: pool.clone(), known: "web, echo".to_owned() });
+        }
+        if workers > 1024 {
+            return Err(CommandError::TooManyWorkers { workers, most: 1024 });
         }
         *self.web.lock().unwrap() = workers;
         self.order(format!("scale {pool} to {workers}"));
@@ -168,8 +172,8 @@ impl Master for Canned {
         Ok(all[all.len().saturating_sub(lines)..].iter().map(|&line| line.to_owned()).collect())
     }
 
-    async fn is_ready(&self) -> bool {
-        self.ready
+    async fn is_ready(&self) -> Result<bool, CommandError> {
+        Ok(self.ready)
     }
 }
 

@@ -129,22 +129,22 @@ async fn mistakes_are_explained() {
         &["ps", "--pool", "wbe"],
         &["incidents", "web-3"],
         &["logs", "nobody-7"],
-        &["scale", "web", "1001"],
+        &["scale", "web", "1025"],
     ] {
         told += &format!("$ bulkhead {}\n{}", words.join(" "), transcript(&surface, words).await);
     }
     insta::assert_snapshot!(told, @r#"
     $ bulkhead kill web-9
     -- stderr
-    bulkhead: there is no worker web-9; `bulkhead ps` (GET /api/v1/workers) lists those that are there
+    bulkhead: there is no worker web-9: see 'bulkhead ps'
     -- exit status: 1
     $ bulkhead kill web-2
     -- stderr
-    bulkhead: worker web-2 is not running at the moment; try again when its place has the next one
+    bulkhead: worker web-2 is not running at this moment: its next life is on its way
     -- exit status: 1
     $ bulkhead kill web-3
     -- stderr
-    bulkhead: the backend cannot do that to worker web-3: cannot kill web-3.1: the engine is on fire; the controller's log says more
+    bulkhead: the backend could not signal web-3: cannot kill web-3.1: the engine is on fire
     -- exit status: 1
     $ bulkhead kill web-0 --pool web
     -- stderr
@@ -164,11 +164,11 @@ async fn mistakes_are_explained() {
     -- exit status: 1
     $ bulkhead logs nobody-7
     -- stderr
-    bulkhead: there is no worker nobody-7; `bulkhead ps` (GET /api/v1/workers) lists those that are there
+    bulkhead: there is no worker nobody-7: see 'bulkhead ps'
     -- exit status: 1
-    $ bulkhead scale web 1001
+    $ bulkhead scale web 1025
     -- stderr
-    bulkhead: a pool may have 0 to 1000 workers, not 1001
+    bulkhead: 1025 workers are too many: a pool has at most 1024
     -- exit status: 1
     "#);
     assert!(surface.orders().is_empty());

@@ -34,30 +34,22 @@ pub(super) fn run(args: &DoorArgs) -> anyhow::Result<()> {
         link_socket: run_dir.link_socket(),
         control_socket: run_dir.control_socket(),
     };
-    server::door::run(&config)
-        .map_err(|error| {
-            let remedy = remedy(&error);
-            match remedy {
-                Some(remedy) => anyhow::Error::new(error).context(remedy),
-                None => error.into(),
-            }
-        })
-        .context("the door cannot serve")
+    server::door::run(&config).context("the door cannot serve")
 }
 
 /// What to do about it, where we know.
-fn remedy(error: &DoorError) -> Option<&'static str> {
+pub(super) fn remedy(error: &DoorError) -> Option<&'static str> {
     let cause = error.source()?.downcast_ref::<io::Error>()?;
     match cause.kind() {
         io::ErrorKind::AddrInUse => Some(
-            "an address is taken: stop what listens there (`ss -ltnp` names it), or choose another with --listen POOL=ADDRESS",
+            "stop what listens there (`ss -ltnp` names it), or choose another address with --listen POOL=IP:PORT",
         ),
         io::ErrorKind::AddrNotAvailable => Some(
-            "an address is not this machine's: `ip addr` lists those that are; choose one with --listen POOL=ADDRESS",
+            "that address is not this machine's (`ip addr` lists those that are): choose one with --listen POOL=IP:PORT",
         ),
-        io::ErrorKind::PermissionDenied => Some(
-            "an address may not be used: ports below 1024 need a privilege; choose another with --listen POOL=ADDRESS",
-        ),
+        io::ErrorKind::PermissionDenied => {
+            Some("ports below 1024 need a privilege: choose another with --listen POOL=IP:PORT")
+        }
         _ => None,
     }
 }

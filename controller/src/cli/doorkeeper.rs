@@ -238,7 +238,7 @@ async fn keep(doorway: Doorway, mut process: Process, mut wishes: watch::Receive
         }
         deaths_in_a_row = if born.elapsed() >= LONGEST_WAIT { 1 } else { deaths_in_a_row + 1 };
         let wait = wait_before(deaths_in_a_row);
-        tracing::error!(log = %doorway.log().display(), "the door {how}; it is started again in {wait:?}");
+        tracing::error!(log = %doorway.log().display(), ?wait, "the door {how}; it is started again");
         process = match revive(&doorway, wait, &mut wishes).await {
             Some(process) => process,
             None => return,
@@ -262,7 +262,7 @@ async fn revive(
             Ok(process) => return Some(process),
             Err(error) => {
                 wait = LONGEST_WAIT;
-                tracing::error!("{error:#}; tried again in {wait:?}");
+                tracing::error!(?wait, "{error:#}; tried again");
             }
         }
     }

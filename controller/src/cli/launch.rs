@@ -274,13 +274,40 @@ fn remove(run_dir: &RunDir) {
 
 /// What was done, in a sentence.
 pub(super) fn account(summary: &StopSummary) -> String {
-    let mut said = format!("stopped: {} workers finished what they held", summary.clean);
+    let mut said = format!("Stopped; workers that finished what they held: {}", summary.clean);
     if summary.killed > 0 {
-        said += &format!(", {} were cut off", summary.killed);
+        said += &format!("; cut off: {}", summary.killed);
     }
     said.push('\n');
     for life in &summary.left_behind {
-        said += &format!("left behind, because the backend did not answer: {life}\n");
+        said += &format!("Left behind, because the backend did not answer: {life}\n");
     }
     said
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_choice_of_a_backend_is_explained() {
+        let told = |kind, why| Choice { kind, why }.to_string();
+        insta::assert_snapshot!(told(BackendKind::Docker, Why::Asked), @"docker: each worker is a container, as asked");
+        let engine = Why::EngineAnswers("Docker 20.10.24 at unix:///var/run/docker.sock".to_owned());
+        insta::assert_snapshot!(told(BackendKind::Docker, engine), @"docker: each worker is a container, because an engine answers (Docker 20.10.24 at unix:///var/run/docker.sock)");
+        let none = Why::NoEngine("no socket at /var/run/docker.sock".to_owned());
+        insta::assert_snapshot!(told(BackendKind::Process, none), @"process: workers are plain processes of this machine, because no Docker engine answers (no socket at /var/run/docker.sock)");
+    }
+
+    #[test]
+    fn what_was_left_behind_is_named() -> Result<(), server::identity::NameError> {
+        let clean = StopSummary { clean: 8, killed: 0, left_behind: Vec::new() };
+        insta::assert_snapshot!(account(&clean), @"Stopped; workers that finished what they held: 8");
+        let torn = StopSummary { clean: 6, killed: 1, left_behind: vec!["web-3.7".parse()?] };
+        insta::assert_snapshot!(account(&torn), @r"
+        Stopped; workers that finished what they held: 6; cut off: 1
+        Left behind, because the backend did not answer: web-3.7
+        ");
+        Ok(())
+    }
 }

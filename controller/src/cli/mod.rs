@@ -31,6 +31,7 @@ use std::ffi::OsStr;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use server::door::DoorError;
 
 use crate::pending::spec::SpecError;
 use client::ApiError;
@@ -76,6 +77,7 @@ enum Command {
 }
 
 /// Serve as one worker of a pool (started by a backend, seldom by hand)
+//
 // The same words as `Command::Worker`, read without the other commands.
 #[derive(Debug, Parser)]
 #[command(name = "bulkhead worker", bin_name = "bulkhead worker")]
@@ -126,11 +128,14 @@ fn in_runtime<T>(command: impl Future<Output = anyhow::Result<T>>) -> anyhow::Re
     done
 }
 
-/// What went wrong, why, and what to do about it. Of an API that does not answer only the root of it is told:
-/// the HTTP client's own layers in between say nothing to anybody.
+/// What went wrong, why, and what to do about it.
 fn explain(error: &anyhow::Error) -> String {
-    match error.downcast_ref::<ApiError>().and_then(ApiError::remedy) {
-        Some(remedy) => format!("{error} ({})\n  {remedy}", error.root_cause()),
+    if let Some(remedy) = error.downcast_ref::<ApiError>().and_then(ApiError::remedy) {
+        // Only the root of it: the HTTP client's own layers in between say nothing to anybody.
+        return format!("{error} ({})\n  {remedy}", error.root_cause());
+    }
+    match error.downcast_ref::<DoorError>().and_then(door::remedy) {
+        Some(remedy) => format!("{error:#}\n  {remedy}"),
         None => format!("{error:#}"),
     }
 }

@@ -111,6 +111,13 @@ pub(super) fn duration(ms: f64) -> String {
         _ if ms < 10.0 => format!("{ms:.1} ms"),
         _ if ms < 999.5 => format!("{ms:.0} ms"),
         _ if seconds < 9.95 => format!("{seconds:.1} s"),
+        _ => age(seconds),
+    }
+}
+
+/// Seconds in the unit that suits them, without a fraction: nobody asks for a worker's age in milliseconds.
+fn age(seconds: f64) -> String {
+    match seconds {
         _ if seconds < 120.0 => format!("{seconds:.0} s"),
         _ if seconds < 7200.0 => format!("{:.0} min", (seconds / 60.0).floor()),
         _ if seconds < 172_800.0 => format!("{:.0} h", (seconds / 3600.0).floor()),
@@ -121,7 +128,7 @@ pub(super) fn duration(ms: f64) -> String {
 /// How long ago `time` (RFC 3339) was; `-` when it is no time.
 pub(super) fn since(time: &str, now: jiff::Timestamp) -> String {
     match time.parse::<jiff::Timestamp>() {
-        Ok(time) => duration(now.duration_since(time).as_secs_f64().max(0.0).floor() * 1e3),
+        Ok(time) => age(now.duration_since(time).as_secs_f64().max(0.0).floor()),
         Err(_) => "-".to_owned(),
     }
 }
@@ -153,6 +160,20 @@ mod tests {
         web-0   12345678  GET /…
         web-10         7
         ");
+    }
+
+    #[test]
+    fn ages_are_whole_and_never_negative() {
+        let now = jiff::Timestamp::UNIX_EPOCH;
+        let ago = |ms: i64| {
+            since(
+                &jiff::Timestamp::from_millisecond(-ms).map_or_else(|_| String::new(), |t| t.to_string()),
+                now,
+            )
+        };
+        let shown = [-5000, 0, 999, 1_999, 150_000, 100_000_000].map(ago).join(", ");
+        insta::assert_snapshot!(shown, @"0 s, 0 s, 0 s, 1 s, 2 min, 27 h");
+        assert_eq!(since("yesterday", now), "-");
     }
 
     proptest! {

@@ -9,7 +9,7 @@
 //! ```
 //!
 //! It decides nothing: every route is one question to, or one order for, the [`Master`]. Whoever reaches it may
-//! kill workers, so it listens on loopback unless told otherwise, and the [`guard`] turns away what a web page
+//! kill workers, so it listens on loopback unless told otherwise, and the module `guard` turns away what a web page
 //! in somebody's browser could send there. It does not authenticate: on any other address, whatever stands in
 //! front of it must.
 //!

@@ -1,0 +1,58 @@
+//! `bulkhead controller`: the master alone, for a door that somebody else starts.
+//!
+//! Compose and service managers run door and controller side by side. Whichever is first waits for the other, and
+//! either may be started again at any time. Told to go, it drains and removes its workers and leaves the door.
+
+use std::process::ExitCode;
+
+use clap::Args;
+
+use super::interrupts::Interrupts;
+use super::launch::{self, MasterArgs, account};
+use super::output::print;
+use super::{greeting, logging, up};
+use crate::pending::model::StopScope;
+
+/// Spawn, watch and replace workers for a door that runs elsewhere (a part of `up`)
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Killed, it leaves its workers serving; started again, it adopts them.
+
+Example:
+  bulkhead controller --run-dir /run/bulkhead --spec bulkhead.yaml")]
+pub(super) struct ControllerArgs {
+    #[command(flatten)]
+    master: MasterArgs,
+}
+
+pub(super) async fn run(args: ControllerArgs) -> anyhow::Result<ExitCode> {
+    logging::start()?;
+    let mut interrupts = Interrupts::catch()?;
+    let Some(prepared) = interrupts.unless(launch::prepare(&args.master)).await else {
+        return Ok(ExitCode::FAILURE);
+    };
+    let prepared = prepared?;
+    let (deployment, api) = (prepared.deployment.clone(), prepared.api_address);
+    print(&format!(
+        "backend  {}\nWaiting for a door at {} (`bulkhead door` with the same --run-dir and --spec)\n",
+        prepared.choice,
+        prepared.run_dir.control_socket().display()
+    ))?;
+
+    let running = prepared.start();
+    let by = match interrupts.unless(up::ready(&running.master, &deployment)).await {
+        None => "interrupted",
+        Some(ready) => {
+            let (pools, workers) = (running.master.pools().await?, running.master.workers().await?);
+            print(&match ready? {
+                true => greeting::text(&greeting::program(), &pools, &workers, api),
+                false => "Not every pool has a worker yet; it keeps trying\n".to_owned(),
+            })?;
+            interrupts.next().await
+        }
+    };
+    print(&format!("{by}: draining the workers\n"))?;
+    let summary = running.stop(StopScope::WorkersOnly, &mut interrupts, || {}).await?;
+    print(&account(&summary))?;
+    Ok(if summary.left_behind.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}

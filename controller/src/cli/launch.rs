@@ -1,0 +1,313 @@
+//! From a spec to a running master: what `up` and `controller` have in common.
+//!
+//! [`prepare`] does everything that can fail before anything is started: it reads the spec, takes the run
+//! directory for this controller alone, binds the API's address and finds the backend. [`Prepared::start`] cannot
+//! fail. So an error leaves nothing half-started, and what is started is stopped in one place, [`Running::stop`].
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use clap::Args;
+use tokio::net::TcpListener;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+
+use super::interrupts::Interrupts;
+use crate::api;
+use crate::backend::{Backend, BackendKind, Home};
+use crate::pending::backend::docker::{self, DockerBackend, DockerOptions, Engine};
+use crate::pending::backend::process::ProcessBackend;
+use crate::pending::model::StopScope;
+use crate::pending::rundir::{Lock, RunDirExt as _};
+use crate::pending::spec::{self, Overrides, SpecError};
+use crate::pending::supervisor::{self, Handle, StopSummary};
+use crate::rundir::RunDir;
+use crate::spec::{BackendChoice, Deployment};
+
+/// Which deployment a role belongs to.
+#[derive(Debug, Args)]
+pub(super) struct DeploymentArgs {
+    /// The spec file; ./bulkhead.yaml if it exists, else a default with an HTTP and an echo pool
+    #[arg(long, short = 'f', env = "BULKHEAD_SPEC", value_name = "FILE")]
+    spec: Option<PathBuf>,
+    /// Where door, controller and workers meet; one deployment, one directory
+    #[arg(long, env = "BULKHEAD_RUN_DIR", value_name = "DIRECTORY")]
+    run_dir: Option<PathBuf>,
+    #[command(flatten)]
+    overrides: Overrides,
+}
+
+impl DeploymentArgs {
+    /// The spec, with what the command line overrides.
+    pub(super) fn load(&self) -> Result<Deployment, SpecError> {
+        spec::load(self.spec.as_deref(), &self.overrides)
+    }
+
+    /// The run directory, which need not exist yet.
+    pub(super) fn run_dir(&self) -> anyhow::Result<RunDir> {
+        let path = match &self.run_dir {
+            Some(path) => std::path::absolute(path)?,
+            None => RunDir::default_path()?,
+        };
+        Ok(RunDir::at(path))
+    }
+}
+
+/// What `up` and `controller` are told alike.
+#[derive(Debug, Args)]
+pub(super) struct MasterArgs {
+    #[command(flatten)]
+    deployment: DeploymentArgs,
+    /// Whose workers these are, where several deployments share an engine [default: by the run directory]
+    #[arg(long, env = "BULKHEAD_OWNER", value_name = "NAME")]
+    owner: Option<String>,
+    #[command(flatten)]
+    docker: DockerOptions,
+}
+
+impl MasterArgs {
+    /// Two deployments on one engine tell their workers apart by their owner, so it is taken from what they cannot
+    /// share: the run directory. The usual one of root, of which a machine has one, has the short name.
+    fn owner(&self, run_dir: &RunDir) -> String {
+        let usual = || rustix::process::geteuid().is_root() && self.deployment.run_dir.is_none();
+        match &self.owner {
+            Some(owner) => owner.clone(),
+            None if usual() => docker::DEFAULT_OWNER.to_owned(),
+            None => run_dir.path().display().to_string(),
+        }
+    }
+}
+
+/// A deployment that is ready to be started, and of which nothing has been started yet.
+pub(super) struct Prepared {
+    pub(super) deployment: Deployment,
+    pub(super) run_dir: RunDir,
+    /// The program that door and workers run.
+    pub(super) program: PathBuf,
+    pub(super) choice: Choice,
+    backend: Arc<dyn Backend>,
+    api: TcpListener,
+    pub(super) api_address: SocketAddr,
+    secret: server::identity::Secret,
+    lock: Lock,
+}
+
+/// Which backend it is to be, and why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Choice {
+    pub(super) kind: BackendKind,
+    why: Why,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Why {
+    Asked,
+    EngineAnswers(String),
+    NoEngine(String),
+}
+
+/// Does all that may fail. Dropped half-way, it leaves nothing behind but directories.
+pub(super) async fn prepare(args: &MasterArgs) -> anyhow::Result<Prepared> {
+    let deployment = args.deployment.load()?;
+    let run_dir = args.deployment.run_dir()?;
+    run_dir.create()?;
+    let lock = run_dir.lock()?;
+    let secret = run_dir.secret()?;
+    let api = bind(deployment.api.listen).await?;
+    let home = Home { owner: args.owner(&run_dir), run_dir: run_dir.path().to_owned(), program: program()? };
+    let (choice, engine) = choose(deployment.backend).await?;
+    let backend: Arc<dyn Backend> = match engine {
+        None => ProcessBackend::new(&home)?,
+        Some(engine) => DockerBackend::on(engine, &home, &args.docker).await?,
+    };
+    Ok(Prepared {
+        deployment,
+        run_dir,
+        program: home.program,
+        choice,
+        backend,
+        api_address: api.local_addr()?,
+        api,
+        secret,
+        lock,
+    })
+}
+
+async fn bind(listen: SocketAddr) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(listen).await.with_context(|| {
+        format!(
+            "the API cannot listen on {listen}: stop what listens there (`ss -ltnp` names it), \
+             or choose another address with --api"
+        )
+    })
+}
+
+/// This program, to be started again as door and workers.
+fn program() -> anyhow::Result<PathBuf> {
+    let path = std::env::current_exe().context("cannot find this program's own file")?;
+    // Built anew or upgraded under our feet: the kernel still has what we run.
+    Ok(if path.exists() { path } else { PathBuf::from("/proc/self/exe") })
+}
+
+/// The backend, and the engine if it is one that needs it.
+async fn choose(asked: BackendChoice) -> anyhow::Result<(Choice, Option<Engine>)> {
+    let (kind, why, engine) = match asked {
+        BackendChoice::Process => (BackendKind::Process, Why::Asked, None),
+        BackendChoice::Docker => {
+            let engine = docker::probe().await.context("there is no engine for `backend: docker`")?;
+            (BackendKind::Docker, Why::Asked, Some(engine))
+        }
+        BackendChoice::Auto => match docker::probe().await {
+            Ok(engine) => (BackendKind::Docker, Why::EngineAnswers(engine.name()), Some(engine)),
+            Err(error) => {
+                (BackendKind::Process, Why::NoEngine(format!("{:#}", anyhow::Error::new(error))), None)
+            }
+        },
+    };
+    Ok((Choice { kind, why }, engine))
+}
+
+impl fmt::Display for Choice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let workers_are = match self.kind {
+            BackendKind::Process => "process: workers are plain processes of this machine",
+            BackendKind::Docker => "docker: each worker is a container",
+        };
+        f.write_str(workers_are)?;
+        match &self.why {
+            Why::Asked => f.write_str(", as asked"),
+            Why::EngineAnswers(engine) => write!(f, ", because an engine answers ({engine})"),
+            Why::NoEngine(reason) => write!(f, ", because no Docker engine answers ({reason})"),
+        }
+    }
+}
+
+/// Master and API of a deployment.
+pub(super) struct Running {
+    pub(super) master: Handle,
+    run_dir: RunDir,
+    api: JoinHandle<std::io::Result<()>>,
+    end_api: oneshot::Sender<()>,
+    /// Kept until everything is stopped, so that no second controller interferes.
+    _lock: Lock,
+    longest_drain: Duration,
+}
+
+impl Prepared {
+    /// The longest that any pool may take to drain.
+    pub(super) fn longest_drain(&self) -> Duration {
+        self.deployment.pools.iter().map(|pool| pool.door.timeouts.drain).max().unwrap_or_default()
+    }
+
+    /// Starts the master and serves the API.
+    pub(super) fn start(self) -> Running {
+        let longest_drain = self.longest_drain();
+        let master = supervisor::start(supervisor::Config {
+            pools: self.deployment.pools,
+            secret: self.secret,
+            control_socket: self.run_dir.control_socket(),
+            backend: self.backend,
+        });
+        let (end_api, ended) = oneshot::channel::<()>();
+        let ended = async {
+            // Sent or dropped, it means the same.
+            let _ = ended.await;
+        };
+        let api = tokio::spawn(api::serve(self.api, Arc::new(master.clone()), ended));
+        Running { master, run_dir: self.run_dir, api, end_api, _lock: self.lock, longest_drain }
+    }
+}
+
+impl Running {
+    /// Drains and removes everything within `scope`. When somebody interrupts that, the workers are killed and
+    /// `cut_off` is called, which sees to the rest.
+    pub(super) async fn stop(
+        self,
+        scope: StopScope,
+        interrupts: &mut Interrupts,
+        cut_off: impl FnOnce(),
+    ) -> anyhow::Result<StopSummary> {
+        let mut stop = std::pin::pin!(self.master.stop(scope, self.longest_drain));
+        let summary = match interrupts.unless(&mut stop).await {
+            Some(summary) => summary,
+            None => {
+                cut_off();
+                kill_all(&self.master).await;
+                stop.await
+            }
+        }?;
+        drop(self.end_api);
+        // A client that keeps its connection open must not keep us from going.
+        let _ = tokio::time::timeout(Duration::from_secs(1), self.api).await;
+        if scope == StopScope::DoorToo && summary.left_behind.is_empty() {
+            remove(&self.run_dir);
+        }
+        Ok(summary)
+    }
+}
+
+async fn kill_all(master: &Handle) {
+    for worker in master.workers().await.unwrap_or_default() {
+        if let Ok(id) = worker.id.parse() {
+            // A worker that is gone already, or whose engine stalls, is counted by the stop that is under way.
+            let _ = master.kill(&id, api::signal::Signal::KILL.number()).await;
+        }
+    }
+}
+
+/// Removes the run directory: by name what is ours in it, and itself if that leaves it empty.
+fn remove(run_dir: &RunDir) {
+    for ours in [run_dir.link_dir(), run_dir.workers_dir(), run_dir.control_dir()] {
+        if let Err(error) = std::fs::remove_dir_all(&ours)
+            && error.kind() != std::io::ErrorKind::NotFound
+        {
+            tracing::warn!("cannot remove {}: {error}", ours.display());
+        }
+    }
+    // Not empty: somebody keeps something there.
+    let _ = std::fs::remove_dir(run_dir.path());
+}
+
+/// What was done, in a sentence.
+pub(super) fn account(summary: &StopSummary) -> String {
+    let mut said = format!("Stopped; workers that finished what they held: {}", summary.clean);
+    if summary.killed > 0 {
+        said += &format!("; cut off: {}", summary.killed);
+    }
+    said.push('\n');
+    for life in &summary.left_behind {
+        said += &format!("Left behind, because the backend did not answer: {life}\n");
+    }
+    said
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_choice_of_a_backend_is_explained() {
+        let told = |kind, why| Choice { kind, why }.to_string();
+        insta::assert_snapshot!(told(BackendKind::Docker, Why::Asked), @"docker: each worker is a container, as asked");
+        let engine = Why::EngineAnswers("Docker 20.10.24 at unix:///var/run/docker.sock".to_owned());
+        insta::assert_snapshot!(told(BackendKind::Docker, engine), @"docker: each worker is a container, because an engine answers (Docker 20.10.24 at unix:///var/run/docker.sock)");
+        let none = Why::NoEngine("no socket at /var/run/docker.sock".to_owned());
+        insta::assert_snapshot!(told(BackendKind::Process, none), @"process: workers are plain processes of this machine, because no Docker engine answers (no socket at /var/run/docker.sock)");
+    }
+
+    #[test]
+    fn what_was_left_behind_is_named() -> Result<(), server::identity::NameError> {
+        let clean = StopSummary { clean: 8, killed: 0, left_behind: Vec::new() };
+        insta::assert_snapshot!(account(&clean), @"Stopped; workers that finished what they held: 8");
+        let torn = StopSummary { clean: 6, killed: 1, left_behind: vec!["web-3.7".parse()?] };
+        insta::assert_snapshot!(account(&torn), @r"
+        Stopped; workers that finished what they held: 6; cut off: 1
+        Left behind, because the backend did not answer: web-3.7
+        ");
+        Ok(())
+    }
+}

@@ -1,0 +1,155 @@
+//! `bulkhead up`: the whole of it on one machine.
+//!
+//! It is door, workers, master and API until it is told to go. The door is a process of its own, the workers are
+//! children of the backend, the master is this process. Killed with SIGKILL, this process takes nobody with it:
+//! door and workers serve on, and the next `up` finds and adopts them.
+//!
+//! An error on the way up stops what was started before it is told. Ctrl-C, SIGTERM or a closed terminal drain;
+//! a second one cuts off what is left.
+
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use clap::Args;
+
+use super::doorkeeper::Doorway;
+use super::interrupts::Interrupts;
+use super::launch::{self, MasterArgs, Prepared, Running, account};
+use super::output::{duration, print};
+use super::{greeting, logging};
+use crate::pending::model::StopScope;
+use crate::pending::spec::{self, DeploymentExt as _};
+use crate::pending::supervisor::Handle;
+use crate::spec::Deployment;
+
+/// What a door may take beyond its drain time-out before it counts as stuck.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// How often the master is asked whether everybody is ready.
+const ASK_EVERY: Duration = Duration::from_millis(10);
+
+/// Run door, workers and master on this machine
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Without a spec file it serves HTTP on port 8080 and an echo on port 12345, on
+loopback, 4 workers each. Ctrl-C drains and leaves nothing behind; a second
+Ctrl-C does not wait for what is left.
+
+Examples:
+  bulkhead up
+  bulkhead up --backend docker
+  bulkhead up --spec bulkhead.yaml --workers web=8 --listen web=0.0.0.0:80")]
+pub(super) struct UpArgs {
+    #[command(flatten)]
+    master: MasterArgs,
+}
+
+pub(super) async fn run(args: UpArgs) -> anyhow::Result<ExitCode> {
+    logging::start()?;
+    let started = Instant::now();
+    let mut interrupts = Interrupts::catch()?;
+
+    let Some(prepared) = interrupts.unless(launch::prepare(&args.master)).await else {
+        return interrupted();
+    };
+    let prepared = prepared?;
+    print(&format!("backend  {}\n", prepared.choice))?;
+
+    let patience = prepared.longest_drain() + GRACE;
+    let Some(door) = interrupts.unless(engage_door(&prepared, patience)).await else {
+        return interrupted();
+    };
+    let mut door = door?;
+    match interrupts.unless(door.answers()).await {
+        Some(Ok(())) => {}
+        Some(Err(error)) => {
+            door.dismiss(GRACE).await;
+            return Err(error);
+        }
+        None => {
+            door.dismiss(patience).await;
+            return interrupted();
+        }
+    }
+
+    let deployment = prepared.deployment.clone();
+    let api = prepared.api_address;
+    let adopted = door.adopted;
+    let door = door.keep();
+    let running = prepared.start();
+
+    let told = serve(&running, &deployment, api, adopted, started, &mut interrupts).await;
+    if let Ok(by) = told {
+        // Whoever closed the terminal does not read this.
+        let _ = print(&format!("\n{by}: draining; once more to cut off what is left\n"));
+    }
+
+    door.expect_exit();
+    let summary = running.stop(StopScope::DoorToo, &mut interrupts, || door.kill()).await;
+    let left_by_itself = door.gone(GRACE).await;
+    told?;
+    let summary = summary?;
+    let _ = print(&account(&summary));
+    let clean = left_by_itself && summary.killed == 0 && summary.left_behind.is_empty();
+    Ok(if clean { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+async fn engage_door(prepared: &Prepared, patience: Duration) -> anyhow::Result<super::doorkeeper::Door> {
+    let doorway = Doorway { program: prepared.program.clone(), run_dir: prepared.run_dir.clone() };
+    let same_pools = |stored: &str| same_doors(stored, &prepared.deployment);
+    doorway.engage(&prepared.deployment.to_yaml(), same_pools, patience).await
+}
+
+/// Tells what there is to see, and waits until somebody wants us to go.
+async fn serve(
+    running: &Running,
+    deployment: &Deployment,
+    api: std::net::SocketAddr,
+    adopted: bool,
+    started: Instant,
+    interrupts: &mut Interrupts,
+) -> anyhow::Result<&'static str> {
+    let Some(ready) = interrupts.unless(ready(&running.master, deployment)).await else {
+        return Ok("interrupted");
+    };
+    let ready = ready?;
+    let (pools, workers) = (running.master.pools().await?, running.master.workers().await?);
+    let mut text = greeting::text(&greeting::program(), &pools, &workers, api);
+    if adopted {
+        text += "The door of an earlier run was adopted, with the workers that it had.\n";
+    }
+    text += &match ready {
+        true => format!(
+            "Ready after {}. Ctrl-C drains and stops.\n",
+            duration(started.elapsed().as_secs_f64() * 1e3)
+        ),
+        false => "Not every pool has a worker yet; it keeps trying. Ctrl-C drains and stops.\n".to_owned(),
+    };
+    print(&text)?;
+    Ok(interrupts.next().await)
+}
+
+/// Waits until every pool can serve, as long as a worker may take to start. Whether they can by then.
+pub(super) async fn ready(master: &Handle, deployment: &Deployment) -> anyhow::Result<bool> {
+    let patience = deployment.pools.iter().map(|pool| pool.door.timeouts.start).max().unwrap_or_default();
+    let ready = async {
+        while !master.is_ready().await? {
+            tokio::time::sleep(ASK_EVERY).await;
+        }
+        Ok(true)
+    };
+    tokio::time::timeout(patience, ready).await.unwrap_or(Ok(false))
+}
+
+/// Whether a door that was started with `stored` serves what `deployment` gives it to serve.
+fn same_doors(stored: &str, deployment: &Deployment) -> bool {
+    let doors = |deployment: &Deployment| -> Vec<_> {
+        deployment.pools.iter().map(|pool| pool.door.clone()).collect()
+    };
+    spec::parse("the door's spec", stored).is_ok_and(|stored| doors(&stored) == doors(deployment))
+}
+
+fn interrupted() -> anyhow::Result<ExitCode> {
+    print("\ninterrupted; nothing is left behind\n")?;
+    Ok(ExitCode::FAILURE)
+}

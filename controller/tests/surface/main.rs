@@ -1,0 +1,9 @@
+//! The controller as seen from outside: the API over real connections, and the real binary against that API.
+//!
+//! Behind the API stands a master with canned answers, so what is tested is what users see, and nothing else.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod api;
+mod canned;
+mod command_line;

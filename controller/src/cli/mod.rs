@@ -1,5 +1,6 @@
 //! The command line.
 
+pub mod image;
 pub mod worker;
 
 /// Runs the program.

@@ -199,10 +199,17 @@ fn mount(link: &Link) -> Mount {
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "a test says what is wrong by failing")]
 mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
     use proptest::prelude::*;
+    use server::config::{
+        App, Clients, DoorPool, Model, Protocol, Queue, Redeliver, RedeliverMethods, Timeouts, TurnUnit,
+    };
+    use server::identity::Secret;
 
     use super::*;
-    use crate::backend::docker::tests::order;
+    use crate::spec::{Pool, Recycle, Restart, Worker};
 
     #[test]
     fn a_container_is_shut_in() {
@@ -212,14 +219,84 @@ mod tests {
         // The default of a dozen fields that we leave alone is noise.
         prune(&mut shown);
         shown["Env"] = "(one token)".into();
-        insta::assert_json_snapshot!(shown);
+        insta::assert_json_snapshot!(shown, @r#"
+        {
+          "Cmd": [
+            "worker",
+            "--life",
+            "web-3.7",
+            "--link",
+            "/run/bulkhead/link/door.sock",
+            "--app",
+            "demo",
+            "--protocol",
+            "http",
+            "--turn",
+            "request",
+            "--model",
+            "prefork"
+          ],
+          "Env": "(one token)",
+          "HostConfig": {
+            "CapDrop": [
+              "ALL"
+            ],
+            "Init": true,
+            "LogConfig": {
+              "Config": {
+                "max-file": "1",
+                "max-size": "1m"
+              },
+              "Type": "json-file"
+            },
+            "Memory": 67108864,
+            "MemorySwap": 67108864,
+            "Mounts": [
+              {
+                "ReadOnly": true,
+                "Source": "/r/link",
+                "Target": "/run/bulkhead/link",
+                "Type": "bind"
+              }
+            ],
+            "NanoCpus": 500000000,
+            "NetworkMode": "none",
+            "PidsLimit": 64,
+            "ReadonlyRootfs": true,
+            "RestartPolicy": {
+              "Name": "no"
+            },
+            "SecurityOpt": [
+              "no-new-privileges"
+            ],
+            "Ulimits": [
+              {
+                "Hard": 1024,
+                "Name": "nofile",
+                "Soft": 1024
+              }
+            ]
+          },
+          "Image": "bulkhead:1234",
+          "Labels": {
+            "io.bulkhead.generation": "7",
+            "io.bulkhead.memory": "67108864",
+            "io.bulkhead.owner": "me",
+            "io.bulkhead.pool": "web",
+            "io.bulkhead.spec": "0123456789ab",
+            "io.bulkhead.worker": "web-3"
+          },
+          "NetworkDisabled": true,
+          "User": "65532:65532"
+        }
+        "#);
     }
 
     #[test]
     fn only_the_default_owner_needs_no_name() {
         let life = "web-3.7".parse().unwrap();
         assert_eq!(name(DEFAULT_OWNER, &life), "bulkhead-web-3.7");
-        assert_eq!(name("someone", &life), "bulkhead-6df86e-web-3.7");
+        assert_eq!(name("someone", &life), "bulkhead-2a59d5-web-3.7");
         assert_ne!(name("someone", &life), name("someone else", &life));
     }
 
@@ -234,12 +311,62 @@ mod tests {
         #[test]
         fn labels_are_read_back(place: u32, generation: u64, memory in proptest::option::of(1_u64..)) {
             let mut order = order(&format!("web-{place}.{generation}"));
-            std::sync::Arc::make_mut(&mut order.pool).worker.limits.memory_bytes = memory;
+            Arc::make_mut(&mut order.pool).worker.limits.memory_bytes = memory;
             let tags = Tags::read(&labels("me", &order));
             prop_assert_eq!(
                 tags,
                 Some(Tags { life: order.life, spec_hash: order.spec_hash, memory_bytes: memory })
             );
+        }
+    }
+
+    fn order(life: &str) -> SpawnOrder {
+        let life: Incarnation = life.parse().unwrap();
+        let second = Duration::from_secs(1);
+        let pool = Pool {
+            door: DoorPool {
+                name: life.worker.pool.clone(),
+                listen: ([127, 0, 0, 1], 8080).into(),
+                protocol: Protocol::Http,
+                turn: TurnUnit::Request,
+                timeouts: Timeouts {
+                    start: second,
+                    head: second,
+                    request: None,
+                    keep_alive: second,
+                    drain: second,
+                },
+                queue: Queue { depth: 1, wait: second },
+                clients: Clients { connections: 1, head_bytes: 1, buffered_body_bytes: 1, body_bytes: 1 },
+                redeliver: Redeliver { attempts: 2, methods: RedeliverMethods::Idempotent },
+            },
+            workers: 4,
+            worker: Worker {
+                app: App::Demo,
+                model: Model::Prefork,
+                limits: Limits {
+                    memory_bytes: Some(64 << 20),
+                    cpus: Some(0.5),
+                    pids: NonZeroU32::new(64),
+                    open_files: NonZeroU32::new(1024),
+                },
+                network: Network::None,
+            },
+            recycle: Recycle { requests: None, jitter: 0.0 },
+            restart: Restart {
+                backoff: second,
+                longest: second,
+                healthy_after: second,
+                deaths: 1,
+                within: second,
+            },
+        };
+        SpawnOrder {
+            token: Secret::new([7; 32]).token(&life),
+            life,
+            pool: Arc::new(pool),
+            retire_after: None,
+            spec_hash: "0123456789ab".to_owned(),
         }
     }
 

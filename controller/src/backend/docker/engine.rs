@@ -177,6 +177,11 @@ impl Engine {
         }))
     }
 
+    /// The engine at `host`, which is written as in `DOCKER_HOST`.
+    pub async fn at_host(host: &str) -> Result<Self, ConnectError> {
+        Self::at(Address::read(host)?, Instant::now() + PATIENCE).await
+    }
+
     /// The engine at `address`, asked for its version by the given moment.
     async fn at(address: Address, by: Instant) -> Result<Self, ConnectError> {
         let silent = |source: Box<dyn std::error::Error + Send + Sync>| ConnectError::NoAnswer {
@@ -431,6 +436,7 @@ fn speak(api: ApiVersion, mut request: BollardRequest) -> BollardRequest {
 }
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test says what is wrong by failing")]
 mod tests {
     use super::*;
 

@@ -3,7 +3,7 @@
 //! [`ensure`] packs the running program ([`Pack`]) and gives it to the engine as `bulkhead:HASH`, the first twelve
 //! digits of a hash over its content. Where that tag exists nothing is sent, so a program that has not changed is
 //! sent once. Nothing is pulled and nothing is built. If we die while sending, the engine has no tag and the next one
-//! sends again; two that send the same at once end with the same tag.
+//! sends again; of two that send the same at once the later has the tag, and removes the other's.
 //!
 //! An image that has just been sent makes its predecessors useless, and those that no container uses are removed.
 //! They are known by a label that we put there, never by their name alone.
@@ -126,16 +126,18 @@ async fn remove_others(engine: &Engine, current: &str) {
         tracing::debug!(%error, "old images stay");
         Vec::new()
     });
-    for tag in images.iter().flat_map(|image| &image.repo_tags) {
-        if tag == current || !tag.starts_with(&format!("{REPOSITORY}:")) {
+    for image in images {
+        // Without a tag it lost a race: two of us sent the same program at once. With a foreign tag somebody kept it.
+        let ours = |tag: &String| tag.starts_with(&format!("{REPOSITORY}:")) || tag == "<none>:<none>";
+        if image.repo_tags.iter().any(|tag| tag == current || !ours(tag)) {
             continue;
         }
         // Not forced: the engine refuses to remove what a container uses.
         let options = RemoveImageOptionsBuilder::new().build();
-        let removal = engine.docker().remove_image(tag, Some(options), None);
-        match engine.ask(Operation::RemoveImage, tag, removal).await {
-            Ok(_) => tracing::info!(image = %tag, "removed an earlier image of this program"),
-            Err(error) => tracing::debug!(image = %tag, %error, "an earlier image stays"),
+        let removal = engine.docker().remove_image(&image.id, Some(options), None);
+        match engine.ask(Operation::RemoveImage, &image.id, removal).await {
+            Ok(_) => tracing::info!(image = image.id, "removed an earlier image of this program"),
+            Err(error) => tracing::debug!(image = image.id, %error, "an earlier image stays"),
         }
     }
 }

@@ -24,14 +24,12 @@ mod pack;
 mod spawn;
 mod watch;
 
-#[cfg(test)]
-mod tests;
-
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use async_trait::async_trait;
+use bollard::container::LogOutput;
 use bollard::models::{ContainerSummary, ContainerSummaryStateEnum};
 use bollard::query_parameters::{
     KillContainerOptionsBuilder, ListContainersOptionsBuilder, LogsOptionsBuilder,
@@ -175,7 +173,7 @@ impl DockerBackend {
     /// Finds the engine and makes sure that it has the image. `home.run_dir` has to exist.
     pub async fn connect(home: &Home, options: &DockerOptions) -> Result<Self, DockerError> {
         let engine = Engine::find().await?;
-        Ok(Self::on(engine, home, options).await?)
+        Self::on(engine, home, options).await
     }
 
     /// The same, on an engine that [`probe`] has found.
@@ -284,7 +282,7 @@ impl DockerBackend {
 
     async fn tail(&self, life: &Incarnation, id: &str, lines: usize) -> Result<Vec<String>, BackendError> {
         let options = LogsOptionsBuilder::new().stdout(true).stderr(true).tail(&lines.to_string()).build();
-        let chunks = self.engine.docker().logs(id, Some(options)).map_ok(|chunk| chunk.into_bytes());
+        let chunks = self.engine.docker().logs(id, Some(options)).map_ok(LogOutput::into_bytes);
         let bytes = chunks.try_fold(Vec::new(), |mut all, chunk| async move {
             all.extend_from_slice(&chunk);
             Ok(all)

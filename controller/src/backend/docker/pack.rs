@@ -176,6 +176,7 @@ fn read(path: &Path) -> Result<Vec<u8>, PackError> {
 }
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test says what is wrong by failing")]
 mod tests {
     use super::*;
 

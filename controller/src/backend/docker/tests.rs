@@ -1,4 +1,0 @@
-//! x
-pub(super) fn order(_: &str) -> crate::backend::SpawnOrder {
-    todo!()
-}

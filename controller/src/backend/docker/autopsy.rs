@@ -20,7 +20,8 @@ use crate::model::Cause;
 /// and the engine's bookkeeping lie between the two.
 const FRESH: Duration = Duration::from_secs(2);
 
-const SIGKILL: i32 = 9;
+/// The exit code of a SIGKILL.
+pub(super) const KILLED: i64 = 128 + 9;
 
 /// What is known of a container's killings for memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -39,7 +40,7 @@ pub(super) fn cause(
     limit_bytes: Option<u64>,
 ) -> Cause {
     match i32::try_from(exit_code) {
-        Ok(code) if code == 128 + SIGKILL && memory.explains(died_at) => Cause::Oom { limit_bytes },
+        Ok(_) if exit_code == KILLED && memory.explains(died_at) => Cause::Oom { limit_bytes },
         Ok(code) if (129..=128 + 64).contains(&code) => Cause::Signal(code - 128),
         Ok(code) => Cause::Exit(code),
         Err(_) => Cause::Lost,

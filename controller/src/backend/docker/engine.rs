@@ -1,9 +1,7 @@
-//! The engine: where it is, which version of its API to speak, and how long to wait for it.
+//! The engine: where it is, and which version of its API to speak.
 //!
 //! It is looked for once ([`Engine::find`]): at `DOCKER_HOST` where that is set, else at the system's socket, else
-//! at the user's own (a rootless engine). Every call afterwards goes through [`Engine::ask`], which gives each
-//! [`Operation`] a deadline of its own, because an engine that stalls must not stall its caller, and which turns
-//! bollard's errors into [`BackendError`]s that name the operation and the subject.
+//! at the user's own (a rootless engine).
 //!
 //! bollard knows a `negotiate_version`, but the path that it sends carries no version at all, so an engine answers
 //! in the newest dialect that it has. [`Engine::find`] therefore asks for `/version`, picks the lower of the
@@ -20,9 +18,9 @@ use bollard::models::SystemVersionComponents;
 use bollard::{BollardRequest, Docker};
 use thiserror::Error;
 use tokio::net::UnixStream;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, timeout_at};
 
-use crate::backend::BackendError;
+use super::calls::Operation;
 
 /// The socket of an engine that the system runs.
 const SYSTEM_SOCKET: &str = "/var/run/docker.sock";
@@ -137,27 +135,6 @@ pub struct ApiVersion {
     minor: usize,
 }
 
-/// What can be asked of an engine.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Operation {
-    Ping,
-    Create,
-    Start,
-    Kill,
-    Pause,
-    Resume,
-    Remove,
-    Inspect,
-    List,
-    ReadLog,
-    FindNetwork,
-    FindImage,
-    ListImages,
-    RemoveImage,
-    LoadImage,
-    Listen,
-}
-
 impl Engine {
     /// Finds the engine. Takes two seconds at most.
     pub async fn find() -> Result<Self, ConnectError> {
@@ -232,68 +209,9 @@ impl Engine {
         self.init
     }
 
-    /// bollard's handle. What is asked through it goes through [`Engine::ask`] as well.
+    /// bollard's handle. What is asked through it goes through `Engine::ask` as well.
     pub(super) fn docker(&self) -> &Docker {
         &self.docker
-    }
-
-    /// Asks for one thing, and waits no longer for it than it deserves.
-    pub(super) async fn ask<T>(
-        &self,
-        operation: Operation,
-        subject: impl Display,
-        answer: impl Future<Output = Result<T, EngineError>>,
-    ) -> Result<T, BackendError> {
-        match timeout(operation.deadline(), answer).await {
-            Ok(Ok(answer)) => Ok(answer),
-            Ok(Err(error)) => Err(self.fault(operation, &subject, error)),
-            Err(elapsed) => Err(self.unreachable(operation, elapsed.into())),
-        }
-    }
-
-    /// Whether the engine answers at this moment.
-    pub(super) async fn ping(&self) -> Result<(), BackendError> {
-        self.ask(Operation::Ping, "the engine", self.docker.ping()).await.map(drop)
-    }
-
-    /// What an error of bollard's means to us.
-    pub(super) fn fault(
-        &self,
-        operation: Operation,
-        subject: &dyn Display,
-        error: EngineError,
-    ) -> BackendError {
-        match error {
-            EngineError::DockerResponseServerError { status_code: 404, .. }
-                if operation.is_about_a_container() =>
-            {
-                BackendError::Gone { subject: subject.to_string() }
-            }
-            // 502 to 504 come from a proxy in front of an engine that is not there.
-            EngineError::DockerResponseServerError { status_code, message }
-                if !(502..=504).contains(&status_code) =>
-            {
-                BackendError::Refused {
-                    operation: operation.verb(),
-                    subject: subject.to_string(),
-                    source: message.trim().into(),
-                }
-            }
-            EngineError::DockerStreamError { error } => BackendError::Refused {
-                operation: operation.verb(),
-                subject: subject.to_string(),
-                source: error.into(),
-            },
-            other => self.unreachable(operation, other.into()),
-        }
-    }
-
-    pub(super) fn unreachable(
-        &self,
-        operation: Operation,
-        source: Box<dyn std::error::Error + Send + Sync>,
-    ) -> BackendError {
-        BackendError::Unreachable { engine: self.name(), operation: operation.verb(), source }
     }
 }
 
@@ -344,43 +262,6 @@ impl ApiVersion {
 impl Display for ApiVersion {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}.{}", self.major, self.minor)
-    }
-}
-
-impl Operation {
-    /// How long an answer is worth waiting for. A container's start takes 0.1 s on an idle machine and many times that
-    /// on a crowded one; only an image is sent for longer than seconds.
-    fn deadline(self) -> Duration {
-        Duration::from_secs(match self {
-            Self::Ping | Self::Listen => 2,
-            Self::Inspect | Self::ReadLog | Self::FindNetwork | Self::FindImage | Self::ListImages => 5,
-            Self::List | Self::Kill | Self::Pause | Self::Resume => 10,
-            Self::Create | Self::Start | Self::Remove | Self::RemoveImage => 20,
-            Self::LoadImage => 300,
-        })
-    }
-
-    pub(super) fn verb(self) -> &'static str {
-        match self {
-            Self::Ping => "reach",
-            Self::Create => "create",
-            Self::Start => "start",
-            Self::Kill => "kill",
-            Self::Pause => "pause",
-            Self::Resume => "resume",
-            Self::Remove | Self::RemoveImage => "remove",
-            Self::Inspect => "inspect",
-            Self::List | Self::ListImages => "list",
-            Self::ReadLog => "read the log of",
-            Self::FindNetwork | Self::FindImage => "find",
-            Self::LoadImage => "load",
-            Self::Listen => "listen to",
-        }
-    }
-
-    /// Whether "not found" is said of the container. `create` and `start` say it of an image or a network.
-    fn is_about_a_container(self) -> bool {
-        matches!(self, Self::Kill | Self::Pause | Self::Resume | Self::Remove | Self::Inspect | Self::ReadLog)
     }
 }
 

@@ -22,8 +22,9 @@ use indicatif::{ProgressBar, ProgressStyle};
 use thiserror::Error;
 use tokio::task::JoinError;
 
+use super::calls::Operation;
 use super::container::NOBODY;
-use super::engine::{Engine, Operation};
+use super::engine::Engine;
 use super::pack::{LIBRARIES, PROGRAM, Pack, PackError};
 use crate::backend::BackendError;
 

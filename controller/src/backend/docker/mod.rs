@@ -4,7 +4,7 @@
 //! an image into which this program has packed itself ([`image`]). Nothing about it is remembered here: who a
 //! container is stands in its labels, so a controller that starts anew lists and adopts what the last one left.
 //!
-//! The engine is never trusted to be there. Each call has a deadline ([`engine`]), a lost event stream is a
+//! The engine is never trusted to be there. Each call has a deadline ([`calls`]), a lost event stream is a
 //! [`Sighting::Unreachable`] and nothing more ([`watch`]), and workers run on without engine or controller. If we die
 //!
 //! - before a container is created: nothing has happened;
@@ -16,27 +16,24 @@
 //! only the engine knows; [`autopsy`] says how that is read.
 
 mod autopsy;
+mod calls;
 mod container;
 mod engine;
+mod examine;
 mod image;
 mod pace;
 mod pack;
+mod signals;
 mod spawn;
 mod watch;
 
 use std::collections::{HashMap, HashSet};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use async_trait::async_trait;
-use bollard::container::LogOutput;
-use bollard::models::{ContainerSummary, ContainerSummaryStateEnum};
-use bollard::query_parameters::{
-    KillContainerOptionsBuilder, ListContainersOptionsBuilder, LogsOptionsBuilder,
-};
 use clap::Args;
-use futures_util::{StreamExt, TryStreamExt, stream};
-use rustix::process::Signal;
 use server::identity::Incarnation;
 use thiserror::Error;
 use tokio::sync::mpsc;
@@ -45,36 +42,15 @@ pub use self::container::DEFAULT_OWNER;
 pub use self::engine::{Address, ApiVersion, ConnectError, Engine};
 pub use self::image::ImageError;
 pub use self::pack::PackError;
+pub use self::signals::NotForwarded;
 pub use self::spawn::{NameTaken, NoImage, NoNetwork};
 
-use self::autopsy::Memory;
-use self::container::{Link, OWNER_LABEL, Tags};
-use self::engine::{Init, Operation};
+use self::container::Link;
+use self::engine::Init;
 use self::image::Source;
 use self::pace::Pace;
-use super::{Backend, BackendError, BackendKind, Found, Home, Sighting, SpawnOrder, Unit, Vital};
-use crate::model::{Autopsy, Cause};
+use super::{Backend, BackendError, BackendKind, Found, Home, Sighting, SpawnOrder, Unit};
 use crate::rundir::RunDir;
-
-/// How many lines of a dead worker's output its incident keeps.
-const LAST_LINES: usize = 20;
-
-/// How many containers are inspected at a time.
-const INSPECTIONS: usize = 8;
-
-/// The signals that the init in a container does not pass on: those of faults, and of a terminal.
-const KEPT_BY_THE_INIT: [Signal; 10] = [
-    Signal::ILL,
-    Signal::TRAP,
-    Signal::ABORT,
-    Signal::BUS,
-    Signal::FPE,
-    Signal::SEGV,
-    Signal::CHILD,
-    Signal::TTIN,
-    Signal::TTOU,
-    Signal::SYS,
-];
 
 /// What an operator may say about the Docker backend.
 #[derive(Debug, Clone, Default, Args)]
@@ -122,41 +98,11 @@ pub enum DockerError {
     #[error("cannot find the run directory {path}")]
     RunDir {
         /// Which.
-        path: std::path::PathBuf,
+        path: PathBuf,
         /// Why.
         #[source]
         source: std::io::Error,
     },
-}
-
-/// A signal cannot reach the worker.
-#[derive(Debug, Error)]
-#[error(
-    "signal {0} does not pass through the container's init: use another, such as SIGTERM, SIGKILL or SIGSTOP"
-)]
-pub struct NotForwarded(i32);
-
-/// What the engine said of a death when it announced it.
-#[derive(Debug, Clone, Copy)]
-struct Announced {
-    at: SystemTime,
-    exit_code: Option<i64>,
-}
-
-/// How a signal gets to the worker.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Delivery {
-    Kill,
-    Pause,
-    Resume,
-    Impossible,
-}
-
-/// Whether every process of a container stands still.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Paused {
-    Yes,
-    No,
 }
 
 /// Looks for an engine and says which one it is. Takes two seconds at most.
@@ -228,108 +174,12 @@ impl DockerBackend {
         Some(kills)
     }
 
-    async fn kill(&self, life: &Incarnation, id: &str, signal: &str) -> Result<(), BackendError> {
-        let options = KillContainerOptionsBuilder::new().signal(signal).build();
-        self.engine.ask(Operation::Kill, life, self.engine.docker().kill_container(id, Some(options))).await
-    }
-
-    /// Pauses or resumes a container. One that is so already is fine.
-    async fn pause(&self, life: &Incarnation, id: &str, wanted: Paused) -> Result<(), BackendError> {
-        let docker = self.engine.docker();
-        let done = match wanted {
-            Paused::Yes => self.engine.ask(Operation::Pause, life, docker.pause_container(id)).await,
-            Paused::No => self.engine.ask(Operation::Resume, life, docker.unpause_container(id)).await,
-        };
-        let Err(refused @ BackendError::Refused { .. }) = done else { return done };
-        let inspected = self.engine.ask(Operation::Inspect, life, docker.inspect_container(id, None)).await?;
-        let paused = inspected.state.and_then(|state| state.paused);
-        if paused == Some(wanted == Paused::Yes) { Ok(()) } else { Err(refused) }
-    }
-
-    /// What can be found out about a dead container. Never fails: what cannot be found out is left open.
-    async fn autopsy(&self, tags: &Tags, id: &str, announced: Option<Announced>) -> Autopsy {
-        let inspected = self
-            .engine
-            .ask(Operation::Inspect, &tags.life, self.engine.docker().inspect_container(id, None))
-            .await;
-        let state = match inspected {
-            Ok(container) => container.state,
-            Err(error) => {
-                tracing::debug!(worker = %tags.life, %error, "the autopsy knows only what was announced");
-                None
-            }
-        };
-        let exit_code = state.as_ref().and_then(|state| state.exit_code);
-        let finished_at = state.as_ref().and_then(|state| autopsy::moment(state.finished_at.as_deref()));
-        let died_at = announced.map(|event| event.at).or(finished_at);
-        let memory = Memory {
-            seen_at: self.state().short_of_memory.remove(id),
-            flagged: state.and_then(|state| state.oom_killed).unwrap_or_default(),
-        };
-        let cause =
-            match announced.and_then(|event| event.exit_code).or(exit_code.filter(|_| finished_at.is_some()))
-            {
-                Some(code) => autopsy::cause(code, died_at, memory, tags.memory_bytes),
-                // It never ran, or it was removed before anybody looked.
-                None => Cause::Lost,
-            };
-        let last_output = self.tail(&tags.life, id, LAST_LINES).await.unwrap_or_else(|error| {
-            tracing::debug!(worker = %tags.life, %error, "its last output is lost");
-            Vec::new()
-        });
-        Autopsy { cause, died_at, last_output }
-    }
-
-    async fn tail(&self, life: &Incarnation, id: &str, lines: usize) -> Result<Vec<String>, BackendError> {
-        let options = LogsOptionsBuilder::new().stdout(true).stderr(true).tail(&lines.to_string()).build();
-        let chunks = self.engine.docker().logs(id, Some(options)).map_ok(LogOutput::into_bytes);
-        let bytes = chunks.try_fold(Vec::new(), |mut all, chunk| async move {
-            all.extend_from_slice(&chunk);
-            Ok(all)
-        });
-        let bytes = self.engine.ask(Operation::ReadLog, life, bytes).await?;
-        let text = String::from_utf8_lossy(&bytes);
-        let skipped = text.lines().count().saturating_sub(lines);
-        Ok(text.lines().skip(skipped).map(str::to_owned).collect())
-    }
-
-    /// What a listed container is; `None` for one that is none of our business, or is none any more.
-    async fn identify(&self, summary: ContainerSummary) -> Option<Found> {
-        let id = summary.id?;
-        let name = summary.names?.into_iter().next()?.trim_start_matches('/').to_owned();
-        let Some(tags) = Tags::read(&summary.labels?) else {
-            tracing::warn!(
-                container = name,
-                "a container with our owner's label has no readable identity; left alone"
-            );
-            return None;
-        };
-        let (vital, pid) = match summary.state? {
-            ContainerSummaryStateEnum::REMOVING => return None,
-            ContainerSummaryStateEnum::CREATED if self.state().starting.contains(&name) => return None,
-            ContainerSummaryStateEnum::CREATED
-            | ContainerSummaryStateEnum::EXITED
-            | ContainerSummaryStateEnum::DEAD => (Vital::Dead(self.autopsy(&tags, &id, None).await), None),
-            _ => {
-                let inspecting = self.engine.docker().inspect_container(&id, None);
-                let inspected = self.engine.ask(Operation::Inspect, &tags.life, inspecting).await;
-                let state = match inspected {
-                    Ok(container) => container.state,
-                    Err(BackendError::Gone { .. }) => return None,
-                    // It was running a moment ago, which is what a listing says.
-                    Err(_) => None,
-                };
-                let since = state.as_ref().and_then(|state| autopsy::moment(state.started_at.as_deref()));
-                let pid = state.and_then(|state| state.pid).and_then(|pid| u32::try_from(pid).ok());
-                (Vital::Alive { since: since.unwrap_or_else(SystemTime::now) }, pid.filter(|&pid| pid > 0))
-            }
-        };
-        let unit = Unit::Container { id, name, pid };
-        Some(Found { life: tags.life, unit, spec_hash: tags.spec_hash, vital })
-    }
-
     fn short_of_memory(&self, id: &str, at: SystemTime) {
         self.state().short_of_memory.insert(id.to_owned(), at);
+    }
+
+    fn forget(&self, id: &str) {
+        self.state().short_of_memory.remove(id);
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -350,36 +200,17 @@ impl Backend for DockerBackend {
 
     async fn signal(&self, life: &Incarnation, unit: &Unit, signal: i32) -> Result<(), BackendError> {
         let id = container_id(life, unit)?;
-        match Delivery::of(signal, self.engine.init()) {
-            Delivery::Kill => self.kill(life, id, &signal.to_string()).await,
-            Delivery::Pause => self.pause(life, id, Paused::Yes).await,
-            Delivery::Resume => self.pause(life, id, Paused::No).await,
-            Delivery::Impossible => Err(BackendError::Refused {
-                operation: "signal",
-                subject: life.to_string(),
-                source: NotForwarded(signal).into(),
-            }),
-        }
+        self.deliver(life, id, signal).await
     }
 
     async fn remove(&self, life: &Incarnation, unit: &Unit) -> Result<(), BackendError> {
         let id = container_id(life, unit)?;
         let _leave = self.pace.remove().await;
-        self.state().short_of_memory.remove(id);
         self.discard(life, id).await
     }
 
     async fn list(&self) -> Result<Vec<Found>, BackendError> {
-        let ours = HashMap::from([("label", vec![format!("{OWNER_LABEL}={}", self.owner)])]);
-        let options = ListContainersOptionsBuilder::new().all(true).filters(&ours).build();
-        let listing = self.engine.docker().list_containers(Some(options));
-        let summaries = self.engine.ask(Operation::List, "containers", listing).await?;
-        Ok(stream::iter(summaries)
-            .map(|summary| self.identify(summary))
-            .buffer_unordered(INSPECTIONS)
-            .filter_map(std::future::ready)
-            .collect()
-            .await)
+        self.listing().await
     }
 
     async fn logs(&self, life: &Incarnation, unit: &Unit, lines: usize) -> Result<Vec<String>, BackendError> {
@@ -394,20 +225,6 @@ impl Backend for DockerBackend {
 impl From<&DockerOptions> for Source {
     fn from(options: &DockerOptions) -> Self {
         options.image.clone().map_or(Self::Packed, Self::Named)
-    }
-}
-
-impl Delivery {
-    /// The engine signals process 1, the init. That one passes on what it can catch; it cannot catch SIGKILL, which
-    /// takes everything with it as it should, nor SIGSTOP, which would stop the init alone: a pause stops every process
-    /// instead. And some it keeps to itself ([`KEPT_BY_THE_INIT`]).
-    fn of(signal: i32, init: Init) -> Self {
-        match (Signal::from_named_raw(signal), init) {
-            (Some(Signal::STOP), _) => Self::Pause,
-            (Some(Signal::CONT), _) => Self::Resume,
-            (Some(signal), Init::Reaper) if KEPT_BY_THE_INIT.contains(&signal) => Self::Impossible,
-            _ => Self::Kill,
-        }
     }
 }
 

@@ -13,8 +13,9 @@ use bollard::query_parameters::{CreateContainerOptionsBuilder, RemoveContainerOp
 use server::identity::Incarnation;
 use thiserror::Error;
 
+use super::calls::Operation;
 use super::container::{self, OWNER_LABEL};
-use super::engine::{Engine, Operation};
+use super::engine::Engine;
 use super::image::{self, ImageError};
 use super::{DockerBackend, State};
 use crate::backend::{BackendError, SpawnOrder, Unit};

@@ -23,9 +23,10 @@ use futures_util::StreamExt;
 use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
+use super::calls::Operation;
 use super::container::{OWNER_LABEL, Tags};
-use super::engine::Operation;
-use super::{Announced, DockerBackend, autopsy};
+use super::examine::Announced;
+use super::{DockerBackend, autopsy};
 use crate::backend::{BackendError, Sighting};
 
 /// How many sightings may wait for the supervisor.
@@ -82,7 +83,7 @@ async fn listen(
     let since = since.duration_since(UNIX_EPOCH).unwrap_or_default().saturating_sub(OVERLAP);
     let filters = HashMap::from([
         ("type", vec!["container".to_owned()]),
-        ("event", vec!["die".to_owned(), "oom".to_owned()]),
+        ("event", ["die", "oom", "destroy"].map(str::to_owned).to_vec()),
         ("label", vec![format!("{OWNER_LABEL}={}", backend.owner)]),
     ]);
     let options = EventsOptionsBuilder::new().since(&since.as_secs().to_string()).filters(&filters).build();
@@ -125,6 +126,7 @@ fn notice(backend: &Arc<DockerBackend>, event: EventMessage, tell: &mpsc::Sender
                 let _ = tell.send(Sighting::Died { life: tags.life, autopsy }).await;
             });
         }
+        Some("destroy") => backend.forget(&id),
         _ => {}
     }
 }

@@ -137,11 +137,13 @@ async fn killed(rig: &Rig) -> Result<()> {
     ensure!(rig.backend.logs(&life, &unit, 5).await? == ["sleeper is up"], "logs of a dead worker");
     let Vital::Dead(listed) = rig.only().await?.vital else { bail!("listed as alive") };
     ensure!(listed.cause == Cause::Signal(9), "{listed:?}");
+    let again = rig.backend.signal(&life, &unit, 9).await;
+    ensure!(matches!(again, Err(BackendError::Gone { .. })), "a kill of the dead: {again:?}");
     rig.backend.remove(&life, &unit).await?;
     rig.backend.remove(&life, &unit).await.context("removing twice")?;
     ensure!(rig.backend.list().await?.is_empty(), "removed but listed");
     let again = rig.backend.signal(&life, &unit, 9).await;
-    ensure!(matches!(again, Err(BackendError::Gone { .. })), "{again:?}");
+    ensure!(matches!(again, Err(BackendError::Gone { .. })), "a kill of the removed: {again:?}");
     Ok(())
 }
 

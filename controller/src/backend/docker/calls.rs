@@ -68,6 +68,12 @@ impl Engine {
             {
                 BackendError::Gone { subject: subject.to_string() }
             }
+            // A container that is not running any more cannot be killed any more.
+            EngineError::DockerResponseServerError { status_code: 409, .. }
+                if operation == Operation::Kill =>
+            {
+                BackendError::Gone { subject: subject.to_string() }
+            }
             // 502 to 504 come from a proxy in front of an engine that is not there.
             EngineError::DockerResponseServerError { status_code, message }
                 if !(502..=504).contains(&status_code) =>

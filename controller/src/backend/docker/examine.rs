@@ -39,9 +39,11 @@ impl DockerBackend {
             Some(Announced { exit_code: Some(code), .. }) if code != autopsy::KILLED => None,
             _ => self.last_state(tags, id).await,
         };
-        let exit_code = state.as_ref().and_then(|state| state.exit_code);
         let finished_at = state.as_ref().and_then(|state| autopsy::moment(state.finished_at.as_deref()));
         let died_at = announced.map(|event| event.at).or(finished_at);
+        // A container that never ran has an exit code as well, and it means nothing.
+        let kept_code = finished_at.and(state.as_ref()).and_then(|state| state.exit_code);
+        let exit_code = announced.and_then(|event| event.exit_code).or(kept_code);
         let last_output = self.tail(&tags.life, id, LAST_LINES).await.unwrap_or_else(|error| {
             tracing::debug!(worker = %tags.life, %error, "its last output is lost");
             Vec::new()
@@ -51,13 +53,9 @@ impl DockerBackend {
             seen_at: self.state().short_of_memory.get(id).copied(),
             flagged: state.and_then(|state| state.oom_killed).unwrap_or_default(),
         };
+        // Without a code it never ran, or it was removed before anybody looked.
         let cause =
-            match announced.and_then(|event| event.exit_code).or(exit_code.filter(|_| finished_at.is_some()))
-            {
-                Some(code) => autopsy::cause(code, died_at, memory, tags.memory_bytes),
-                // It never ran, or it was removed before anybody looked.
-                None => Cause::Lost,
-            };
+            exit_code.map_or(Cause::Lost, |code| autopsy::cause(code, died_at, memory, tags.memory_bytes));
         Autopsy { cause, died_at, last_output }
     }
 

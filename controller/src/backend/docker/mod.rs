@@ -1,11 +1,11 @@
 //! Workers as Docker containers. The only place that names bollard.
 //!
-//! A worker's container is created and started by [`Backend::spawn`] ([`container`] says how it is shut in) and runs
-//! an image into which this program has packed itself ([`image`]). Nothing about it is remembered here: who a
+//! A worker's container is created and started by [`Backend::spawn`] (`container` says how it is shut in) and runs
+//! an image into which this program has packed itself (`image`). Nothing about it is remembered here: who a
 //! container is stands in its labels, so a controller that starts anew lists and adopts what the last one left.
 //!
-//! The engine is never trusted to be there. Each call has a deadline ([`calls`]), a lost event stream is a
-//! [`Sighting::Unreachable`] and nothing more ([`watch`]), and workers run on without engine or controller. If we die
+//! The engine is never trusted to be there. Each call has a deadline (`calls`), a lost event stream is a
+//! [`Sighting::Unreachable`] and nothing more (`watch`), and workers run on without engine or controller. If we die
 //!
 //! - before a container is created: nothing has happened;
 //! - between its creation and its start: it is listed as dead of unknown cause, and removed;
@@ -13,7 +13,7 @@
 //! - before a dead one is removed: it is listed as dead, with all that can be said of it.
 //!
 //! A death is seen by the door first, when the link closes. The engine's event comes some 25 ms later and adds what
-//! only the engine knows; [`autopsy`] says how that is read.
+//! only the engine knows; `autopsy` says how that is read.
 
 mod autopsy;
 mod calls;

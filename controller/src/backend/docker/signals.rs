@@ -92,15 +92,32 @@ impl DockerBackend {
 }
 
 impl Delivery {
-    /// The engine signals process 1, the init. That one passes on what it can catch; it cannot catch SIGKILL, which
-    /// takes everything with it as it should, nor SIGSTOP, which would stop the init alone: a pause stops every process
-    /// instead. And some it keeps to itself ([`KEPT_BY_THE_INIT`]).
     fn of(signal: i32, init: Init) -> Self {
         match (Signal::from_named_raw(signal), init) {
             (Some(Signal::STOP), _) => Self::Pause,
             (Some(Signal::CONT), _) => Self::Resume,
             (Some(signal), Init::Reaper) if KEPT_BY_THE_INIT.contains(&signal) => Self::Impossible,
             _ => Self::Kill,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_init_keeps_is_refused_only_where_there_is_one() {
+        for (signal, through_an_init, without) in [
+            (9, Delivery::Kill, Delivery::Kill),
+            (15, Delivery::Kill, Delivery::Kill),
+            (19, Delivery::Pause, Delivery::Pause),
+            (18, Delivery::Resume, Delivery::Resume),
+            (11, Delivery::Impossible, Delivery::Kill),
+            (6, Delivery::Impossible, Delivery::Kill),
+        ] {
+            assert_eq!(Delivery::of(signal, Init::Reaper), through_an_init, "signal {signal}");
+            assert_eq!(Delivery::of(signal, Init::None), without, "signal {signal}");
         }
     }
 }

@@ -1,1 +1,4 @@
-//! The master's loop.
+//! The master.
+
+pub mod plan;
+pub mod restart;

@@ -1,1 +1,262 @@
 //! The controller's end of the door's control socket.
+//!
+//! A task dials, says hello, and from then on turns the door's notices into [`DoorEvent`]s and our orders into
+//! lines. When the connection is lost it says so once and dials again: after 10 ms, then after ever longer, up
+//! to half a second, for ever. Neither side's death costs a client anything, so there is no hurry and no end.
+//!
+//! Orders are not kept for a door that is away ([`Door::order`] forgets them): the supervisor plans anew when
+//! the door is back, and an order from before might by then be about somebody else's state.
+//!
+//! What can go wrong: nobody listens (the door has not started, or is restarting); a line is too long or is no
+//! notice (then the connection is given up and dialled again); the door is of another version, which no amount
+//! of dialling cures, but replacing the door does, so that goes on as well and is said aloud each time the
+//! reason changes.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use server::control::{LONGEST_LINE, Notice, Order, Report, VERSION};
+use server::identity::Secret;
+use thiserror::Error;
+use tokio::io::AsyncWriteExt;
+use tokio::net::UnixStream;
+use tokio::net::unix::OwnedWriteHalf;
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::codec::{FramedRead, LinesCodec, LinesCodecError};
+
+use crate::model::{DoorEvent, Welcome, in_full};
+
+/// The first wait before dialling again.
+const FIRST_WAIT: Duration = Duration::from_millis(10);
+/// The longest.
+const LONGEST_WAIT: Duration = Duration::from_millis(500);
+/// How long the door may take for the welcome. Its event loop answers in microseconds.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// How many orders may wait for the socket. One a worker is plenty.
+const ORDERS: usize = 4096;
+/// How many events may wait for the supervisor before the door has to.
+const EVENTS: usize = 1024;
+
+/// Where orders to the door go.
+#[derive(Debug, Clone)]
+pub struct Door {
+    requests: mpsc::Sender<Request>,
+}
+
+/// Why the door could not be talked to.
+#[derive(Debug, Error)]
+pub enum DoorError {
+    /// Nobody listens on its socket. It may come.
+    #[error("cannot reach the door at {path}")]
+    Dial {
+        /// The socket.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The connection broke. Another may hold.
+    #[error("lost the connection to the door")]
+    Broken(#[source] std::io::Error),
+    /// The door closed the connection: it has exited, or another controller has taken our place.
+    #[error("the door closed the connection")]
+    Closed,
+    /// It accepted the connection and said nothing. It may be hanging.
+    #[error("the door has not answered our hello within {}s", PATIENCE.as_secs())]
+    Mute,
+    /// It speaks another version. Dialling again helps only when one of the two has been replaced.
+    #[error(
+        "the door speaks version {theirs} of the control protocol and this controller version {VERSION}: run both from the same build"
+    )]
+    Version {
+        /// The door's.
+        theirs: u32,
+    },
+    /// Its first words were no welcome.
+    #[error("the door answered our hello with something else")]
+    NoWelcome,
+    /// It sent a line that is too long, or no text.
+    #[error("the door sent an unreadable line")]
+    Line(#[source] LinesCodecError),
+    /// It sent a line that is no notice.
+    #[error("the door sent a line that is no notice")]
+    Notice(#[source] serde_json::Error),
+    /// An order could not be put into words.
+    #[error("cannot put an order to the door into words")]
+    Order(#[source] serde_json::Error),
+}
+
+/// The door is away, or did not answer in time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[error("the door does not answer")]
+pub struct NoReport;
+
+enum Request {
+    Order(Order),
+    Report(oneshot::Sender<Report>),
+}
+
+impl Door {
+    /// Starts to dial the door at `path`, for as long as this handle or a clone of it lives.
+    pub fn connect(path: impl Into<PathBuf>, secret: Secret) -> (Self, mpsc::Receiver<DoorEvent>) {
+        let (requests, orders) = mpsc::channel(ORDERS);
+        let (events, heard) = mpsc::channel(EVENTS);
+        let line = Line { path: path.into(), secret, requests: orders, events };
+        tokio::spawn(line.keep_up());
+        (Self { requests }, heard)
+    }
+
+    /// Gives an order. It is forgotten when the door is away.
+    pub fn order(&self, order: Order) {
+        if self.requests.try_send(Request::Order(order)).is_err() {
+            tracing::warn!("an order to the door was dropped: too many wait already");
+        }
+    }
+
+    /// Asks for the state at this moment and waits for it for no longer than `patience`.
+    pub async fn report(&self, patience: Duration) -> Result<Report, NoReport> {
+        let (reply, answer) = oneshot::channel();
+        self.requests.try_send(Request::Report(reply)).map_err(|_| NoReport)?;
+        tokio::time::timeout(patience, answer).await.map_err(|_| NoReport)?.map_err(|_| NoReport)
+    }
+}
+
+/// The task behind a [`Door`].
+struct Line {
+    path: PathBuf,
+    secret: Secret,
+    requests: mpsc::Receiver<Request>,
+    events: mpsc::Sender<DoorEvent>,
+}
+
+/// Why a connection is over.
+enum Over {
+    /// Nobody needs it any more.
+    NotNeeded,
+    /// It broke; dial again.
+    Lost(DoorError),
+}
+
+impl Line {
+    async fn keep_up(mut self) {
+        let mut wait = FIRST_WAIT;
+        let mut last_said = String::new();
+        loop {
+            let lost = match greet(&self.path, &self.secret).await {
+                Ok((welcome, speaking)) => {
+                    wait = FIRST_WAIT;
+                    last_said.clear();
+                    if self.events.send(DoorEvent::Up(welcome)).await.is_err() {
+                        return;
+                    }
+                    let error = match self.talk(speaking).await {
+                        Over::NotNeeded => return,
+                        Over::Lost(error) => error,
+                    };
+                    if self.events.send(DoorEvent::Down { why: error.to_string() }).await.is_err() {
+                        return;
+                    }
+                    error
+                }
+                Err(error) => error,
+            };
+            let said = in_full(&lost);
+            if said != last_said {
+                tracing::info!("{said}; dialling again until it answers");
+                last_said = said;
+            }
+            if self.forget_requests_for(wait).await.is_err() {
+                return;
+            }
+            wait = (wait * 2).min(LONGEST_WAIT);
+        }
+    }
+
+    /// Notices out of the door, orders into it, until one side ends.
+    async fn talk(&mut self, Speaking { mut notices, mut orders }: Speaking) -> Over {
+        let mut asked: BTreeMap<u64, oneshot::Sender<Report>> = BTreeMap::new();
+        let mut next_query = 0;
+        loop {
+            tokio::select! {
+                notice = hear(&mut notices) => match notice {
+                    Ok(Notice::Report { query, report }) => {
+                        if let Some(reply) = asked.remove(&query) {
+                            // Whoever asked may have lost patience: that is theirs to do.
+                            let _ = reply.send(report);
+                        }
+                    }
+                    Ok(notice) => {
+                        if self.events.send(DoorEvent::Notice(notice)).await.is_err() {
+                            return Over::NotNeeded;
+                        }
+                    }
+                    Err(error) => return Over::Lost(error),
+                },
+                request = self.requests.recv() => {
+                    let order = match request {
+                        None => return Over::NotNeeded,
+                        Some(Request::Order(order)) => order,
+                        Some(Request::Report(reply)) => {
+                            asked.retain(|_, reply| !reply.is_closed());
+                            next_query += 1;
+                            asked.insert(next_query, reply);
+                            Order::Report { query: next_query }
+                        }
+                    };
+                    if let Err(error) = say(&mut orders, &order).await {
+                        return Over::Lost(error);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Waits, and meanwhile drops what nobody is there to hear. Fails when nobody needs a door any more.
+    async fn forget_requests_for(&mut self, wait: Duration) -> Result<(), NoReport> {
+        let forget = async { while self.requests.recv().await.is_some() {} };
+        match tokio::time::timeout(wait, forget).await {
+            Err(_elapsed) => Ok(()),
+            Ok(()) => Err(NoReport),
+        }
+    }
+}
+
+/// Both directions of a connection on which hello and welcome have been said.
+struct Speaking {
+    notices: Notices,
+    orders: OwnedWriteHalf,
+}
+
+type Notices = FramedRead<tokio::net::unix::OwnedReadHalf, LinesCodec>;
+
+async fn greet(path: &Path, secret: &Secret) -> Result<(Welcome, Speaking), DoorError> {
+    let dial = |source| DoorError::Dial { path: path.to_owned(), source };
+    let (read, mut orders) = UnixStream::connect(path).await.map_err(dial)?.into_split();
+    let mut notices = FramedRead::new(read, LinesCodec::new_with_max_length(LONGEST_LINE));
+    say(&mut orders, &Order::Hello { version: VERSION, secret: secret.clone() }).await?;
+    let first = tokio::time::timeout(PATIENCE, hear(&mut notices)).await.map_err(|_| DoorError::Mute)??;
+    match first {
+        Notice::Welcome { version, .. } if version != VERSION => Err(DoorError::Version { theirs: version }),
+        Notice::Welcome { version: _, pid, pools, linked, seen } => {
+            Ok((Welcome { pid, pools, linked, seen }, Speaking { notices, orders }))
+        }
+        _ => Err(DoorError::NoWelcome),
+    }
+}
+
+async fn hear(notices: &mut Notices) -> Result<Notice, DoorError> {
+    match notices.next().await {
+        None => Err(DoorError::Closed),
+        Some(Err(LinesCodecError::Io(source))) => Err(DoorError::Broken(source)),
+        Some(Err(error)) => Err(DoorError::Line(error)),
+        Some(Ok(line)) => serde_json::from_str(&line).map_err(DoorError::Notice),
+    }
+}
+
+async fn say(orders: &mut OwnedWriteHalf, order: &Order) -> Result<(), DoorError> {
+    let mut line = serde_json::to_vec(order).map_err(DoorError::Order)?;
+    line.push(b'\n');
+    orders.write_all(&line).await.map_err(DoorError::Broken)
+}

@@ -83,6 +83,9 @@ pub struct PoolView {
     pub busy: u32,
     /// Whether it has lost too many workers too fast and waits longest between tries.
     pub degraded: bool,
+    /// Why the last worker that was ordered for it could not be started; absent when it could.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trouble: Option<String>,
     /// Turns that wait for a worker.
     pub queued: usize,
     /// Open client connections, parked ones included.

@@ -163,6 +163,11 @@ pub trait Backend: Send + Sync + std::fmt::Debug {
     /// The last `lines` lines that a live (or not yet removed) worker wrote, oldest first.
     async fn logs(&self, life: &Incarnation, unit: &Unit, lines: usize) -> Result<Vec<String>, BackendError>;
 
+    /// This worker's link has just closed, so it is dying or dead; nobody has been asked to kill it. Whatever can
+    /// only be read while the compartment still exists (its cgroup's count of memory kills) is to be read now.
+    /// Must return at once.
+    fn link_lost(&self, _life: &Incarnation, _unit: &Unit) {}
+
     /// What happens from here on. Called once.
     fn watch(self: Arc<Self>) -> mpsc::Receiver<Sighting>;
 }

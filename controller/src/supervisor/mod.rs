@@ -1,1 +1,239 @@
-//! The master's loop.
+//! The master: spawns, watches, kills and replaces workers, through a backend and with the door's help.
+//!
+//! It is one loop over one closed set of events: wait for one, fold it into the state, plan, act. Only the loop
+//! changes the state. The plan is a pure function of it; acts are tasks that come back as events. So there is no
+//! lock, no order in which two things could be done wrongly, and nothing for which the loop would have to wait.
+//!
+//! What happens when a worker is killed in the middle of a request:
+//!
+//! 1. The kernel closes its link. The door sees that within microseconds, gives the request to another worker
+//!    by itself, and tells us: `Left`, then `Settled`.
+//! 2. We fold `Left`: the place is empty, and the restart policy says that the next worker may come at once. The
+//!    plan says `Spawn`, with the place's next generation.
+//! 3. What is left of the dead worker is seen to meanwhile: the backend reports what it died of, the incident
+//!    takes that down, its container is removed. If the backend stays silent, the compartment is killed for
+//!    certainty, in case something in it still runs.
+//! 4. The replacement's link comes up: `Joined`. The incident notes how long that took.
+//!
+//! What the master deliberately does not do: it is not in the way of any request, so that its death costs
+//! nothing but replacement; it keeps nothing on disk, because what it would have to remember is in the backend's
+//! labels and on the door's links, and those cannot be out of date; and it never infers from silence. A door
+//! that is away means that nobody can say who is linked, an engine that is away means that nobody can say who
+//! lives; nothing is spawned or killed for either.
+//!
+//! How it can fail: an engine that stalls makes replacement late, not wrong. A hint that is lost (a sighting, a
+//! notice) is made up for by the next listing, ten seconds later at most.
+
+mod act;
+mod handle;
+mod order;
+pub mod plan;
+mod reply;
+pub mod restart;
+#[cfg(test)]
+#[expect(clippy::expect_used, clippy::panic, reason = "tests")]
+mod testing;
+#[cfg(test)]
+mod tests;
+mod views;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Instant;
+
+use server::control::{Notice, Stamp};
+use server::identity::Secret;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::backend::{Backend, BackendKind, Sighting};
+use crate::door::Door;
+use crate::model::{DoorEvent, Event, Now, State, in_full};
+use crate::spec::Pool;
+use act::Hands;
+use handle::Request;
+use order::OrderBook;
+
+pub use handle::{CommandError, Handle, StopSummary};
+pub use order::spec_hash;
+
+/// What a supervisor is to supervise.
+#[derive(Debug)]
+pub struct Config {
+    /// The pools, in the spec's order.
+    pub pools: Vec<Pool>,
+    /// Under which workers' tokens are made: the one that this deployment's door has been told before, if it
+    /// is to adopt workers.
+    pub secret: Secret,
+    /// Where the door listens for its controller.
+    pub control_socket: PathBuf,
+    /// Where workers run.
+    pub backend: Arc<dyn Backend>,
+}
+
+/// Starts a supervisor on the current tokio runtime. It runs until it is [stopped](Handle::stop), or until every
+/// handle to it has been dropped; then workers and door live on for the next one to adopt.
+pub fn start(config: Config) -> Handle {
+    let pools = config.pools.into_iter().map(|pool| (spec_hash(&pool), Arc::new(pool)));
+    let pools: Vec<(Arc<Pool>, String)> = pools.map(|(hash, pool)| (pool, hash)).collect();
+    let (door, door_events) = Door::connect(config.control_socket, config.secret.clone());
+    let (requests, asked) = mpsc::channel(64);
+    let (events, done) = mpsc::unbounded_channel();
+    let supervisor = Supervisor {
+        state: State::new(pools.clone(), monotonic()),
+        inbox: Inbox {
+            door: door_events,
+            sightings: Arc::clone(&config.backend).watch(),
+            done,
+            asked,
+            wake: None,
+        },
+        hands: Hands {
+            backend: Arc::clone(&config.backend),
+            door: door.clone(),
+            orders: OrderBook::new(config.secret, pools),
+            events,
+        },
+        backend: config.backend.kind(),
+        when_stopped: Vec::new(),
+    };
+    tokio::spawn(supervisor.run());
+    Handle { requests, door, backend: config.backend }
+}
+
+struct Supervisor {
+    state: State,
+    inbox: Inbox,
+    hands: Hands,
+    backend: BackendKind,
+    /// Who waits for everything to have stopped.
+    when_stopped: Vec<oneshot::Sender<StopSummary>>,
+}
+
+/// Something that wakes the loop up.
+enum Input {
+    Event(Event),
+    Request(Request),
+    /// Nobody is left who could ask for anything.
+    Abandoned,
+}
+
+impl Supervisor {
+    async fn run(mut self) {
+        self.think();
+        while !self.state.has_stopped(monotonic()) {
+            match self.inbox.next().await {
+                Input::Event(event) => {
+                    log(&event);
+                    self.state.fold(event, now());
+                }
+                Input::Request(request) => self.answer(request),
+                Input::Abandoned => return,
+            }
+            self.think();
+        }
+        self.farewell();
+    }
+
+    /// Plans, and begins whatever that says.
+    fn think(&mut self) {
+        let plan = plan::plan(&self.state, monotonic());
+        for action in plan.actions {
+            self.state.begin(&action, now());
+            self.hands.perform(action);
+        }
+        self.inbox.wake = plan.wake;
+    }
+}
+
+/// Where events come from.
+struct Inbox {
+    door: mpsc::Receiver<DoorEvent>,
+    sightings: mpsc::Receiver<Sighting>,
+    done: mpsc::UnboundedReceiver<Event>,
+    asked: mpsc::Receiver<Request>,
+    /// When to wake up if nothing happens.
+    wake: Option<Instant>,
+}
+
+impl Inbox {
+    /// Waits for one event. The door comes first: what it tells is what clients wait for.
+    async fn next(&mut self) -> Input {
+        let wake = self.wake;
+        let alarm = async move {
+            match wake {
+                Some(at) => tokio::time::sleep_until(at.into()).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            Some(event) = self.door.recv() => Input::Event(Event::Door(event)),
+            Some(sighting) = self.sightings.recv() => Input::Event(Event::Sighted(sighting)),
+            Some(event) = self.done.recv() => Input::Event(event),
+            request = self.asked.recv() => request.map_or(Input::Abandoned, Input::Request),
+            () = alarm => Input::Event(Event::Tick),
+        }
+    }
+}
+
+/// The one place in which the supervisor looks at a clock.
+fn monotonic() -> Instant {
+    tokio::time::Instant::now().into_std()
+}
+
+/// The one place in which it looks at the clock on the wall, and rolls dice.
+fn now() -> Now {
+    Now { at: monotonic(), stamp: Stamp::now(), luck: rand::random() }
+}
+
+/// Tells people what they may want to know as it happens.
+fn log(event: &Event) {
+    match event {
+        Event::Door(DoorEvent::Up(welcome)) => {
+            tracing::info!(pid = welcome.pid, workers = welcome.linked.len(), "the door is there");
+        }
+        Event::Door(DoorEvent::Down { why }) => tracing::warn!(why, "the door is away"),
+        Event::Door(DoorEvent::Notice(notice)) => log_notice(notice),
+        Event::Sighted(Sighting::Died { life, autopsy }) => {
+            tracing::info!(%life, cause = %autopsy.cause, "died");
+        }
+        Event::Sighted(Sighting::Unreachable(error)) => tracing::warn!(%error, "the engine is away"),
+        Event::Sighted(Sighting::Reachable) => tracing::info!("the engine is back"),
+        Event::Spawned { life, result: Err(error) } => {
+            tracing::warn!(%life, error = in_full(error), "no worker");
+        }
+        Event::Signalled { life, result: Err(error), .. } if !error.is_gone() => {
+            tracing::warn!(%life, error = in_full(error), "could not signal");
+        }
+        Event::Removed { life, result: Err(error) } if !error.is_gone() => {
+            tracing::warn!(%life, error = in_full(error), "could not remove");
+        }
+        Event::Listed { result: Err(error), .. } => tracing::warn!(error = in_full(error), "no listing"),
+        Event::Spawned { .. }
+        | Event::Signalled { .. }
+        | Event::Removed { .. }
+        | Event::Listed { .. }
+        | Event::Command(_)
+        | Event::Tick => tracing::trace!(?event),
+    }
+}
+
+fn log_notice(notice: &Notice) {
+    match notice {
+        Notice::Joined { worker, .. } => tracing::info!(%worker, "ready"),
+        Notice::Left { worker, cleanly: true, .. } => tracing::info!(%worker, "left"),
+        Notice::Left { worker, held, .. } => tracing::warn!(%worker, held = held.len(), "its link closed"),
+        Notice::Overran { worker, held } => {
+            tracing::warn!(%worker, request = held.request, "a request has overrun its time");
+        }
+        Notice::Broke { worker, detail } => tracing::warn!(%worker, detail, "broke the protocol"),
+        Notice::Panicked { worker, request, message, .. } => {
+            tracing::warn!(%worker, request, message, "a thread panicked");
+        }
+        Notice::Refused { claimed, detail } => tracing::warn!(?claimed, detail, "turned away at the link"),
+        Notice::Stopping => tracing::info!("the door stops"),
+        Notice::Welcome { .. } | Notice::Retiring { .. } | Notice::Settled { .. } | Notice::Report { .. } => {
+            tracing::debug!(?notice);
+        }
+    }
+}

@@ -1,0 +1,75 @@
+//! Everything that the supervisor can do: a closed set, decided by `plan`, noted by
+//! [`State::begin`](super::State::begin), done by `act`.
+
+use server::identity::Incarnation;
+
+use super::place::{KillReason, Purpose};
+use crate::backend::Unit;
+
+/// Something to be done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Action {
+    /// Ask the backend for all its workers.
+    List,
+    /// Start this worker.
+    Spawn {
+        /// Who it is to be.
+        life: Incarnation,
+    },
+    /// Tell this worker to finish.
+    Drain {
+        /// Who.
+        life: Incarnation,
+        /// Why.
+        purpose: Purpose,
+        /// By whom it is told.
+        order: DrainOrder,
+    },
+    /// Kill this worker, and everything in its compartment, for a reason.
+    Kill {
+        /// Whose.
+        life: Incarnation,
+        /// Where.
+        unit: Unit,
+        /// What for.
+        why: KillReason,
+    },
+    /// End whatever may still run in the compartment of a worker that has left it.
+    Finish {
+        /// Whose.
+        life: Incarnation,
+        /// Where.
+        unit: Unit,
+    },
+    /// Tell the backend that a worker's link has closed, in case there is something to be read that will be gone
+    /// when its compartment is.
+    LinkLost {
+        /// Whose.
+        life: Incarnation,
+        /// Where.
+        unit: Unit,
+    },
+    /// Tell the door that a worker is dead although its link looks open.
+    Bury {
+        /// Who.
+        life: Incarnation,
+    },
+    /// Remove what a dead worker has left behind.
+    Remove {
+        /// Who.
+        life: Incarnation,
+        /// Where.
+        unit: Unit,
+    },
+    /// Tell the door to drain and exit.
+    StopDoor,
+}
+
+/// By whom a worker is told to finish.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DrainOrder {
+    /// By the door, which knows what it holds.
+    ThroughDoor,
+    /// By a SIGTERM from the backend, because no door knows it.
+    Sigterm(Unit),
+}

@@ -1,0 +1,235 @@
+//! The record of one worker's death.
+//!
+//! It is put together from what three sides tell in whichever order: the door (the link closed, what was held,
+//! what became of each turn), the backend (what it died of), and the supervisor itself (what it had killed it
+//! for, when its replacement was ready). So an [`Incident`] only collects facts; everything that depends on more
+//! than one of them ([`Incident::cause`], [`Incident::is_one`], the steps) is worked out when it is asked
+//! for. Its name is the name of the life that ended, on which door and controller agree without a word.
+//!
+//! A worker that said goodbye and held nothing leaves no incident, and neither does one that was being drained
+//! and exited as it should. Incidents are kept in memory only, the latest [`Incidents::MOST`].
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use server::control::{Held, Outcome, Stamp};
+use server::identity::Incarnation;
+
+use super::death::{Autopsy, Cause};
+use super::place::KillReason;
+
+/// The facts of one death.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Incident {
+    /// Who died.
+    pub life: Incarnation,
+    /// What the door saw.
+    pub left: Option<Left>,
+    /// What the backend saw.
+    pub died: Option<Died>,
+    /// What became of the turns that it held.
+    pub settled: Vec<Settled>,
+    /// What the supervisor had to do with it.
+    pub notes: Notes,
+    /// How many others of its pool were live, by the supervisor's count.
+    pub others: usize,
+    /// When the backend had started the replacement.
+    pub spawned: Option<Stamp>,
+    /// When the replacement's link was up.
+    pub ready: Option<Stamp>,
+}
+
+/// What the door saw of a death.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Left {
+    /// When.
+    pub at: Stamp,
+    /// What the worker held.
+    pub held: Vec<Held>,
+    /// How many others of its pool were linked.
+    pub siblings: usize,
+}
+
+/// What the backend saw of a death.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Died {
+    /// When we heard of it.
+    pub noticed: Stamp,
+    /// What it told.
+    pub autopsy: Autopsy,
+}
+
+/// What became of one turn.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Settled {
+    /// Which.
+    pub turn: u64,
+    /// When.
+    pub at: Stamp,
+    /// What.
+    pub outcome: Outcome,
+}
+
+/// What the supervisor knows about a worker that its death will not show.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Notes {
+    /// What we have killed it for.
+    pub killed_for: Option<KillReason>,
+    /// Which signal somebody had sent to it through us.
+    pub asked: Option<i32>,
+    /// When its killing was asked for: the earliest moment at which it can have died of it.
+    pub kill_sent: Option<Stamp>,
+    /// Whether it had been told to finish.
+    pub was_draining: bool,
+}
+
+/// Why a worker died, all things considered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reason {
+    /// We killed it for this.
+    Killed(KillReason),
+    /// Somebody sent this signal through us.
+    Asked(i32),
+    /// What the backend found.
+    Found(Cause),
+    /// The door saw its link close, and the backend has not said why yet.
+    NotKnownYet,
+}
+
+impl Incident {
+    fn new(life: Incarnation) -> Self {
+        Self {
+            life,
+            left: None,
+            died: None,
+            settled: Vec::new(),
+            notes: Notes::default(),
+            others: 0,
+            spawned: None,
+            ready: None,
+        }
+    }
+
+    /// Whether this is an incident at all, as far as is known by now.
+    pub fn is_one(&self) -> bool {
+        match (&self.left, &self.died) {
+            (Some(_), _) => true,
+            (None, Some(died)) => !(self.notes.was_draining && is_graceful(&died.autopsy.cause)),
+            (None, None) => false,
+        }
+    }
+
+    /// Why it died. What we killed it for comes first, because then the signal is ours and says nothing; a signal
+    /// that somebody sent through us comes next, unless the worker can be seen to have died of something else.
+    pub fn cause(&self) -> Reason {
+        if let Some(why) = &self.notes.killed_for {
+            return Reason::Killed(why.clone());
+        }
+        let found = self.died.as_ref().map(|died| &died.autopsy.cause);
+        match (self.notes.asked, found) {
+            (Some(asked), None | Some(Cause::Lost)) => Reason::Asked(asked),
+            (Some(asked), Some(Cause::Signal(found))) if asked == *found => Reason::Asked(asked),
+            (_, Some(found)) => Reason::Found(found.clone()),
+            (None, None) => Reason::NotKnownYet,
+        }
+    }
+
+    /// When the first of us noticed. `None` only for what [is no incident](Self::is_one).
+    pub fn detected(&self) -> Option<Stamp> {
+        let left = self.left.as_ref().map(|left| left.at);
+        let died = self.died.as_ref().map(|died| died.noticed);
+        left.into_iter().chain(died).min()
+    }
+
+    /// From the death until somebody noticed, where something dates the death: the kill that we sent, or the
+    /// kernel's or engine's own date when that is not after the door's.
+    pub fn detection(&self) -> Option<Duration> {
+        let detected = self.detected()?;
+        let by_engine = self.died.as_ref().and_then(|died| died.autopsy.died_at).map(Stamp::from);
+        let by_us = match self.cause() {
+            Reason::Killed(_) | Reason::Asked(_) => self.notes.kill_sent,
+            Reason::Found(_) | Reason::NotKnownYet => None,
+        };
+        let death = by_us.or(by_engine).filter(|death| *death <= detected)?;
+        Some(detected.since(death))
+    }
+
+    /// From detection until the last turn that was redelivered was in other hands.
+    pub fn redelivery(&self) -> Option<Duration> {
+        let redelivered = |settled: &&Settled| matches!(settled.outcome, Outcome::Redelivered { .. });
+        let last = self.settled.iter().filter(redelivered).map(|settled| settled.at).max()?;
+        Some(last.since(self.detected()?))
+    }
+
+    /// From detection until the replacement had been started. A worker can be linked before its backend has
+    /// returned from starting it; then it counts as started when it was linked.
+    pub fn respawn(&self) -> Option<Duration> {
+        let started = self.spawned.into_iter().chain(self.ready).min()?;
+        Some(started.since(self.detected()?))
+    }
+
+    /// From detection until the replacement was ready.
+    pub fn recovery(&self) -> Option<Duration> {
+        Some(self.ready?.since(self.detected()?))
+    }
+
+    /// What became of `turn`; `None` while that is not known.
+    pub fn outcome(&self, turn: u64) -> Option<&Outcome> {
+        self.settled.iter().find(|settled| settled.turn == turn).map(|settled| &settled.outcome)
+    }
+
+    /// How many others of the pool were there and lived on. The door's count is of the very moment.
+    pub fn siblings(&self) -> usize {
+        self.left.as_ref().map_or(self.others, |left| left.siblings)
+    }
+}
+
+/// Whether a worker that had been told to finish may end like this: with success, or, before it had come as far
+/// as to listen for it, of the SIGTERM that told it.
+pub(super) fn is_graceful(cause: &Cause) -> bool {
+    const SIGTERM: i32 = 15;
+    matches!(cause, Cause::Exit(0) | Cause::Signal(SIGTERM))
+}
+
+/// The latest incidents.
+#[derive(Debug, Clone, Default)]
+pub struct Incidents(VecDeque<Incident>);
+
+impl Incidents {
+    /// How many are kept.
+    pub const MOST: usize = 1000;
+
+    /// Newest first.
+    pub fn iter(&self) -> impl Iterator<Item = &Incident> {
+        self.0.iter().rev().filter(|incident| incident.is_one())
+    }
+
+    /// The one of this name.
+    pub fn get(&self, life: &Incarnation) -> Option<&Incident> {
+        self.iter().find(|incident| incident.life == *life)
+    }
+
+    /// The facts about this life, to add to; the oldest ones make room for them.
+    pub(super) fn of(&mut self, life: &Incarnation) -> &mut Incident {
+        let index = self.0.iter().rposition(|incident| incident.life == *life).unwrap_or_else(|| {
+            if self.0.len() >= Self::MOST {
+                // What is no incident goes before what is one.
+                let victim = self.0.iter().position(|incident| !incident.is_one()).unwrap_or(0);
+                self.0.remove(victim);
+            }
+            self.0.push_back(Incident::new(life.clone()));
+            self.0.len() - 1
+        });
+        &mut self.0[index]
+    }
+
+    /// The facts about this life, if any have been kept.
+    pub(super) fn known(&mut self, life: &Incarnation) -> Option<&mut Incident> {
+        self.0.iter_mut().rev().find(|incident| incident.life == *life)
+    }
+
+    /// It was no incident after all.
+    pub(super) fn retract(&mut self, life: &Incarnation) {
+        self.0.retain(|incident| incident.life != *life);
+    }
+}

@@ -1,0 +1,257 @@
+//! A place in a pool, and what the worker in it is doing.
+//!
+//! ```text
+//!             ┌──────────── refused ───────────┐
+//!             ▼                                │
+//!  ┌────►  Empty ──── plan: spawn ────────► Starting ◄── the door came back without it ──┐
+//!  │   (not_before)                            │  │                                      │
+//!  │                                  joined   │  │ not ready in time                    │
+//!  │                                           ▼  │                                      │
+//!  │                                         Live ┼──────────────────────────────────────┘
+//!  │     it retires, or is to be drained  ┌────┤  │
+//!  │                                      ▼    │  │ a request overran, the protocol was broken
+//!  │                                 Draining  │  │
+//!  │                   past its deadline  │    ▼  ▼
+//!  │                                      └─► Dying (SIGKILL until it is gone)
+//!  │                                           │
+//!  └── from any of them: its link closed (door), it died (backend), or no listing knows it
+//! ```
+//!
+//! A place is vacated by the *first* evidence that its worker takes no more turns, which is nearly always the
+//! door's: the kernel closes a dead worker's link within microseconds. What is left of it by then, a process
+//! that has not been reaped or a container to be removed, is moved to the [remains](super::Remains), so that
+//! the next worker never waits for the undertaker. [`Phase::Dying`] is the one exception: a worker that hangs
+//! keeps its place until it is known to be dead, because its turn may be given away only then.
+//!
+//! The state can be wrong in one way only: it is late. A worker that it calls live may have died a moment ago;
+//! the notice is on its way, and if it was lost, the next listing tells.
+
+use std::time::{Duration, Instant, SystemTime};
+
+use server::control::Retirement;
+use server::identity::Incarnation;
+
+use super::Notes;
+use crate::backend::Unit;
+
+/// A place: there is one for each worker that a pool is to have, and one for each that it has too many.
+#[derive(Debug, Clone)]
+pub struct Place {
+    /// What goes on in it.
+    pub phase: Phase,
+    /// How many of its workers in a row died before they had been healthy: what back-off grows with.
+    pub streak: u32,
+    /// What becomes of it when it is vacated.
+    pub fate: Fate,
+}
+
+/// What becomes of a place when it is vacated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fate {
+    /// The next worker is spawned into it.
+    Refill,
+    /// It goes: the pool has been scaled down.
+    Close,
+}
+
+/// What goes on in a place.
+#[derive(Debug, Clone)]
+pub enum Phase {
+    /// Nobody is here.
+    Empty {
+        /// Back-off: nobody is to be spawned before that.
+        not_before: Instant,
+        /// Whose death left it empty, when it was a death: its incident tells how long replacing it took.
+        lost: Option<Incarnation>,
+    },
+    /// Somebody has been ordered, or runs, and its link is not up.
+    Starting {
+        /// Who.
+        tenant: Tenant,
+        /// What its start time-out counts from: the order, or the door's return.
+        since: Instant,
+    },
+    /// Its link is up: it takes turns.
+    Live {
+        /// Who.
+        tenant: Tenant,
+        /// Since when it has been taking them.
+        joined: Instant,
+    },
+    /// It finishes what it holds and takes no more.
+    Draining {
+        /// Who.
+        tenant: Tenant,
+        /// Why it goes.
+        purpose: Purpose,
+        /// Who told it so.
+        told: Told,
+        /// It is killed when it is still here then.
+        deadline: Instant,
+    },
+    /// It is being killed, and keeps its place until it is known to be dead.
+    Dying {
+        /// Who.
+        tenant: Tenant,
+        /// What for.
+        why: KillReason,
+        /// How far the killing is.
+        errand: Errand,
+    },
+}
+
+/// The worker in a place.
+#[derive(Debug, Clone)]
+pub struct Tenant {
+    /// Who it is.
+    pub life: Incarnation,
+    /// Where it runs.
+    pub compartment: Compartment,
+    /// What it was made from: another hash than its pool's says that it is out of date.
+    pub spec_hash: String,
+    /// When it was ordered, or, when it was adopted, started.
+    pub born: SystemTime,
+    /// The incident that its readiness completes.
+    pub succeeds: Option<Incarnation>,
+    /// What its own incident will have to say, should there be one.
+    pub notes: Notes,
+}
+
+/// Where a worker runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Compartment {
+    /// The backend has been asked for it and has not answered.
+    Ordered,
+    /// In this unit.
+    Up {
+        /// Which.
+        unit: Unit,
+        /// Since when we have known that: only a listing that began later can deny it.
+        known: Instant,
+    },
+}
+
+impl Compartment {
+    /// The unit, as soon as there is one.
+    pub fn unit(&self) -> Option<&Unit> {
+        match self {
+            Self::Ordered => None,
+            Self::Up { unit, .. } => Some(unit),
+        }
+    }
+}
+
+/// How far something is that has to be asked for, maybe more than once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Errand {
+    /// To be asked for as soon as possible.
+    Due,
+    /// Asked for; there will be an answer, if only that none came in time.
+    UnderWay,
+    /// It failed, or has no visible result yet: to be asked for again then.
+    Again(Instant),
+}
+
+/// Why a worker is drained.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// Somebody asked for it; it is replaced.
+    Asked,
+    /// Its pool has too many.
+    Surplus,
+    /// It was made from an older spec; it is replaced.
+    OutOfDate,
+    /// It goes of its own accord; it is replaced.
+    Retires(Retirement),
+    /// Everything stops.
+    Stopping,
+}
+
+/// Who has told a worker to finish.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Told {
+    /// Nobody yet.
+    Nobody,
+    /// The door, which gives it no more turns and sends it away.
+    ByDoor,
+    /// The backend, by SIGTERM: it was not linked, or there was no door.
+    BySigterm,
+    /// Nobody has to: it said goodbye itself.
+    ItKnows,
+}
+
+/// What a worker is killed for by us.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum KillReason {
+    /// A request overran its time.
+    RequestTimeout {
+        /// The request.
+        request: String,
+    },
+    /// It was not ready in time.
+    StartTimeout {
+        /// The time it had.
+        allowed: Duration,
+    },
+    /// It broke the link's protocol.
+    Protocol {
+        /// How.
+        detail: String,
+    },
+    /// It was still here when its time to drain was over.
+    DrainTimeout,
+}
+
+impl Phase {
+    /// The worker, where there is one.
+    pub fn tenant(&self) -> Option<&Tenant> {
+        match self {
+            Self::Empty { .. } => None,
+            Self::Starting { tenant, .. }
+            | Self::Live { tenant, .. }
+            | Self::Draining { tenant, .. }
+            | Self::Dying { tenant, .. } => Some(tenant),
+        }
+    }
+
+    /// The same, to be changed.
+    pub(super) fn tenant_mut(&mut self) -> Option<&mut Tenant> {
+        match self {
+            Self::Empty { .. } => None,
+            Self::Starting { tenant, .. }
+            | Self::Live { tenant, .. }
+            | Self::Draining { tenant, .. }
+            | Self::Dying { tenant, .. } => Some(tenant),
+        }
+    }
+
+    /// Lets the worker finish what it holds. Nothing changes for one that is finishing or being killed already.
+    pub(super) fn drain(&mut self, purpose: Purpose, told: Told, deadline: Instant) {
+        self.change(|phase| match phase {
+            Self::Starting { mut tenant, .. } | Self::Live { mut tenant, .. } => {
+                tenant.notes.was_draining = true;
+                Self::Draining { tenant, purpose, told, deadline }
+            }
+            other => other,
+        });
+    }
+
+    /// Has the worker killed. The first reason stands.
+    pub(super) fn kill(&mut self, why: KillReason, errand: Errand) {
+        self.change(|phase| match phase {
+            Self::Starting { mut tenant, .. }
+            | Self::Live { mut tenant, .. }
+            | Self::Draining { mut tenant, .. } => {
+                tenant.notes.killed_for = Some(why.clone());
+                Self::Dying { tenant, why, errand }
+            }
+            Self::Dying { tenant, why, .. } => Self::Dying { tenant, why, errand },
+            empty @ Self::Empty { .. } => empty,
+        });
+    }
+
+    /// Replaces the phase by what `step` makes of it.
+    pub(super) fn change(&mut self, step: impl FnOnce(Self) -> Self) {
+        *self = step(self.clone());
+    }
+}

@@ -1,0 +1,121 @@
+//! What changes when the supervisor begins to do something: that it is under way, so that the next plan does not
+//! ask for it again.
+
+use std::time::{Instant, SystemTime};
+
+use server::identity::Incarnation;
+
+use super::{DoorState, State, Stopping};
+use crate::model::action::{Action, DrainOrder};
+use crate::model::incident::Notes;
+use crate::model::now::Now;
+use crate::model::place::{Compartment, Errand, Fate, KillReason, Phase, Purpose, Tenant, Told};
+use crate::model::remains::{Burial, Remains, Stage};
+
+impl State {
+    /// Takes note that `action` is now being done.
+    pub fn begin(&mut self, action: &Action, now: Now) {
+        match action {
+            Action::List => self.listing = Errand::UnderWay,
+            Action::Spawn { life } => self.begin_spawn(life, now),
+            Action::Drain { life, purpose, order } => {
+                let told = match order {
+                    DrainOrder::ThroughDoor => Told::ByDoor,
+                    DrainOrder::Sigterm(_) => Told::BySigterm,
+                };
+                self.begin_drain(life, *purpose, told, now.at);
+            }
+            Action::Kill { life, why, .. } => self.begin_kill(life, why, now),
+            Action::Finish { life, .. } => {
+                if let Some(remains) = self.remains.get_mut(life) {
+                    remains.stage = Stage::Killing(Errand::UnderWay);
+                }
+            }
+            Action::LinkLost { life, .. } => {
+                if let Some(remains) = self.remains.get_mut(life) {
+                    remains.stage = Stage::Leaving { until: now.at + Remains::SEVERED_GRACE };
+                }
+            }
+            Action::Remove { life, .. } => {
+                if let Some(remains) = self.remains.get_mut(life) {
+                    remains.stage = Stage::Dead(Errand::UnderWay);
+                }
+            }
+            Action::Bury { life } => {
+                if let Some(remains) = self.remains.get_mut(life) {
+                    remains.burial = Burial::NotNeeded;
+                }
+            }
+            Action::StopDoor => {
+                if let Some(stopping) = &mut self.stopping {
+                    stopping.door_told = true;
+                }
+                if let DoorState::Up { open, .. } = &mut self.door {
+                    *open = false;
+                }
+            }
+        }
+    }
+
+    fn begin_spawn(&mut self, life: &Incarnation, now: Now) {
+        self.saw(life);
+        let Some(pool) = self.pool_mut(&life.worker.pool) else { return };
+        let spec_hash = pool.spec_hash.clone();
+        let Some(place) = pool.places.get_mut(&life.worker.place) else { return };
+        let Phase::Empty { lost, .. } = &place.phase else { return };
+        let tenant = Tenant {
+            life: life.clone(),
+            compartment: Compartment::Ordered,
+            spec_hash,
+            born: SystemTime::from(now.stamp),
+            succeeds: lost.clone(),
+            notes: Notes::default(),
+        };
+        place.phase = Phase::Starting { tenant, since: now.at };
+    }
+
+    fn begin_drain(&mut self, life: &Incarnation, purpose: Purpose, told: Told, now: Instant) {
+        let by_then = self.drain_deadline(&life.worker.pool, now);
+        // A worker that hears of it late, after the door has gone, still gets time to leave.
+        let late = |deadline: Instant| match told {
+            Told::BySigterm => deadline.max(now + Stopping::GRACE),
+            Told::Nobody | Told::ByDoor | Told::ItKnows => deadline,
+        };
+        if let Some(by_then) = by_then
+            && let Some(pool) = self.pool_mut(&life.worker.pool)
+            && let Some(place) = pool.places.get_mut(&life.worker.place)
+            && place.phase.tenant().is_some_and(|tenant| tenant.life == *life)
+        {
+            match &mut place.phase {
+                Phase::Draining { told: known, deadline, .. } => {
+                    *known = told;
+                    *deadline = late(*deadline);
+                }
+                phase => phase.drain(purpose, told, late(by_then)),
+            }
+            if purpose == Purpose::Surplus {
+                place.fate = Fate::Close;
+            }
+        } else if let Some(Remains { stage: Stage::Excess { told: known, until }, .. }) =
+            self.remains.get_mut(life)
+        {
+            *known = told;
+            *until = late(*until);
+            self.incidents.of(life).notes.was_draining = true;
+        }
+    }
+
+    fn begin_kill(&mut self, life: &Incarnation, why: &KillReason, now: Now) {
+        if let Some(phase) = self.phase_mut(life) {
+            phase.kill(why.clone(), Errand::UnderWay);
+            if let Some(tenant) = phase.tenant_mut() {
+                tenant.notes.kill_sent.get_or_insert(now.stamp);
+            }
+        } else if let Some(remains) = self.remains.get_mut(life) {
+            remains.stage = Stage::Killing(Errand::UnderWay);
+            let notes = &mut self.incidents.of(life).notes;
+            notes.killed_for = Some(why.clone());
+            notes.kill_sent.get_or_insert(now.stamp);
+        }
+    }
+}

@@ -1,0 +1,209 @@
+//! What an event changes.
+
+use std::time::{Duration, Instant};
+
+use server::identity::Incarnation;
+
+use super::{State, Stopping};
+use crate::model::death::{Autopsy, Cause};
+use crate::model::event::{Command, Event};
+use crate::model::incident::{self, Died};
+use crate::model::now::Now;
+use crate::model::place::{Errand, KillReason, Phase, Purpose, Tenant, Told};
+use crate::model::remains::{Burial, Remains, Stage};
+use crate::supervisor::restart;
+
+/// How it has come to light that a worker takes no more turns.
+pub(super) enum Departure {
+    /// It said goodbye, held nothing, and its link closed.
+    Goodbye,
+    /// Its link closed.
+    Severed,
+    /// The backend says that it is dead.
+    Dead(Autopsy),
+}
+
+impl State {
+    /// Takes note of what has happened.
+    pub fn fold(&mut self, event: Event, now: Now) {
+        match event {
+            Event::Door(event) => self.fold_door(event, now),
+            Event::Sighted(sighting) => self.fold_sighting(sighting, now),
+            Event::Spawned { life, result } => self.fold_spawned(&life, result, now),
+            Event::Signalled { life, signal, result } => self.fold_signalled(&life, signal, &result, now),
+            Event::Removed { life, result } => self.fold_removed(&life, &result, now),
+            Event::Listed { began, result } => self.fold_listed(began, result, now),
+            Event::Command(command) => self.fold_command(command, now),
+            Event::Tick => {}
+        }
+        for pool in &mut self.pools {
+            pool.reshape(now.at);
+            let any_live = pool.live() > 0;
+            pool.intensity.settle(&pool.spec.restart, any_live, now.at);
+        }
+    }
+
+    fn fold_command(&mut self, command: Command, now: Now) {
+        match command {
+            Command::Kill { worker, signal } => {
+                let life = self.place(&worker).and_then(|place| place.phase.tenant()).map(|t| t.life.clone());
+                if let Some(tenant) = life.and_then(|life| self.tenant_mut(&life)) {
+                    tenant.notes.asked = Some(signal);
+                    tenant.notes.kill_sent = Some(now.stamp);
+                }
+            }
+            Command::Drain { worker } => {
+                if let Some(deadline) = self.drain_deadline(&worker.pool, now.at)
+                    && let Some(pool) = self.pool_mut(&worker.pool)
+                    && let Some(place) = pool.places.get_mut(&worker.place)
+                {
+                    place.phase.drain(Purpose::Asked, Told::Nobody, deadline);
+                }
+            }
+            Command::Scale { pool, workers } => {
+                if let Some(pool) = self.pool_mut(&pool) {
+                    pool.wanted = workers;
+                }
+            }
+            Command::Note(report) => self.report = Some(report),
+            Command::Stop { scope, within } => {
+                let deadline = now.at + within;
+                let give_up = deadline + Stopping::PATIENCE;
+                let stopping = Stopping { scope, door_told: false, deadline, give_up, clean: 0, killed: 0 };
+                self.stopping.get_or_insert(stopping);
+                for pool in &mut self.pools {
+                    pool.wanted = 0;
+                }
+            }
+        }
+    }
+
+    /// Vacates the place of a worker that takes no more turns, and sees to what is left of it.
+    pub(super) fn depart(&mut self, life: &Incarnation, how: Departure, now: Now) {
+        self.saw_end(life, now.at);
+        match self.vacate(life, &how, now) {
+            Some(tenant) => self.lay_out(tenant, &how, now.at),
+            None => self.move_on(life, &how, now.at),
+        }
+        if let Departure::Dead(autopsy) = how {
+            self.keep_autopsy(life, autopsy, now);
+        }
+    }
+
+    /// Takes back what a death has cost its place, when a goodbye is heard after all: the backend's word of the
+    /// exit can overtake the door's word of the goodbye.
+    pub(super) fn pardon(&mut self, life: &Incarnation, now: Now) {
+        let Some(pool) = self.pool_mut(&life.worker.pool) else { return };
+        let Some(place) = pool.places.get_mut(&life.worker.place) else { return };
+        match &mut place.phase {
+            Phase::Empty { not_before, lost } if lost.as_ref() == Some(life) => {
+                *not_before = now.at;
+                *lost = None;
+            }
+            phase => match phase.tenant_mut() {
+                Some(tenant) if tenant.succeeds.as_ref() == Some(life) => tenant.succeeds = None,
+                _ => return,
+            },
+        }
+        place.streak = place.streak.saturating_sub(1);
+        pool.intensity.pardon();
+    }
+
+    /// Takes the worker out of its place and decides when the next may come.
+    fn vacate(&mut self, life: &Incarnation, how: &Departure, now: Now) -> Option<Tenant> {
+        let mut tenant = self.tenant(life)?.clone();
+        tenant.notes.was_draining |= self.stopping.is_some();
+        let graceful = match how {
+            Departure::Goodbye => true,
+            Departure::Severed => false,
+            Departure::Dead(autopsy) => tenant.notes.was_draining && incident::is_graceful(&autopsy.cause),
+        };
+        if let Some(stopping) = &mut self.stopping {
+            let count = if graceful { &mut stopping.clean } else { &mut stopping.killed };
+            *count += 1;
+        }
+        let pool = self.pool_mut(&life.worker.pool)?;
+        let others = pool.live();
+        let place = pool.places.get_mut(&life.worker.place)?;
+        let others = others - usize::from(matches!(place.phase, Phase::Live { .. }));
+        let policy = pool.spec.restart;
+
+        let drained = matches!(
+            place.phase,
+            Phase::Draining { .. } | Phase::Dying { why: KillReason::DrainTimeout, .. }
+        );
+        let wait = if graceful || drained {
+            Duration::ZERO // No death to learn from: it was to go.
+        } else {
+            if matches!(place.phase, Phase::Live { joined, .. } if now.at >= joined + policy.healthy_after) {
+                place.streak = 0;
+            }
+            pool.intensity.count_death(&policy, now.at);
+            let wait = restart::wait(&policy, place.streak, pool.intensity.health(), now.luck);
+            place.streak = place.streak.saturating_add(1);
+            wait
+        };
+        let lost = (!graceful).then(|| life.clone());
+        place.phase = Phase::Empty { not_before: now.at + wait, lost };
+
+        if !matches!(how, Departure::Goodbye) {
+            let incident = self.incidents.of(life);
+            incident.notes = tenant.notes.clone();
+            incident.others = others;
+        }
+        Some(tenant)
+    }
+
+    /// What is left of a worker that has just lost its place.
+    fn lay_out(&mut self, tenant: Tenant, how: &Departure, now: Instant) {
+        let stage = match how {
+            Departure::Goodbye => Stage::Leaving { until: now + Remains::GOODBYE_GRACE },
+            Departure::Severed => Stage::Severed,
+            Departure::Dead(_) => Stage::Dead(Errand::Due),
+        };
+        let said_goodbye = matches!(how, Departure::Goodbye);
+        let burial = self.burial(&tenant.life);
+        let remains = Remains { compartment: tenant.compartment, stage, burial, said_goodbye };
+        self.remains.insert(tenant.life, remains);
+    }
+
+    /// What changes for somebody who has no place any more.
+    fn move_on(&mut self, life: &Incarnation, how: &Departure, now: Instant) {
+        let burial = self.burial(life);
+        let Some(remains) = self.remains.get_mut(life) else { return };
+        remains.burial = burial;
+        match (how, &remains.stage) {
+            (_, Stage::Dead(_)) => {}
+            (Departure::Dead(_), _) => remains.stage = Stage::Dead(Errand::Due),
+            (Departure::Goodbye, Stage::Excess { .. }) => {
+                remains.said_goodbye = true;
+                remains.stage = Stage::Leaving { until: now + Remains::GOODBYE_GRACE };
+            }
+            (Departure::Severed, Stage::Excess { .. }) => remains.stage = Stage::Severed,
+            (Departure::Goodbye | Departure::Severed, _) => {}
+        }
+    }
+
+    /// Who has departed and is linked nevertheless is dead without the door knowing it.
+    fn burial(&self, life: &Incarnation) -> Burial {
+        if self.is_linked(life) { Burial::Needed } else { Burial::NotNeeded }
+    }
+
+    /// Adds the backend's findings to the incident, if there is one or may still be one.
+    fn keep_autopsy(&mut self, life: &Incarnation, autopsy: Autopsy, now: Now) {
+        let incident = match self.remains.get(life) {
+            Some(remains) if remains.said_goodbye => return,
+            Some(_) => self.incidents.of(life),
+            // Removed already, and remembered only if there was something to remember.
+            None => match self.incidents.known(life) {
+                Some(incident) => incident,
+                None => return,
+            },
+        };
+        match &mut incident.died {
+            Some(died) if died.autopsy.cause == Cause::Lost => died.autopsy = autopsy,
+            Some(_) => {}
+            none => *none = Some(Died { noticed: now.stamp, autopsy }),
+        }
+    }
+}

@@ -1,0 +1,287 @@
+//! What the backend tells: sightings, which are hints; answers to what it was asked; listings, which are the
+//! truth, as of the moment at which they began.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+use server::identity::Incarnation;
+
+use super::fold::Departure;
+use super::{Engine, State};
+use crate::backend::{Found, Sighting, Unit, Vital};
+use crate::model::death::{Autopsy, Cause};
+use crate::model::event::ActionError;
+use crate::model::in_full::in_full;
+use crate::model::incident::Notes;
+use crate::model::now::Now;
+use crate::model::place::{Compartment, Errand, Fate, Phase, Place, Tenant, Told};
+use crate::model::remains::{Burial, Remains, Stage};
+use crate::supervisor::restart;
+
+/// How often the truth is asked for when nothing else calls for it.
+pub(super) const LISTING_PERIOD: Duration = Duration::from_secs(10);
+/// How soon an engine that is silent is asked again.
+const PROBE_PERIOD: Duration = Duration::from_secs(1);
+/// How soon something is tried again that the backend could not do.
+const RETRY: Duration = Duration::from_secs(1);
+/// How soon a worker that was killed and does not die is killed again.
+const KILL_AGAIN: Duration = Duration::from_secs(5);
+
+impl State {
+    pub(super) fn fold_sighting(&mut self, sighting: Sighting, now: Now) {
+        match sighting {
+            Sighting::Died { life, autopsy } => self.depart(&life, Departure::Dead(autopsy), now),
+            Sighting::Unreachable(_) => self.engine_is_silent(now.at + PROBE_PERIOD),
+            Sighting::Reachable => self.list_soon(now.at),
+        }
+    }
+
+    pub(super) fn fold_spawned(&mut self, life: &Incarnation, result: Result<Unit, ActionError>, now: Now) {
+        match result {
+            Ok(unit) => {
+                self.found_at(life, unit, now.at);
+                if let Some(pool) = self.pool_mut(&life.worker.pool) {
+                    pool.trouble = None;
+                }
+                let lost = self.tenant(life).and_then(|tenant| tenant.succeeds.clone());
+                if let Some(incident) = lost.and_then(|lost| self.incidents.known(&lost)) {
+                    incident.spawned.get_or_insert(now.stamp);
+                }
+            }
+            Err(error) => {
+                self.note_silence(&error, now.at);
+                self.could_not_spawn(life, &error, now);
+            }
+        }
+    }
+
+    /// Empties the place of a worker that could not be had.
+    fn could_not_spawn(&mut self, life: &Incarnation, error: &ActionError, now: Now) {
+        // It may have departed before its order was answered; then nothing is left of it now.
+        if self.remains.get(life).is_some_and(|remains| remains.compartment == Compartment::Ordered) {
+            self.remains.remove(life);
+        }
+        let Some(tenant) = self.tenant(life).cloned() else { return };
+        if tenant.compartment != Compartment::Ordered {
+            return; // A listing has found it meanwhile.
+        }
+        let Some(pool) = self.pool_mut(&life.worker.pool) else { return };
+        pool.trouble = Some(in_full(error));
+        let Some(place) = pool.places.get_mut(&life.worker.place) else { return };
+        let wait = if error.is_silence() {
+            restart::SILENCE_PAUSE
+        } else {
+            let policy = pool.spec.restart;
+            pool.intensity.count_death(&policy, now.at);
+            let health = pool.intensity.health();
+            let wait = restart::wait_after_refusal(&policy, place.streak, health, now.luck);
+            place.streak = place.streak.saturating_add(1);
+            wait
+        };
+        place.phase = Phase::Empty { not_before: now.at + wait, lost: tenant.succeeds };
+    }
+
+    pub(super) fn fold_signalled(
+        &mut self,
+        life: &Incarnation,
+        signal: i32,
+        result: &Result<(), ActionError>,
+        now: Now,
+    ) {
+        if let Err(error) = result {
+            self.note_silence(error, now.at);
+        }
+        if signal != Signal::KILL.as_raw() {
+            return; // A SIGTERM that was not heard: the deadline takes care of it.
+        }
+        let next = match result {
+            Ok(()) => Errand::Again(now.at + KILL_AGAIN),
+            Err(error) if error.is_gone() => {
+                // There may be no sighting of a death that happened while nobody watched.
+                return self.depart(life, Departure::Dead(nobody_saw()), now);
+            }
+            Err(_) => Errand::Again(now.at + RETRY),
+        };
+        match self.phase_mut(life) {
+            Some(Phase::Dying { errand, .. }) => *errand = next,
+            Some(_) => {}
+            None => {
+                if let Some(Remains { stage: Stage::Killing(errand), .. }) = self.remains.get_mut(life) {
+                    *errand = next;
+                }
+            }
+        }
+    }
+
+    pub(super) fn fold_removed(&mut self, life: &Incarnation, result: &Result<(), ActionError>, now: Now) {
+        match result {
+            Err(error) if !error.is_gone() => {
+                self.note_silence(error, now.at);
+                if let Some(remains) = self.remains.get_mut(life) {
+                    remains.stage = Stage::Dead(Errand::Again(now.at + RETRY));
+                }
+            }
+            Ok(()) | Err(_) => {
+                self.remains.remove(life);
+            }
+        }
+    }
+
+    pub(super) fn fold_listed(&mut self, began: Instant, result: Result<Vec<Found>, ActionError>, now: Now) {
+        let found = match result {
+            Ok(found) => found,
+            Err(error) => {
+                self.note_silence(&error, now.at);
+                self.listing = Errand::Again(now.at + PROBE_PERIOD);
+                return;
+            }
+        };
+        let first = self.engine == Engine::NotListedYet;
+        self.engine = Engine::Answers;
+        self.listing = Errand::Again(now.at + LISTING_PERIOD);
+
+        let there: BTreeSet<Incarnation> = found.iter().map(|found| found.life.clone()).collect();
+        for life in self.deniable(began).into_iter().filter(|life| !there.contains(life)) {
+            self.depart(&life, Departure::Dead(nobody_saw()), now);
+        }
+        // The latest life of a place comes first, so that it is the one that is adopted.
+        let mut found = found;
+        found.sort_by(|a, b| b.life.cmp(&a.life));
+        for found in found {
+            self.fold_found(found, began, first, now);
+        }
+    }
+
+    /// Those whom a listing that began then would have found.
+    fn deniable(&self, began: Instant) -> Vec<Incarnation> {
+        let tenants = self.tenants().map(|tenant| (&tenant.life, &tenant.compartment));
+        let remains = self.remains.iter().map(|(life, remains)| (life, &remains.compartment));
+        tenants
+            .chain(remains)
+            .filter(|(_, compartment)| matches!(compartment, Compartment::Up { known, .. } if *known < began))
+            .map(|(life, _)| life.clone())
+            .collect()
+    }
+
+    fn fold_found(&mut self, found: Found, began: Instant, first: bool, now: Now) {
+        self.saw(&found.life);
+        let in_our_books = self.tenant(&found.life).is_some() || self.remains.contains_key(&found.life);
+        if in_our_books {
+            self.found_at(&found.life, found.unit, now.at);
+            if let Vital::Dead(autopsy) = found.vital {
+                self.depart(&found.life, Departure::Dead(autopsy), now);
+            }
+            return;
+        }
+        let life = found.life.clone();
+        let ended = self.lineages.get(&life.worker).and_then(|lineage| lineage.ended);
+        match found.vital {
+            Vital::Alive { .. } | Vital::Dead(_)
+                if ended.is_some_and(|(generation, at)| life.generation <= generation && began <= at) =>
+            {
+                // The listing is older than what we know: its end, and maybe its removal.
+            }
+            Vital::Alive { since } if ended.is_none_or(|(generation, _)| life.generation > generation) => {
+                let tenant = Tenant {
+                    life,
+                    compartment: Compartment::Up { unit: found.unit, known: now.at },
+                    spec_hash: found.spec_hash,
+                    born: since,
+                    succeeds: None,
+                    notes: Notes::default(),
+                };
+                self.adopt(tenant, now);
+            }
+            Vital::Alive { .. } => self.expel(&life, found.unit, now.at),
+            Vital::Dead(autopsy) => {
+                let compartment = Compartment::Up { unit: found.unit, known: now.at };
+                let burial = if self.is_linked(&life) { Burial::Needed } else { Burial::NotNeeded };
+                let stage = Stage::Dead(Errand::Due);
+                let remains = Remains { compartment, stage, burial, said_goodbye: !first };
+                self.remains.insert(life.clone(), remains);
+                // One that died while no controller watched is an incident; what a spawn that failed has left
+                // behind is none, and passes for one that said goodbye.
+                self.depart(&life, Departure::Dead(autopsy), now);
+            }
+        }
+    }
+
+    /// Gives a live worker of an earlier controller's the place that its name says, if it is to be had.
+    fn adopt(&mut self, tenant: Tenant, now: Now) {
+        let linked = self.is_linked(&tenant.life);
+        let life = tenant.life.clone();
+        let stopping = self.stopping.is_some();
+        let place = self.pool_mut(&life.worker.pool).filter(|_| !stopping).map(|pool| {
+            let phase = Phase::Empty { not_before: now.at, lost: None };
+            let place = Place { phase, streak: 0, fate: Fate::Refill };
+            pool.places.entry(life.worker.place).or_insert(place)
+        });
+        match place {
+            Some(place) if matches!(place.phase, Phase::Empty { .. }) => {
+                place.phase = if linked {
+                    Phase::Live { tenant, joined: now.at }
+                } else {
+                    Phase::Starting { tenant, since: now.at }
+                };
+            }
+            _ => {
+                if let Compartment::Up { unit, .. } = tenant.compartment {
+                    self.expel(&life, unit, now.at);
+                }
+            }
+        }
+    }
+
+    /// Sends a live worker away for which there is no place.
+    fn expel(&mut self, life: &Incarnation, unit: Unit, now: Instant) {
+        /// For workers of a pool that is not in the spec any more, and so has no time to drain of its own.
+        const DRAIN: Duration = Duration::from_secs(30);
+        let drain = self.pool(&life.worker.pool).map_or(DRAIN, |pool| pool.spec.door.timeouts.drain);
+        let stage = Stage::Excess { told: Told::Nobody, until: now + drain };
+        let compartment = Compartment::Up { unit, known: now };
+        let remains = Remains { compartment, stage, burial: Burial::NotNeeded, said_goodbye: false };
+        self.remains.insert(life.clone(), remains);
+    }
+
+    /// Notes where a worker runs, if that was not known.
+    fn found_at(&mut self, life: &Incarnation, unit: Unit, now: Instant) {
+        let compartment = match self.tenant_mut(life) {
+            Some(tenant) => &mut tenant.compartment,
+            None => match self.remains.get_mut(life) {
+                Some(remains) => &mut remains.compartment,
+                // Its place has been given up while it was being made. A listing would find it, but not soon.
+                None => return self.expel(life, unit, now),
+            },
+        };
+        if *compartment == Compartment::Ordered {
+            *compartment = Compartment::Up { unit, known: now };
+        }
+    }
+
+    fn note_silence(&mut self, error: &ActionError, now: Instant) {
+        if error.is_silence() {
+            self.engine_is_silent(now);
+        }
+    }
+
+    /// Asks nothing of the engine until a listing has succeeded.
+    fn engine_is_silent(&mut self, probe_at: Instant) {
+        if self.engine == Engine::Answers {
+            self.engine = Engine::Silent;
+            if self.listing != Errand::UnderWay {
+                self.listing = Errand::Again(probe_at);
+            }
+        }
+    }
+
+    fn list_soon(&mut self, now: Instant) {
+        if self.listing != Errand::UnderWay {
+            self.listing = Errand::Again(now);
+        }
+    }
+}
+
+fn nobody_saw() -> Autopsy {
+    Autopsy { cause: Cause::Lost, died_at: None, last_output: Vec::new() }
+}

@@ -1,0 +1,162 @@
+//! What the door tells.
+
+use std::collections::BTreeSet;
+
+use server::control::{Notice, Stamp};
+use server::identity::Incarnation;
+
+use super::fold::Departure;
+use super::{DoorState, State};
+use crate::model::event::{DoorEvent, Welcome};
+use crate::model::incident::{Left, Settled};
+use crate::model::now::Now;
+use crate::model::place::{Errand, KillReason, Phase, Purpose, Told};
+use crate::model::remains::{Burial, Stage};
+
+impl State {
+    pub(super) fn fold_door(&mut self, event: DoorEvent, now: Now) {
+        match event {
+            DoorEvent::Up(welcome) => self.door_is_up(welcome, now),
+            DoorEvent::Notice(notice) => self.fold_notice(notice, now),
+            DoorEvent::Down { .. } => self.door_is_down(),
+        }
+    }
+
+    /// Compares what we thought with what the door sees. Nobody is presumed dead for not being linked: after a
+    /// restart of the door, workers need a moment to dial again, and have their start time-out for it.
+    fn door_is_up(&mut self, welcome: Welcome, now: Now) {
+        for life in welcome.linked.iter().chain(&welcome.seen) {
+            self.saw(life);
+        }
+        let linked: BTreeSet<Incarnation> = welcome.linked.into_iter().collect();
+        for place in self.pools.iter_mut().flat_map(|pool| pool.places.values_mut()) {
+            place.phase.change(|phase| match phase {
+                Phase::Starting { tenant, .. } | Phase::Live { tenant, .. }
+                    if !linked.contains(&tenant.life) =>
+                {
+                    Phase::Starting { tenant, since: now.at }
+                }
+                Phase::Starting { tenant, .. } => Phase::Live { tenant, joined: now.at },
+                other => other,
+            });
+        }
+        for (life, remains) in &mut self.remains {
+            let is_dead = matches!(remains.stage, Stage::Dead(_));
+            remains.burial =
+                if is_dead && linked.contains(life) { Burial::Needed } else { Burial::NotNeeded };
+        }
+        self.door = DoorState::Up { pools: welcome.pools, linked, open: true };
+        for pool in &mut self.pools {
+            pool.intensity.first_ready(now.at);
+        }
+    }
+
+    /// Nothing is inferred from the door's absence but that it is absent.
+    fn door_is_down(&mut self) {
+        self.door = DoorState::Away;
+        self.forget_what_the_door_was_told();
+    }
+
+    fn forget_what_the_door_was_told(&mut self) {
+        for place in self.pools.iter_mut().flat_map(|pool| pool.places.values_mut()) {
+            if let Phase::Draining { told: told @ Told::ByDoor, .. } = &mut place.phase {
+                *told = Told::Nobody;
+            }
+        }
+        for remains in self.remains.values_mut() {
+            if let Stage::Excess { told: told @ Told::ByDoor, .. } = &mut remains.stage {
+                *told = Told::Nobody;
+            }
+        }
+    }
+
+    fn fold_notice(&mut self, notice: Notice, now: Now) {
+        match notice {
+            Notice::Joined { worker, at } => self.joined(&worker, at, now),
+            Notice::Retiring { worker, why } => {
+                let Some(deadline) = self.drain_deadline(&worker.worker.pool, now.at) else { return };
+                if let Some(phase) = self.phase_mut(&worker) {
+                    phase.drain(Purpose::Retires(why), Told::ItKnows, deadline);
+                }
+            }
+            Notice::Left { worker, cleanly: true, .. } => {
+                self.unlink(&worker);
+                self.depart(&worker, Departure::Goodbye, now);
+                self.incidents.retract(&worker);
+                self.pardon(&worker, now);
+            }
+            Notice::Left { worker, at, cleanly: false, held, siblings } => {
+                self.unlink(&worker);
+                self.depart(&worker, Departure::Severed, now);
+                self.incidents.of(&worker).left.get_or_insert(Left { at, held, siblings });
+            }
+            Notice::Settled { worker, turn, at, outcome } => {
+                let settled = &mut self.incidents.of(&worker).settled;
+                if settled.iter().all(|known| known.turn != turn) {
+                    settled.push(Settled { turn, at, outcome });
+                }
+            }
+            Notice::Overran { worker, held } => {
+                self.condemn(&worker, KillReason::RequestTimeout { request: held.request });
+            }
+            Notice::Broke { worker, detail } => self.condemn(&worker, KillReason::Protocol { detail }),
+            Notice::Report { report, .. } => self.report = Some(report),
+            Notice::Stopping => {
+                if let DoorState::Up { open, .. } = &mut self.door {
+                    *open = false;
+                }
+            }
+            // For the log alone; the loop has written them there. A welcome comes as an event of its own.
+            Notice::Welcome { .. } | Notice::Panicked { .. } | Notice::Refused { .. } => {}
+        }
+    }
+
+    fn joined(&mut self, life: &Incarnation, at: Stamp, now: Now) {
+        self.saw(life);
+        if let DoorState::Up { linked, .. } = &mut self.door {
+            linked.insert(life.clone());
+        }
+        let Some(phase) = self.phase_mut(life) else {
+            // Linked, with a good token, and not in our books: a listing will tell who that is.
+            if !self.remains.contains_key(life) && self.listing != Errand::UnderWay {
+                self.listing = Errand::Due;
+            }
+            return;
+        };
+        phase.change(|phase| match phase {
+            Phase::Starting { tenant, .. } => Phase::Live { tenant, joined: now.at },
+            other => other,
+        });
+        let lost = phase.tenant().and_then(|tenant| tenant.succeeds.clone());
+        if let Some(incident) = lost.and_then(|lost| self.incidents.known(&lost)) {
+            incident.ready.get_or_insert(at);
+        }
+        if let Some(pool) = self.pool_mut(&life.worker.pool)
+            && pool.live() == 1
+        {
+            pool.intensity.first_ready(now.at);
+        }
+    }
+
+    /// Has a worker killed that is not to be trusted with a turn any more.
+    fn condemn(&mut self, life: &Incarnation, why: KillReason) {
+        match self.phase_mut(life) {
+            Some(Phase::Dying { .. }) => {}
+            Some(phase) => phase.kill(why, Errand::Due),
+            None => {
+                if let Some(remains) = self.remains.get_mut(life)
+                    && matches!(remains.stage, Stage::Excess { .. })
+                {
+                    remains.stage = Stage::Killing(Errand::Due);
+                    self.incidents.of(life).notes.killed_for = Some(why);
+                }
+            }
+        }
+    }
+
+    fn unlink(&mut self, life: &Incarnation) {
+        if let DoorState::Up { linked, .. } = &mut self.door {
+            linked.remove(life);
+        }
+    }
+}

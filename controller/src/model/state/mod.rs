@@ -1,0 +1,214 @@
+//! What the supervisor knows: the pools and their places, the remains, the door, the engine, the incidents.
+//!
+//! Facts come in through [`State::fold`], intentions through [`State::begin`], which notes what has been asked
+//! for so that it is not asked for twice. Nothing else changes a state, and only the supervisor's loop calls
+//! them. Neither fails: what makes no sense any more (a notice about a worker that is long forgotten) changes
+//! nothing.
+//!
+//! Nothing of this is kept on disk. A controller that starts finds its workers in the backend's listing and the
+//! latest generation of each place in the door's welcome, and does nothing before it has both.
+
+mod begin;
+mod fold;
+mod fold_backend;
+mod fold_door;
+mod pool;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use server::control::Report;
+use server::identity::{Incarnation, PoolName, WorkerId};
+
+use super::event::StopScope;
+use super::incident::Incidents;
+use super::place::{Errand, Phase, Place, Tenant};
+use super::remains::Remains;
+use crate::spec::Pool;
+
+pub use pool::PoolState;
+
+/// Everything that the supervisor knows.
+#[derive(Debug, Clone)]
+pub struct State {
+    /// The pools, in the spec's order.
+    pub pools: Vec<PoolState>,
+    /// What is left of workers whose places have been vacated.
+    pub remains: BTreeMap<Incarnation, Remains>,
+    /// Whether the door is there.
+    pub door: DoorState,
+    /// Whether the engine answers.
+    pub engine: Engine,
+    /// How far the next listing is.
+    pub listing: Errand,
+    /// The deaths.
+    pub incidents: Incidents,
+    /// What the door last said of itself, when it was asked.
+    pub report: Option<Report>,
+    /// What is to stop, when something is.
+    pub stopping: Option<Stopping>,
+    lineages: BTreeMap<WorkerId, Lineage>,
+}
+
+/// Whether the door is there.
+#[derive(Debug, Clone)]
+pub enum DoorState {
+    /// It has not been there yet: nobody knows who is linked.
+    NotMetYet,
+    /// It has gone, and workers wait for it as we do.
+    Away,
+    /// It is.
+    Up {
+        /// Where each pool listens.
+        pools: BTreeMap<PoolName, SocketAddr>,
+        /// The workers whose links are up.
+        linked: BTreeSet<Incarnation>,
+        /// Whether it still accepts clients, or drains and will exit.
+        open: bool,
+    },
+}
+
+/// Whether the engine answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Engine {
+    /// It has listed nothing yet: nobody knows which workers there are, and none may be spawned.
+    NotListedYet,
+    /// It does.
+    Answers,
+    /// It does not. It is asked for a listing now and then, and for nothing else.
+    Silent,
+}
+
+/// A stop that is under way.
+#[derive(Debug, Clone, Copy)]
+pub struct Stopping {
+    /// What is to stop.
+    pub scope: StopScope,
+    /// Whether the door has been told.
+    pub door_told: bool,
+    /// When draining is over and killing begins.
+    pub deadline: Instant,
+    /// When whoever is left is left behind.
+    pub give_up: Instant,
+    /// How many workers have left as they should.
+    pub clean: usize,
+    /// How many died instead.
+    pub killed: usize,
+}
+
+impl Stopping {
+    /// How long a worker that was sent SIGTERM late may take.
+    pub const GRACE: Duration = Duration::from_secs(3);
+    /// How long killing and removing may take in all, when draining is over.
+    pub const PATIENCE: Duration = Duration::from_secs(15);
+}
+
+/// What is known of the lives of one place.
+#[derive(Debug, Clone, Copy)]
+struct Lineage {
+    /// The latest generation that anybody has seen.
+    latest: u64,
+    /// The latest generation that is known to have ended, and when we learned that.
+    ended: Option<(u64, Instant)>,
+}
+
+impl State {
+    /// The state of a supervisor that has just started and knows nothing but its spec.
+    pub fn new(pools: impl IntoIterator<Item = (Arc<Pool>, String)>, now: Instant) -> Self {
+        let pools = pools.into_iter().map(|(spec, spec_hash)| PoolState::new(spec, spec_hash, now));
+        Self {
+            pools: pools.collect(),
+            remains: BTreeMap::new(),
+            door: DoorState::NotMetYet,
+            engine: Engine::NotListedYet,
+            listing: Errand::Due,
+            incidents: Incidents::default(),
+            report: None,
+            stopping: None,
+            lineages: BTreeMap::new(),
+        }
+    }
+
+    /// The pool of this name.
+    pub fn pool(&self, name: &PoolName) -> Option<&PoolState> {
+        self.pools.iter().find(|pool| pool.spec.name() == name)
+    }
+
+    /// The place of this name.
+    pub fn place(&self, worker: &WorkerId) -> Option<&Place> {
+        self.pool(&worker.pool)?.places.get(&worker.place)
+    }
+
+    /// The worker of this name, if it has a place.
+    pub fn tenant(&self, life: &Incarnation) -> Option<&Tenant> {
+        self.place(&life.worker)?.phase.tenant().filter(|tenant| tenant.life == *life)
+    }
+
+    /// Whether this worker's link is up.
+    pub fn is_linked(&self, life: &Incarnation) -> bool {
+        matches!(&self.door, DoorState::Up { linked, .. } if linked.contains(life))
+    }
+
+    /// The next life of this place. Door and backend have each been asked for the latest one they saw before
+    /// anybody is spawned, so this one is new to both.
+    pub fn next_life(&self, worker: &WorkerId) -> Incarnation {
+        worker.life(self.latest(worker) + 1)
+    }
+
+    /// The latest generation that anybody has seen in this place; 0 for none.
+    pub fn latest(&self, worker: &WorkerId) -> u64 {
+        self.lineages.get(worker).map_or(0, |lineage| lineage.latest)
+    }
+
+    /// Whether everything that was to stop has, or nobody waits for it any longer.
+    pub fn has_stopped(&self, now: Instant) -> bool {
+        let Some(stopping) = &self.stopping else { return false };
+        let workers_gone = self.tenants().next().is_none() && self.remains.is_empty();
+        let door_gone = match stopping.scope {
+            StopScope::WorkersOnly => true,
+            StopScope::DoorToo => !matches!(self.door, DoorState::Up { .. }),
+        };
+        (workers_gone && door_gone) || stopping.give_up <= now
+    }
+
+    /// Everybody who has a place.
+    pub fn tenants(&self) -> impl Iterator<Item = &Tenant> {
+        self.pools.iter().flat_map(|pool| pool.places.values()).filter_map(|place| place.phase.tenant())
+    }
+
+    /// When a worker of this pool that is told to finish now will be killed.
+    fn drain_deadline(&self, pool: &PoolName, now: Instant) -> Option<Instant> {
+        let own = now + self.pool(pool)?.spec.door.timeouts.drain;
+        Some(self.stopping.map_or(own, |stopping| stopping.deadline))
+    }
+
+    fn pool_mut(&mut self, name: &PoolName) -> Option<&mut PoolState> {
+        self.pools.iter_mut().find(|pool| pool.spec.name() == name)
+    }
+
+    /// The phase of the place that this worker has.
+    fn phase_mut(&mut self, life: &Incarnation) -> Option<&mut Phase> {
+        let place = self.pool_mut(&life.worker.pool)?.places.get_mut(&life.worker.place)?;
+        Some(&mut place.phase).filter(|phase| phase.tenant().is_some_and(|tenant| tenant.life == *life))
+    }
+
+    fn tenant_mut(&mut self, life: &Incarnation) -> Option<&mut Tenant> {
+        self.phase_mut(life)?.tenant_mut()
+    }
+
+    fn saw(&mut self, life: &Incarnation) {
+        let lineage = self.lineages.entry(life.worker.clone()).or_insert(Lineage { latest: 0, ended: None });
+        lineage.latest = lineage.latest.max(life.generation);
+    }
+
+    fn saw_end(&mut self, life: &Incarnation, now: Instant) {
+        self.saw(life);
+        if let Some(lineage) = self.lineages.get_mut(&life.worker)
+            && lineage.ended.is_none_or(|(generation, _)| generation <= life.generation)
+        {
+            lineage.ended = Some((life.generation, now));
+        }
+    }
+}

@@ -1,0 +1,111 @@
+//! Does what has been planned.
+//!
+//! Nothing here blocks the loop: each order to the backend becomes a task that reports back with one event,
+//! whatever happens: success, failure, or, after a while, that nobody answered. How many orders an engine gets
+//! at a time is the backend's business. An order that was given up may still be carried out; the next listing
+//! shows it, and the state knows what to do with a worker that it did not expect.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustix::process::Signal;
+use server::control::Order;
+use server::identity::Incarnation;
+use tokio::sync::mpsc;
+
+use super::order::OrderBook;
+use crate::backend::{Backend, BackendError, Unit};
+use crate::door::Door;
+use crate::model::{Action, ActionError, DrainOrder, Event};
+
+/// How long an engine may take to start a worker.
+const SPAWN_PATIENCE: Duration = Duration::from_secs(60);
+/// How long it may take for anything else.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Whom to ask for what.
+pub(super) struct Hands {
+    pub(super) backend: Arc<dyn Backend>,
+    pub(super) door: Door,
+    pub(super) orders: OrderBook,
+    pub(super) events: mpsc::UnboundedSender<Event>,
+}
+
+impl Hands {
+    /// Begins to do it, and returns at once.
+    pub(super) fn perform(&self, action: Action) {
+        tracing::debug!(?action, "doing");
+        match action {
+            Action::List => self.list(),
+            Action::Spawn { life } => self.spawn(life),
+            Action::Drain { life, order: DrainOrder::ThroughDoor, .. } => {
+                self.door.order(Order::Drain { worker: life });
+            }
+            Action::Drain { life, order: DrainOrder::Sigterm(unit), .. } => {
+                self.signal(life, unit, Signal::TERM);
+            }
+            Action::Kill { life, unit, .. } | Action::Finish { life, unit } => {
+                self.signal(life, unit, Signal::KILL);
+            }
+            Action::LinkLost { life, unit } => self.backend.link_lost(&life, &unit),
+            Action::Bury { life } => self.door.order(Order::Bury { worker: life }),
+            Action::Remove { life, unit } => self.remove(life, unit),
+            Action::StopDoor => self.door.order(Order::Stop),
+        }
+    }
+
+    fn list(&self) {
+        let backend = Arc::clone(&self.backend);
+        let began = super::monotonic();
+        self.report(async move {
+            let result = within(PATIENCE, "list", backend.list()).await;
+            Event::Listed { began, result }
+        });
+    }
+
+    fn spawn(&self, life: Incarnation) {
+        // A pool does not leave the book, and only pools in it are planned for.
+        let Some(order) = self.orders.spawn(&life) else { return };
+        let backend = Arc::clone(&self.backend);
+        self.report(async move {
+            let result = within(SPAWN_PATIENCE, "start", backend.spawn(&order)).await;
+            Event::Spawned { life, result }
+        });
+    }
+
+    fn signal(&self, life: Incarnation, unit: Unit, signal: Signal) {
+        let backend = Arc::clone(&self.backend);
+        let signal = signal.as_raw();
+        self.report(async move {
+            let result = within(PATIENCE, "signal", backend.signal(&life, &unit, signal)).await;
+            Event::Signalled { life, signal, result }
+        });
+    }
+
+    fn remove(&self, life: Incarnation, unit: Unit) {
+        let backend = Arc::clone(&self.backend);
+        self.report(async move {
+            let result = within(PATIENCE, "remove", backend.remove(&life, &unit)).await;
+            Event::Removed { life, result }
+        });
+    }
+
+    fn report(&self, work: impl Future<Output = Event> + Send + 'static) {
+        let events = self.events.clone();
+        tokio::spawn(async move {
+            // The loop may have ended meanwhile; then nobody wants to know.
+            let _ = events.send(work.await);
+        });
+    }
+}
+
+async fn within<T>(
+    allowed: Duration,
+    operation: &'static str,
+    work: impl Future<Output = Result<T, BackendError>>,
+) -> Result<T, ActionError> {
+    match tokio::time::timeout(allowed, work).await {
+        Ok(result) => Ok(result?),
+        Err(_elapsed) => Err(ActionError::Silence { operation, allowed }),
+    }
+}

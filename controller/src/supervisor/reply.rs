@@ -1,0 +1,108 @@
+//! Answers to what the API asks: the loop's side of [`Handle`].
+
+use server::identity::{Incarnation, WorkerId};
+use tokio::sync::oneshot;
+
+use super::handle::{CommandError, Handle, Request, StopSummary};
+use super::{Supervisor, now, views};
+use crate::backend::Unit;
+use crate::model::{Command, DoorState, Event, Phase, State};
+
+impl Supervisor {
+    pub(super) fn answer(&mut self, request: Request) {
+        match request {
+            Request::Workers(report, reply) => {
+                self.note(report);
+                tell(reply, views::workers(&self.state, self.backend));
+            }
+            Request::Pools(report, reply) => {
+                self.note(report);
+                tell(reply, views::pools(&self.state, self.backend));
+            }
+            Request::Incidents(reply) => {
+                tell(reply, self.state.incidents.iter().map(views::incident).collect());
+            }
+            Request::Incident(life, reply) => {
+                tell(reply, self.state.incidents.get(&life).map(views::incident));
+            }
+            Request::IsReady(reply) => tell(reply, is_ready(&self.state)),
+            Request::Locate(worker, reply) => tell(reply, locate(&self.state, &worker)),
+            Request::Command(command, reply) => {
+                let admitted = admit(&self.state, &command);
+                if admitted.is_ok() {
+                    self.state.fold(Event::Command(command), now());
+                }
+                tell(reply, admitted);
+            }
+            Request::Stop(scope, within, reply) => {
+                self.when_stopped.push(reply);
+                self.state.fold(Event::Command(Command::Stop { scope, within }), now());
+            }
+        }
+    }
+
+    /// Tells everybody who waits for it how stopping went.
+    pub(super) fn farewell(self) {
+        let tenants = self.state.tenants().map(|tenant| tenant.life.clone());
+        let left_behind: Vec<Incarnation> = tenants.chain(self.state.remains.keys().cloned()).collect();
+        let (clean, killed) =
+            self.state.stopping.map_or((0, 0), |stopping| (stopping.clean, stopping.killed));
+        let door_remains = matches!(self.state.door, DoorState::Up { .. });
+        for reply in self.when_stopped {
+            tell(reply, StopSummary { clean, killed, left_behind: left_behind.clone(), door_remains });
+        }
+    }
+
+    fn note(&mut self, report: Option<server::control::Report>) {
+        if let Some(report) = report {
+            self.state.fold(Event::Command(Command::Note(report)), now());
+        }
+    }
+}
+
+/// Whoever asked may have gone; then nobody wants the answer.
+fn tell<T>(reply: oneshot::Sender<T>, answer: T) {
+    let _ = reply.send(answer);
+}
+
+fn is_ready(state: &State) -> bool {
+    let open = matches!(state.door, DoorState::Up { open: true, .. });
+    open && state.pools.iter().all(|pool| pool.wanted == 0 || pool.live() > 0)
+}
+
+fn locate(state: &State, worker: &WorkerId) -> Result<(Incarnation, Unit), CommandError> {
+    let place = state.place(worker).ok_or_else(|| CommandError::UnknownWorker(worker.clone()))?;
+    let not_running = || CommandError::NotRunning(worker.clone());
+    let tenant = place.phase.tenant().ok_or_else(not_running)?;
+    let unit = tenant.compartment.unit().ok_or_else(not_running)?;
+    Ok((tenant.life.clone(), unit.clone()))
+}
+
+/// Whether a command makes sense at this moment.
+fn admit(state: &State, command: &Command) -> Result<(), CommandError> {
+    match command {
+        Command::Note(_) | Command::Stop { .. } => Ok(()),
+        Command::Kill { signal, .. } if !(1..=64).contains(signal) => {
+            Err(CommandError::UnknownSignal(*signal))
+        }
+        Command::Kill { worker, .. } => locate(state, worker).map(|_| ()),
+        Command::Drain { .. } | Command::Scale { .. } if state.stopping.is_some() => {
+            Err(CommandError::Stopping)
+        }
+        Command::Drain { worker } => match state.place(worker).map(|place| &place.phase) {
+            None => Err(CommandError::UnknownWorker(worker.clone())),
+            Some(Phase::Empty { .. }) => Err(CommandError::NotRunning(worker.clone())),
+            Some(_) => Ok(()),
+        },
+        Command::Scale { workers, .. } if *workers > Handle::MOST_WORKERS => {
+            Err(CommandError::TooManyWorkers { workers: *workers, most: Handle::MOST_WORKERS })
+        }
+        Command::Scale { pool, .. } => match state.pool(pool) {
+            Some(_) => Ok(()),
+            None => {
+                let known: Vec<&str> = state.pools.iter().map(|pool| pool.name().as_str()).collect();
+                Err(CommandError::UnknownPool { pool: pool.clone(), known: known.join(", ") })
+            }
+        },
+    }
+}

@@ -1,0 +1,197 @@
+//! The state as the API shows it.
+
+use std::time::{Duration, SystemTime};
+
+use server::control::{Held, Outcome, PoolReport};
+
+use super::plan::reported;
+use super::restart::Health;
+use crate::api::views::{
+    CauseKind, CauseView, HeldView, HoldingView, IncidentView, PhaseView, PoolView, StepsView, WorkerView,
+};
+use crate::backend::{BackendKind, Unit};
+use crate::model::{
+    Cause, DoorState, Incident, KillReason, Phase, Place, PoolState, Reason, State, Tenant, signal_name,
+};
+
+/// Every place of every pool.
+pub(super) fn workers(state: &State, backend: BackendKind) -> Vec<WorkerView> {
+    let places = state.pools.iter().flat_map(|pool| pool.places.iter().map(move |place| (pool, place)));
+    places.map(|(pool, (number, place))| worker(state, backend, pool, *number, place)).collect()
+}
+
+/// Every pool, in the spec's order.
+pub(super) fn pools(state: &State, backend: BackendKind) -> Vec<PoolView> {
+    state.pools.iter().map(|pool| pool_view(state, backend, pool)).collect()
+}
+
+/// A death.
+pub(super) fn incident(incident: &Incident) -> IncidentView {
+    let held = incident.left.as_ref().map_or(&[][..], |left| &left.held);
+    let detected = incident.detected().map(SystemTime::from);
+    IncidentView {
+        id: incident.life.to_string(),
+        pool: incident.life.worker.pool.to_string(),
+        worker: incident.life.worker.to_string(),
+        at: detected.map(rfc3339).unwrap_or_default(),
+        cause: cause(&incident.cause()),
+        held: held.iter().map(|held| held_view(incident, held)).collect(),
+        steps_ms: StepsView {
+            detected: incident.detection().map(millis),
+            redelivered: incident.redelivery().map(millis),
+            spawned: incident.respawn().map(millis),
+            ready: incident.recovery().map(millis),
+        },
+        siblings: incident.siblings(),
+        last_output: incident.died.as_ref().map_or(Vec::new(), |died| died.autopsy.last_output.clone()),
+    }
+}
+
+fn worker(state: &State, backend: BackendKind, pool: &PoolState, number: u32, place: &Place) -> WorkerView {
+    let id = pool.worker(number);
+    let tenant = place.phase.tenant();
+    let seen = tenant.and_then(|tenant| reported(state.report.as_ref()?, &tenant.life));
+    let holding = seen.map_or(&[][..], |seen| &seen.holding);
+    let unit = tenant.and_then(|tenant| tenant.compartment.unit());
+    WorkerView {
+        id: id.to_string(),
+        pool: pool.name().to_string(),
+        backend: backend_name(backend).to_owned(),
+        phase: match &place.phase {
+            Phase::Empty { .. } => PhaseView::Dead,
+            Phase::Starting { .. } => PhaseView::Starting,
+            Phase::Live { .. } if holding.is_empty() => PhaseView::Idle,
+            Phase::Live { .. } => PhaseView::Busy,
+            Phase::Draining { .. } | Phase::Dying { .. } => PhaseView::Draining,
+        },
+        generation: tenant.map_or_else(|| state.latest(&id), |tenant| tenant.life.generation),
+        pid: match unit {
+            Some(Unit::Process { pid, .. }) => Some(*pid),
+            Some(Unit::Container { pid, .. }) => *pid,
+            None => None,
+        },
+        container: match unit {
+            Some(Unit::Container { name, .. }) => Some(name.clone()),
+            Some(Unit::Process { .. }) | None => None,
+        },
+        pod: None,
+        node: None,
+        started_at: tenant.map(|tenant: &Tenant| rfc3339(tenant.born)),
+        turns: seen.map_or(0, |seen| seen.turns),
+        holding: holding.iter().map(holding_view).collect(),
+    }
+}
+
+fn pool_view(state: &State, backend: BackendKind, pool: &PoolState) -> PoolView {
+    let seen: Option<&PoolReport> =
+        state.report.as_ref().and_then(|report| report.pools.iter().find(|seen| seen.name == *pool.name()));
+    let listen = match &state.door {
+        DoorState::Up { pools, .. } => pools.get(pool.name()).copied(),
+        DoorState::NotMetYet | DoorState::Away => seen.map(|seen| seen.listen),
+    };
+    let busy = seen.map_or(0, |seen| seen.workers.iter().filter(|worker| !worker.holding.is_empty()).count());
+    PoolView {
+        name: pool.name().to_string(),
+        listen: listen.unwrap_or(pool.spec.door.listen).to_string(),
+        protocol: pool.spec.door.protocol.to_string(),
+        turn: pool.spec.door.turn.to_string(),
+        app: pool.spec.worker.app.to_string(),
+        model: pool.spec.worker.model.to_string(),
+        backend: backend_name(backend).to_owned(),
+        wanted: pool.wanted,
+        ready: u32::try_from(pool.live()).unwrap_or(u32::MAX),
+        busy: u32::try_from(busy).unwrap_or(u32::MAX),
+        degraded: *pool.intensity.health() != Health::Sound,
+        trouble: pool.trouble.clone(),
+        queued: seen.map_or(0, |seen| seen.queued),
+        connections: seen.map_or(0, |seen| seen.connections),
+        counters: seen.map(|seen| seen.counters.clone()).unwrap_or_default(),
+    }
+}
+
+fn cause(reason: &Reason) -> CauseView {
+    let (kind, detail) = match reason {
+        Reason::Killed(KillReason::RequestTimeout { request }) => {
+            (CauseKind::RequestTimeout, request.clone())
+        }
+        Reason::Killed(KillReason::StartTimeout { allowed }) => {
+            (CauseKind::StartTimeout, format!("not ready within {}", plainly(*allowed)))
+        }
+        Reason::Killed(KillReason::Protocol { detail }) => (CauseKind::Protocol, detail.clone()),
+        Reason::Killed(KillReason::DrainTimeout) => {
+            (CauseKind::Signal, "SIGKILL, still busy when its time to drain was over".to_owned())
+        }
+        Reason::NotKnownYet => {
+            (CauseKind::Lost, "its link closed; what it died of is not known yet".to_owned())
+        }
+        Reason::Asked(signal) => (CauseKind::Signal, format!("{}, sent on request", signal_name(*signal))),
+        Reason::Found(cause) => {
+            let kind = match cause {
+                Cause::Signal(_) => CauseKind::Signal,
+                Cause::Exit(_) => CauseKind::Exit,
+                Cause::Oom { .. } => CauseKind::Oom,
+                Cause::Lost => CauseKind::Lost,
+            };
+            (kind, cause.to_string())
+        }
+    };
+    CauseView { kind, detail }
+}
+
+fn held_view(incident: &Incident, held: &Held) -> HeldView {
+    let mut view = HeldView {
+        request: held.request.clone(),
+        outcome: "pending".to_owned(),
+        to: None,
+        status: None,
+        why: None,
+        added_ms: None,
+    };
+    match incident.outcome(held.turn) {
+        None => {}
+        Some(Outcome::Redelivered { to, added }) => {
+            "redelivered".clone_into(&mut view.outcome);
+            view.to = Some(to.worker.to_string());
+            view.added_ms = Some(millis(*added));
+        }
+        Some(Outcome::Answered { status, why }) => {
+            "answered".clone_into(&mut view.outcome);
+            view.status = Some(*status);
+            view.why = Some(why.clone());
+        }
+        Some(Outcome::Closed { why }) => {
+            "closed".clone_into(&mut view.outcome);
+            view.why = Some(why.clone());
+        }
+    }
+    view
+}
+
+fn holding_view(held: &Held) -> HoldingView {
+    HoldingView { request: held.request.clone(), for_ms: millis(held.held_for) }
+}
+
+fn backend_name(backend: BackendKind) -> &'static str {
+    match backend {
+        BackendKind::Process => "process",
+        BackendKind::Docker => "docker",
+    }
+}
+
+fn millis(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1e3
+}
+
+/// `10s`, `1.5s`, `250ms`.
+fn plainly(duration: Duration) -> String {
+    if duration >= Duration::from_secs(1) {
+        format!("{}s", duration.as_secs_f64())
+    } else {
+        format!("{}ms", duration.as_millis())
+    }
+}
+
+fn rfc3339(time: SystemTime) -> String {
+    // Fails only for years beyond 9999.
+    jiff::Timestamp::try_from(time).map(|time| time.to_string()).unwrap_or_default()
+}

@@ -5,7 +5,6 @@ pub mod backend;
 pub mod cli;
 pub mod door;
 pub mod model;
-pub mod pending;
 pub mod rundir;
 pub mod spec;
 pub mod supervisor;

@@ -163,6 +163,22 @@ impl RunDir {
         own_directory(&self.workers_dir(), 0o700)
     }
 
+    /// Uses the directories that whoever deploys has made, with the owners and modes that they have, so that door and
+    /// controller can be two users (as in two containers that share volumes); makes what is not there.
+    pub fn join(&self) -> Result<(), RunDirError> {
+        if !(self.link_dir().is_dir() && self.control_dir().is_dir()) {
+            return self.create();
+        }
+        // Whoever could put other directories in their place would own what meets here.
+        let found = fs::symlink_metadata(&self.0).map_err(failed("look at", &self.0))?;
+        let ours = found.uid() == 0 || found.uid() == rustix::process::geteuid().as_raw();
+        if !ours || !found.is_dir() || found.mode() & 0o022 != 0 {
+            let owner = found.is_dir().then(|| found.uid());
+            return Err(RunDirError::NotOurs { path: self.0.clone(), owner });
+        }
+        Ok(())
+    }
+
     /// Takes the lock, or says who holds it. The directories must be there.
     pub fn lock(&self) -> Result<Lock, RunDirError> {
         let path = self.control_dir().join("lock");
@@ -182,6 +198,12 @@ impl RunDir {
                 return Err(RunDirError::Busy { path: self.0.clone(), holder: text.trim().parse().ok() });
             }
             Err(error) => return Err(failed("lock", &path)(error.into())),
+        }
+        // A controller that stops removes the directory, this file included: who has waited for the lock of a file
+        // that is no more has nothing.
+        let locked = file.metadata().map_err(failed("look at", &path))?.ino();
+        if fs::metadata(&path).map(|there| there.ino()).ok() != Some(locked) {
+            return Err(RunDirError::Busy { path: self.0.clone(), holder: None });
         }
         // The pid is for people; the lock is what counts.
         file.set_len(0)

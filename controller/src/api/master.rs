@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use server::identity::{Incarnation, PoolName, WorkerId};
 
 use super::views::{IncidentView, PoolView, WorkerView};
-use crate::pending::supervisor::{CommandError, Handle};
+use crate::supervisor::{CommandError, Handle};
 
 /// The master, as the API sees it.
 #[async_trait]

@@ -32,7 +32,7 @@ use axum::middleware;
 use axum::routing::{get, post};
 use tokio::net::TcpListener;
 
-pub use crate::pending::supervisor::CommandError;
+pub use crate::supervisor::CommandError;
 pub use body::{Draining, KillOrder, Killed, ScaleOrder, Scaled};
 pub use master::Master;
 pub use problem::Problem;

@@ -8,7 +8,7 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 
-use crate::pending::supervisor::CommandError;
+use crate::supervisor::CommandError;
 
 /// An answer that says why not.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

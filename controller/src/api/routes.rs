@@ -15,7 +15,7 @@ use super::master::Master;
 use super::problem::Problem;
 use super::signal::Signal;
 use super::views::{IncidentView, PoolView, WorkerView};
-use crate::pending::supervisor::CommandError;
+use crate::supervisor::CommandError;
 
 /// The most lines of output in one answer.
 const MOST_LINES: usize = 10_000;

@@ -18,7 +18,7 @@ use crate::spec::{
 
 /// Check a spec file and say what it means.
 #[derive(Debug, Args)]
-pub struct CheckArgs {
+pub(super) struct CheckArgs {
     /// The spec file; left out: bulkhead.yaml, or what is built in where there is none
     #[arg(value_name = "FILE")]
     file: Option<PathBuf>,
@@ -31,7 +31,7 @@ pub struct CheckArgs {
 
 /// Checks, and prints the result on standard output, good or bad: it is what was asked for.
 #[expect(clippy::needless_pass_by_value, reason = "commands are given what was typed, all in the same way")]
-pub fn run(args: CheckArgs) -> anyhow::Result<ExitCode> {
+pub(super) fn run(args: CheckArgs) -> anyhow::Result<ExitCode> {
     let checked = spec::find(args.file.as_deref())
         .and_then(|(file, text)| Ok((spec::understand(&file, &text, &args.overrides)?, file)));
     let (text, code) = match &checked {

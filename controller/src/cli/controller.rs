@@ -8,10 +8,10 @@ use std::process::ExitCode;
 use clap::Args;
 
 use super::interrupts::Interrupts;
-use super::launch::{self, MasterArgs, account};
+use super::launch::{self, MasterArgs, Meeting, account};
 use super::output::print;
 use super::{greeting, logging, up};
-use crate::pending::model::StopScope;
+use crate::model::StopScope;
 
 /// Spawn, watch and replace workers for a door that runs elsewhere (a part of `up`)
 #[derive(Debug, Args)]
@@ -28,7 +28,7 @@ pub(super) struct ControllerArgs {
 pub(super) async fn run(args: ControllerArgs) -> anyhow::Result<ExitCode> {
     logging::start()?;
     let mut interrupts = Interrupts::catch()?;
-    let Some(prepared) = interrupts.unless(launch::prepare(&args.master)).await else {
+    let Some(prepared) = interrupts.unless(launch::prepare(&args.master, Meeting::Shared)).await else {
         return Ok(ExitCode::FAILURE);
     };
     let prepared = prepared?;

@@ -9,7 +9,6 @@ use server::door::{Config, DoorError};
 
 use super::launch::DeploymentArgs;
 use super::logging;
-use crate::pending::rundir::RunDirExt as _;
 
 /// Accept clients and hand their requests to workers (a part of `up`)
 #[derive(Debug, Args)]
@@ -28,7 +27,7 @@ pub(super) fn run(args: &DoorArgs) -> anyhow::Result<()> {
     logging::start()?;
     let deployment = args.deployment.load()?;
     let run_dir = args.deployment.run_dir()?;
-    run_dir.create()?;
+    run_dir.join()?;
     let config = Config {
         pools: deployment.pools.into_iter().map(|pool| pool.door).collect(),
         link_socket: run_dir.link_socket(),

@@ -22,6 +22,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open, pidfd_send_signal};
+use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::net::UnixStream;
 use tokio::process::{Child, Command};
@@ -57,6 +58,7 @@ pub(super) struct Door {
 /// A door that is started again when it dies.
 #[derive(Debug)]
 pub(super) struct KeptDoor {
+    doorway: Doorway,
     wish: watch::Sender<Wish>,
     keeper: JoinHandle<()>,
 }
@@ -122,11 +124,7 @@ impl Doorway {
             let Some(pid) = stream.peer_cred()?.pid().and_then(Pid::from_raw) else {
                 return Err(io::Error::other("it is in another pid namespace: stop it where it was started"));
             };
-            #[expect(
-                deprecated,
-                reason = "its danger is a type that swaps its descriptor; an OwnedFd does not"
-            )]
-            let pidfd = AsyncFd::new(pidfd_open(pid, PidfdFlags::empty())?)?;
+            let pidfd = server::sys::watch(pidfd_open(pid, PidfdFlags::empty())?, Interest::READABLE)?;
             Ok(Some(Process::Adopted(pidfd)))
         };
         process.await.with_context(|| format!("cannot adopt the door at {}", socket.display()))
@@ -190,11 +188,17 @@ impl Door {
     /// Watches it from now on, and starts it again when it dies.
     pub(super) fn keep(self) -> KeptDoor {
         let (wish, wishes) = watch::channel(Wish::Serve);
-        KeptDoor { wish, keeper: tokio::spawn(keep(self.doorway, self.process, wishes)) }
+        let keeper = tokio::spawn(keep(self.doorway.clone(), self.process, wishes));
+        KeptDoor { doorway: self.doorway, wish, keeper }
     }
 }
 
 impl KeptDoor {
+    /// Starts it with `spec` from the next time on.
+    pub(super) fn remember(&self, spec: &str) -> anyhow::Result<()> {
+        store(&self.doorway.spec(), spec)
+    }
+
     /// Somebody is about to tell it to leave: let it go when it does.
     pub(super) fn expect_exit(&self) {
         self.wish.send_replace(Wish::Leave);

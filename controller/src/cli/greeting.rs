@@ -94,6 +94,7 @@ mod tests {
             ready: 4,
             busy: 0,
             degraded: false,
+            trouble: None,
             queued: 0,
             connections: 0,
             counters: server::control::Counters::default(),

@@ -13,7 +13,7 @@ use crate::backend::docker::{self, DockerOptions};
 
 /// Pack this program into an image for its workers, and print the image's name.
 #[derive(Debug, Args)]
-pub struct ImageArgs {
+pub(super) struct ImageArgs {
     #[command(flatten)]
     docker: DockerOptions,
     /// Print a JSON document instead
@@ -22,7 +22,7 @@ pub struct ImageArgs {
 }
 
 /// Exits with 0 when the image is there, and with an error when there is no engine or no image.
-pub async fn run(args: ImageArgs) -> anyhow::Result<ExitCode> {
+pub(super) async fn run(args: ImageArgs) -> anyhow::Result<ExitCode> {
     let engine = docker::probe().await?;
     let image = docker::ensure_image(&engine, &args.docker).await?;
     let mut out = io::stdout().lock();

@@ -18,15 +18,15 @@ use tokio::task::JoinHandle;
 
 use super::interrupts::Interrupts;
 use crate::api;
+use crate::backend::docker::{self, DockerBackend, DockerOptions, Engine};
+use crate::backend::process::ProcessBackend;
 use crate::backend::{Backend, BackendKind, Home};
-use crate::pending::backend::docker::{self, DockerBackend, DockerOptions, Engine};
-use crate::pending::backend::process::ProcessBackend;
-use crate::pending::model::StopScope;
-use crate::pending::rundir::{Lock, RunDirExt as _};
-use crate::pending::spec::{self, Overrides, SpecError};
-use crate::pending::supervisor::{self, Handle, StopSummary};
+use crate::model::StopScope;
+use crate::rundir::Lock;
 use crate::rundir::RunDir;
+use crate::spec::{self, Overrides, SpecError};
 use crate::spec::{BackendChoice, Deployment};
+use crate::supervisor::{self, Handle, StopSummary};
 
 /// Which deployment a role belongs to.
 #[derive(Debug, Args)]
@@ -51,7 +51,7 @@ impl DeploymentArgs {
     pub(super) fn run_dir(&self) -> anyhow::Result<RunDir> {
         let path = match &self.run_dir {
             Some(path) => std::path::absolute(path)?,
-            None => RunDir::default_path()?,
+            None => RunDir::default_path(),
         };
         Ok(RunDir::at(path))
     }
@@ -96,6 +96,15 @@ pub(super) struct Prepared {
     lock: Lock,
 }
 
+/// Whose the run directory is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Meeting {
+    /// This process makes it, and removes it in the end.
+    Ours,
+    /// Others meet there too; whoever deploys may have made it.
+    Shared,
+}
+
 /// Which backend it is to be, and why.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Choice {
@@ -111,18 +120,21 @@ enum Why {
 }
 
 /// Does all that may fail. Dropped half-way, it leaves nothing behind but directories.
-pub(super) async fn prepare(args: &MasterArgs) -> anyhow::Result<Prepared> {
+pub(super) async fn prepare(args: &MasterArgs, meeting: Meeting) -> anyhow::Result<Prepared> {
     let deployment = args.deployment.load()?;
     let run_dir = args.deployment.run_dir()?;
-    run_dir.create()?;
+    match meeting {
+        Meeting::Ours => run_dir.create()?,
+        Meeting::Shared => run_dir.join()?,
+    }
     let lock = run_dir.lock()?;
-    let secret = run_dir.secret()?;
+    let secret = run_dir.secret(&lock)?;
     let api = bind(deployment.api.listen).await?;
     let home = Home { owner: args.owner(&run_dir), run_dir: run_dir.path().to_owned(), program: program()? };
     let (choice, engine) = choose(deployment.backend).await?;
     let backend: Arc<dyn Backend> = match engine {
-        None => ProcessBackend::new(&home)?,
-        Some(engine) => DockerBackend::on(engine, &home, &args.docker).await?,
+        None => Arc::new(ProcessBackend::new(&home)?),
+        Some(engine) => Arc::new(DockerBackend::on(engine, &home, &args.docker).await?),
     };
     Ok(Prepared {
         deployment,
@@ -243,7 +255,7 @@ impl Running {
         drop(self.end_api);
         // A client that keeps its connection open must not keep us from going.
         let _ = tokio::time::timeout(Duration::from_secs(1), self.api).await;
-        if scope == StopScope::DoorToo && summary.left_behind.is_empty() {
+        if scope == StopScope::DoorToo && summary.left_behind.is_empty() && !summary.door_remains {
             remove(&self.run_dir);
         }
         Ok(summary)
@@ -301,9 +313,10 @@ mod tests {
 
     #[test]
     fn what_was_left_behind_is_named() -> Result<(), server::identity::NameError> {
-        let clean = StopSummary { clean: 8, killed: 0, left_behind: Vec::new() };
+        let clean = StopSummary { clean: 8, killed: 0, left_behind: Vec::new(), door_remains: false };
         insta::assert_snapshot!(account(&clean), @"Stopped; workers that finished what they held: 8");
-        let torn = StopSummary { clean: 6, killed: 1, left_behind: vec!["web-3.7".parse()?] };
+        let torn =
+            StopSummary { clean: 6, killed: 1, left_behind: vec!["web-3.7".parse()?], door_remains: false };
         insta::assert_snapshot!(account(&torn), @r"
         Stopped; workers that finished what they held: 6; cut off: 1
         Left behind, because the backend did not answer: web-3.7

@@ -36,7 +36,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use server::door::DoorError;
 
-use crate::pending::spec::SpecError;
+use crate::spec::SpecError;
 use client::ApiError;
 
 /// A prefork server whose processes are containers
@@ -73,6 +73,9 @@ enum Command {
     Logs(logs::LogsArgs),
     Drain(drain::DrainArgs),
     Scale(scale::ScaleArgs),
+    Check(check::CheckArgs),
+    Schema(schema::SchemaArgs),
+    Image(image::ImageArgs),
     Controller(controller::ControllerArgs),
     Door(door::DoorArgs),
     Worker(worker::WorkerArgs),
@@ -109,6 +112,9 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
     let done = match command {
         Command::Up(args) => return in_runtime(up::run(args)),
         Command::Controller(args) => return in_runtime(controller::run(args)),
+        Command::Check(args) => return check::run(args),
+        Command::Schema(args) => return schema::run(args),
+        Command::Image(args) => return in_runtime(image::run(args)),
         Command::Worker(args) => return Ok(worker::run(args)),
         Command::Door(args) => door::run(&args),
         Command::Ps(args) => in_runtime(ps::run(args)),

@@ -7,10 +7,10 @@ use clap::Args;
 
 /// Print the JSON Schema of the spec file.
 #[derive(Debug, Args)]
-pub struct SchemaArgs {}
+pub(super) struct SchemaArgs {}
 
 /// Prints it. Fails only when standard output does.
-pub fn run(SchemaArgs {}: SchemaArgs) -> anyhow::Result<ExitCode> {
+pub(super) fn run(SchemaArgs {}: SchemaArgs) -> anyhow::Result<ExitCode> {
     writeln!(std::io::stdout().lock(), "{:#}", crate::spec::schema().as_value())?;
     Ok(ExitCode::SUCCESS)
 }

@@ -12,15 +12,15 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 
-use super::doorkeeper::Doorway;
+use super::doorkeeper::{Doorway, KeptDoor};
 use super::interrupts::Interrupts;
-use super::launch::{self, MasterArgs, Prepared, Running, account};
+use super::launch::{self, MasterArgs, Meeting, Prepared, Running, account};
 use super::output::{duration, print};
 use super::{greeting, logging};
-use crate::pending::model::StopScope;
-use crate::pending::spec::{self, DeploymentExt as _};
-use crate::pending::supervisor::Handle;
-use crate::spec::Deployment;
+use crate::api::views::PoolView;
+use crate::model::StopScope;
+use crate::spec::{self, Deployment};
+use crate::supervisor::Handle;
 
 /// What a door may take beyond its drain time-out before it counts as stuck.
 const GRACE: Duration = Duration::from_secs(5);
@@ -49,7 +49,7 @@ pub(super) async fn run(args: UpArgs) -> anyhow::Result<ExitCode> {
     let started = Instant::now();
     let mut interrupts = Interrupts::catch()?;
 
-    let Some(prepared) = interrupts.unless(launch::prepare(&args.master)).await else {
+    let Some(prepared) = interrupts.unless(launch::prepare(&args.master, Meeting::Ours)).await else {
         return interrupted();
     };
     let prepared = prepared?;
@@ -78,7 +78,7 @@ pub(super) async fn run(args: UpArgs) -> anyhow::Result<ExitCode> {
     let door = door.keep();
     let running = prepared.start();
 
-    let told = serve(&running, &deployment, api, adopted, started, &mut interrupts).await;
+    let told = serve(&running, &deployment, &door, api, adopted, started, &mut interrupts).await;
     if let Ok(by) = told {
         // Whoever closed the terminal does not read this.
         let _ = print(&format!("\n{by}: draining; once more to cut off what is left\n"));
@@ -104,6 +104,7 @@ async fn engage_door(prepared: &Prepared, patience: Duration) -> anyhow::Result<
 async fn serve(
     running: &Running,
     deployment: &Deployment,
+    door: &KeptDoor,
     api: std::net::SocketAddr,
     adopted: bool,
     started: Instant,
@@ -114,6 +115,7 @@ async fn serve(
     };
     let ready = ready?;
     let (pools, workers) = (running.master.pools().await?, running.master.workers().await?);
+    door.remember(&with_ports(deployment, &pools).to_yaml())?;
     let mut text = greeting::text(&greeting::program(), &pools, &workers, api);
     if adopted {
         text += "The door of an earlier run was adopted, with the workers that it had.\n";
@@ -141,12 +143,32 @@ pub(super) async fn ready(master: &Handle, deployment: &Deployment) -> anyhow::R
     tokio::time::timeout(patience, ready).await.unwrap_or(Ok(false))
 }
 
-/// Whether a door that was started with `stored` serves what `deployment` gives it to serve.
+/// Whether a door that was started with `stored` serves what `deployment` gives it to serve. Where the kernel was to
+/// choose a port, whatever it chose is right.
 fn same_doors(stored: &str, deployment: &Deployment) -> bool {
-    let doors = |deployment: &Deployment| -> Vec<_> {
-        deployment.pools.iter().map(|pool| pool.door.clone()).collect()
-    };
-    spec::parse("the door's spec", stored).is_ok_and(|stored| doors(&stored) == doors(deployment))
+    spec::parse("the door's spec", stored).is_ok_and(|stored| {
+        stored.pools.len() == deployment.pools.len()
+            && stored.pools.iter().zip(&deployment.pools).all(|(stored, wanted)| {
+                let mut stored = stored.door.clone();
+                if wanted.door.listen.port() == 0 {
+                    stored.listen.set_port(0);
+                }
+                stored == wanted.door
+            })
+    })
+}
+
+/// The deployment with the ports that the kernel chose: a door that is started again must be found where the last
+/// one was.
+fn with_ports(deployment: &Deployment, pools: &[PoolView]) -> Deployment {
+    let mut deployment = deployment.clone();
+    for pool in &mut deployment.pools {
+        let view = pools.iter().find(|view| view.name == pool.name().as_str());
+        if let Some(listen) = view.and_then(|view| view.listen.parse().ok()) {
+            pool.door.listen = listen;
+        }
+    }
+    deployment
 }
 
 fn interrupted() -> anyhow::Result<ExitCode> {

@@ -76,7 +76,7 @@ pub struct Config {
 #[derive(Debug, Error)]
 pub enum DoorError {
     /// A pool's address could not be listened on.
-    #[error("cannot listen on {address} for pool {pool}: {source}")]
+    #[error("cannot listen on {address} for pool {pool}")]
     Listen {
         /// The pool.
         pool: String,
@@ -87,7 +87,7 @@ pub enum DoorError {
         source: io::Error,
     },
     /// A Unix socket could not be made.
-    #[error("cannot make the socket {}: {source}", path.display())]
+    #[error("cannot make the socket {}", path.display())]
     Socket {
         /// Where.
         path: PathBuf,
@@ -102,7 +102,7 @@ pub enum DoorError {
         path: PathBuf,
     },
     /// The event loop could not be set up.
-    #[error("cannot set up the event loop: {0}")]
+    #[error("cannot set up the event loop")]
     Runtime(#[source] io::Error),
 }
 

@@ -124,6 +124,7 @@ impl Master for Canned {
             ready: wanted.min(1),
             busy: wanted.min(1),
             degraded: name == "echo",
+            trouble: None,
             queued: 2,
             connections: 10_000,
             counters: Counters::default(),

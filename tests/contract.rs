@@ -31,7 +31,7 @@ fn main() -> ExitCode {
     let mut trials = Vec::new();
     for backend in Backend::ALL {
         let availability = backend.availability();
-        for (name, story) in stories::ALL {
+        for &(name, story) in stories::ALL {
             let name = format!("{backend}::{name}");
             let run = move || rig::tell(backend, story).map_err(Failed::from);
             trials.push(match &availability {

@@ -265,6 +265,7 @@ pub struct Counters {
     /// Workers whose link closed with a turn in their hands or without a goodbye.
     pub deaths: u64,
     /// Answers that the door gave in a worker's place, by status.
+    #[serde(with = "by_status")]
     pub answered: BTreeMap<u16, u64>,
     /// Connections cut because their worker died in the middle of an answer.
     pub cut: u64,
@@ -302,6 +303,25 @@ impl From<Stamp> for SystemTime {
     }
 }
 
+/// Counts by status. JSON has only text for keys, and serde, which turns it back into numbers elsewhere, does
+/// not where it had to read ahead for a tag, as it does for every [`Notice`].
+mod by_status {
+    use std::collections::BTreeMap;
+
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(counts: &BTreeMap<u16, u64>, to: S) -> Result<S::Ok, S::Error> {
+        counts.serialize(to)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<BTreeMap<u16, u64>, D::Error> {
+        let counts = BTreeMap::<String, u64>::deserialize(from)?;
+        let number = |(status, count): (String, u64)| Ok((status.parse::<u16>()?, count));
+        let counts: Result<_, std::num::ParseIntError> = counts.into_iter().map(number).collect();
+        counts.map_err(serde::de::Error::custom)
+    }
+}
+
 /// Durations as a number of milliseconds, with their fraction.
 mod millis {
     use std::time::Duration;
@@ -315,5 +335,29 @@ mod millis {
     pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
         let millis = f64::deserialize(from)?;
         Duration::try_from_secs_f64(millis / 1e3).map_err(serde::de::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_report_with_answers_in_it_survives_the_socket() -> Result<(), Box<dyn std::error::Error>> {
+        let counters = Counters { answered: BTreeMap::from([(502, 3), (503, 1)]), ..Counters::default() };
+        let pool = PoolReport {
+            name: "web".parse()?,
+            listen: ([127, 0, 0, 1], 8080).into(),
+            connections: 1,
+            queued: 0,
+            longest_wait: Duration::from_micros(1500),
+            counters,
+            workers: Vec::new(),
+        };
+        let notice = Notice::Report { query: 7, report: Report { pools: vec![pool] } };
+        let line = serde_json::to_string(&notice)?;
+        assert!(line.contains(r#""answered":{"502":3,"503":1}"#), "{line}");
+        assert_eq!(serde_json::from_str::<Notice>(&line)?, notice);
+        Ok(())
     }
 }

@@ -95,7 +95,8 @@ pub struct StopSummary {
     /// Those of which the backend has not said that they are dead and removed. A controller that is started
     /// again finds them.
     pub left_behind: Vec<Incarnation>,
-    /// Whether the door was still there in the end. As it should be, unless it was to stop too.
+    /// Whether the door is, or may be, still there: it was not to stop, has not stopped in time, or was away all
+    /// the while and could not be told.
     pub door_remains: bool,
 }
 

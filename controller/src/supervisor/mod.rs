@@ -54,7 +54,6 @@ use handle::Request;
 use order::OrderBook;
 
 pub use handle::{CommandError, Handle, StopSummary};
-pub use order::spec_hash;
 
 /// What a supervisor is to supervise.
 #[derive(Debug)]
@@ -73,7 +72,7 @@ pub struct Config {
 /// Starts a supervisor on the current tokio runtime. It runs until it is [stopped](Handle::stop), or until every
 /// handle to it has been dropped; then workers and door live on for the next one to adopt.
 pub fn start(config: Config) -> Handle {
-    let pools = config.pools.into_iter().map(|pool| (spec_hash(&pool), Arc::new(pool)));
+    let pools = config.pools.into_iter().map(|pool| (pool.spec_hash(), Arc::new(pool)));
     let pools: Vec<(Arc<Pool>, String)> = pools.map(|(hash, pool)| (pool, hash)).collect();
     let (door, door_events) = Door::connect(config.control_socket, config.secret.clone());
     let (requests, asked) = mpsc::channel(64);

@@ -4,7 +4,6 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use server::identity::{Incarnation, PoolName, Secret};
-use sha2::{Digest, Sha256};
 
 use crate::backend::SpawnOrder;
 use crate::spec::{Pool, Recycle};
@@ -50,23 +49,11 @@ fn retire_after(recycle: &Recycle, luck: f64) -> Option<NonZeroU32> {
     Some(NonZeroU32::new(moved).unwrap_or(NonZeroU32::MIN))
 }
 
-/// A hash over everything in the spec that shapes a worker. A worker with another one is out of date and is
-/// replaced; what concerns only the door, or only how fast workers are replaced, is not in it.
-///
-/// It is made from the words in which Rust's `Debug` puts these types, so another build may come to another
-/// hash for the same spec. The price of that is one replacement of each worker, one at a time.
-pub fn spec_hash(pool: &Pool) -> String {
-    let shape = format!("{:?} {:?} {:?} {:?}", pool.door.protocol, pool.door.turn, pool.worker, pool.recycle);
-    let digest = Sha256::digest(shape.as_bytes());
-    digest[..8].iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::supervisor::testing::pool;
 
     proptest! {
         #[test]
@@ -77,18 +64,5 @@ mod tests {
             prop_assert!(after >= 1.0);
             prop_assert!((after - f64::from(requests)).abs() <= most.max(1.0) + 0.5);
         }
-    }
-
-    #[test]
-    fn only_what_shapes_a_worker_makes_it_out_of_date() {
-        let spec = pool("web", 4);
-        let hash = spec_hash(&spec);
-        let mut scaled = spec.clone();
-        scaled.workers = 7;
-        scaled.door.queue.depth += 1;
-        assert_eq!(spec_hash(&scaled), hash);
-        let mut roomier = spec;
-        roomier.worker.limits.memory_bytes = Some(1 << 30);
-        assert_ne!(spec_hash(&roomier), hash);
     }
 }

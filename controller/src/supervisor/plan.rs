@@ -206,7 +206,9 @@ impl Planner<'_> {
 
     fn stop(&mut self) {
         let Some(stopping) = &self.state.stopping else { return };
-        self.alarm.has_rung(stopping.give_up);
+        for at in [stopping.door_until, stopping.give_up] {
+            self.alarm.has_rung(at);
+        }
         if stopping.scope == StopScope::DoorToo && !stopping.door_told && self.door_answers() {
             self.actions.push(Action::StopDoor);
         }

@@ -47,7 +47,8 @@ impl Supervisor {
         let left_behind: Vec<Incarnation> = tenants.chain(self.state.remains.keys().cloned()).collect();
         let (clean, killed) =
             self.state.stopping.map_or((0, 0), |stopping| (stopping.clean, stopping.killed));
-        let door_remains = matches!(self.state.door, DoorState::Up { .. });
+        let told = self.state.stopping.is_some_and(|stopping| stopping.door_told);
+        let door_remains = !told || matches!(self.state.door, DoorState::Up { .. });
         for reply in self.when_stopped {
             tell(reply, StopSummary { clean, killed, left_behind: left_behind.clone(), door_remains });
         }

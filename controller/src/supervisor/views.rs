@@ -178,8 +178,9 @@ fn backend_name(backend: BackendKind) -> &'static str {
     }
 }
 
+/// To the microsecond, which is what stamps are kept to: more digits would only be the binary fraction's.
 fn millis(duration: Duration) -> f64 {
-    duration.as_secs_f64() * 1e3
+    duration.as_micros() as f64 / 1e3
 }
 
 /// `10s`, `1.5s`, `250ms`.

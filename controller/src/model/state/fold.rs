@@ -69,7 +69,9 @@ impl State {
             Command::Stop { scope, within } => {
                 let deadline = now.at + within;
                 let give_up = deadline + Stopping::PATIENCE;
-                let stopping = Stopping { scope, door_told: false, deadline, give_up, clean: 0, killed: 0 };
+                let door_until = now.at + Stopping::DOOR_GRACE;
+                let stopping =
+                    Stopping { scope, door_told: false, door_until, deadline, give_up, clean: 0, killed: 0 };
                 self.stopping.get_or_insert(stopping);
                 for pool in &mut self.pools {
                     pool.wanted = 0;

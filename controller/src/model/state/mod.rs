@@ -88,6 +88,8 @@ pub struct Stopping {
     pub scope: StopScope,
     /// Whether the door has been told.
     pub door_told: bool,
+    /// Until when a door that is away, and has not been told, may come back to be told.
+    pub door_until: Instant,
     /// When draining is over and killing begins.
     pub deadline: Instant,
     /// When whoever is left is left behind.
@@ -99,6 +101,8 @@ pub struct Stopping {
 }
 
 impl Stopping {
+    /// How long we wait for a door that happens to be away. If it lives, we reach it within half a second.
+    pub const DOOR_GRACE: Duration = Duration::from_secs(1);
     /// How long a worker that was sent SIGTERM late may take.
     pub const GRACE: Duration = Duration::from_secs(3);
     /// How long killing and removing may take in all, when draining is over.
@@ -168,7 +172,10 @@ impl State {
         let workers_gone = self.tenants().next().is_none() && self.remains.is_empty();
         let door_gone = match stopping.scope {
             StopScope::WorkersOnly => true,
-            StopScope::DoorToo => !matches!(self.door, DoorState::Up { .. }),
+            StopScope::DoorToo => {
+                let there = matches!(self.door, DoorState::Up { .. });
+                !there && (stopping.door_told || stopping.door_until <= now)
+            }
         };
         (workers_gone && door_gone) || stopping.give_up <= now
     }

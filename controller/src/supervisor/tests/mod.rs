@@ -14,14 +14,13 @@ use std::time::Instant;
 use server::control::{Notice, Stamp};
 
 use super::plan::plan;
-use super::spec_hash;
 use super::testing::{pool, unit};
 use crate::model::{Action, DoorEvent, Event, Now, State, Welcome};
 
 /// A state in which web-0.1 and web-1.1 are live, and the moment at which they are.
 fn two_live() -> (State, Now) {
     let spec = pool("web", 2);
-    let hash = spec_hash(&spec);
+    let hash = spec.spec_hash();
     let now = Now { at: Instant::now(), stamp: Stamp::now(), luck: 0.5 };
     let mut state = State::new([(Arc::new(spec), hash)], now.at);
     let welcome = Welcome { pid: 1, pools: BTreeMap::new(), linked: vec![], seen: vec![] };

@@ -10,7 +10,7 @@ use crate::model::{Cause, StopScope};
 use crate::supervisor::testing::{
     Asked, FakeBackend, FakeDoor, died_of, in_time, life, pool, supervise, until, until_all,
 };
-use crate::supervisor::{CommandError, Handle, spec_hash};
+use crate::supervisor::{CommandError, Handle};
 
 fn joined(worker: &str) -> Notice {
     Notice::Joined { worker: life(worker), at: Stamp::now() }
@@ -240,7 +240,7 @@ async fn what_a_worker_holds_is_shown_as_of_this_moment() {
 async fn a_new_controller_adopts_the_workers_it_finds() {
     let (backend, mut asked) = FakeBackend::new();
     let spec = pool("web", 2);
-    let hash = spec_hash(&spec);
+    let hash = spec.spec_hash();
     let alive = || Vital::Alive { since: SystemTime::now() };
     backend.with_worker(&life("web-0.7"), &hash, alive());
     backend.with_worker(&life("web-1.3"), &hash, Vital::Dead(died_of(Cause::Exit(3))));
@@ -387,6 +387,28 @@ async fn stopping_drains_the_door_first_and_leaves_nothing_behind() {
     assert_eq!(backend.population(), Vec::<String>::new());
     let late = handle.incidents().await;
     assert!(matches!(late, Err(CommandError::Stopped)), "{late:?}");
+}
+
+#[tokio::test]
+async fn a_door_that_is_away_for_a_moment_is_still_told_to_stop() {
+    let (backend, mut asked) = FakeBackend::new();
+    let mut door = FakeDoor::new();
+    let handle = supervise(&backend, &door, vec![pool("web", 2)]);
+    two_ready(&mut asked, &mut door, &handle).await;
+    door.hang_up();
+    eventually("the door to be missed", || async { (!handle.is_ready().await.unwrap()).then_some(()) }).await;
+    let stop = tokio::spawn({
+        let handle = handle.clone();
+        async move { handle.stop(StopScope::DoorToo, Duration::from_secs(5)).await }
+    });
+    until_all(&mut asked, &["signal web-0.1 15", "signal web-1.1 15"]).await;
+    backend.dies(&life("web-0.1"), Cause::Exit(0)).await;
+    backend.dies(&life("web-1.1"), Cause::Exit(0)).await;
+    door.welcome(&[], &[]).await;
+    assert_eq!(door.order().await, Order::Stop);
+    door.hang_up();
+    let summary = in_time("the stop", stop).await.unwrap().unwrap();
+    assert!(!summary.door_remains);
 }
 
 #[tokio::test]

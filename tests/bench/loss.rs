@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use crate::rig::api::Worker;
 use crate::rig::load::Load;
 use crate::rig::{Backend, Stack, eventually};
 use crate::{Sample, backends};
@@ -20,13 +21,13 @@ pub(crate) fn measure() {
 }
 
 fn storm(backend: Backend) {
-    let restart = "restart: { backoff: 0ms, longest: 1s, deaths: 10000, within: 10s }";
+    let restart = "restart: { backoff: 1ms, longest: 1ms, deaths: 10000, within: 10s }";
     let stack = Stack::web(backend, 4, restart);
     stack.ready("web", 4);
     let load = Load::start(stack.address("web"), CLIENTS, "/work?ms=20");
     let (start, mut kills) = (Instant::now(), 0usize);
     while start.elapsed() < FOR {
-        let workers: Vec<_> = stack.api().workers().into_iter().filter(|it| it.is_ready()).collect();
+        let workers: Vec<_> = stack.api().workers().into_iter().filter(Worker::is_ready).collect();
         // One after another, so that every place has its share.
         if !workers.is_empty() && stack.api().kill(&workers[kills % workers.len()].id, "SIGKILL").status < 300
         {

@@ -96,7 +96,8 @@ impl Sample {
     }
 
     fn quantile(&self, q: f64) -> f64 {
-        let at = ((self.0.len().max(1) - 1) as f64 * q).round() as usize;
+        let last = self.0.len().saturating_sub(1);
+        let at = (0..last).find(|&at| (at + 1) as f64 > last as f64 * q + 0.5).unwrap_or(last);
         self.0.get(at).copied().unwrap_or(f64::NAN)
     }
 

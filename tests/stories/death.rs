@@ -124,7 +124,7 @@ pub fn a_poison_get_stops_at_the_limit(backend: Backend) {
 }
 
 pub fn killed_under_load_loses_no_get(backend: Backend) {
-    let restart = "restart: { backoff: 0ms, longest: 1s, deaths: 1000, within: 10s }";
+    let restart = "restart: { backoff: 1ms, longest: 1ms, deaths: 1000, within: 10s }";
     let stack = Stack::web(backend, 4, restart);
     stack.ready("web", 4);
     let load = Load::start(stack.address("web"), 8, "/work?ms=20");
@@ -161,5 +161,6 @@ pub fn a_raw_connection_is_closed_with_its_worker(backend: Backend) {
     assert_eq!(other.exactly(7), b"Echo: c", "the other connection was harmed");
     let incident = stack.api().incident(&victim.life(), is_told);
     assert_eq!(incident["held"][0]["outcome"], "closed", "{incident:#}");
+    drop(other);
     stack.down();
 }

@@ -56,9 +56,10 @@ pub fn a_worker_that_hoards_or_is_deaf_stalls_nobody(backend: Backend) {
     let stack = Stack::web(backend, 1, "");
     stack.ready("web", 1);
     // It grants credit without end, takes what it is given, and never does anything with it.
-    let mut hoarder = FakeWorker::joins(&stack, "web-91.1", 1000);
     let mut busy = stack.connect();
     busy.send_get("/work?ms=1500");
+    stack.holder_of("GET /work?ms=1500");
+    let mut hoarder = FakeWorker::joins(&stack, "web-91.1", 1000);
     let mut victims: Vec<_> = (0..20).map(|_| stack.connect()).collect();
     for victim in &mut victims {
         victim.send_get("/work?ms=1");
@@ -74,9 +75,10 @@ pub fn a_worker_that_hoards_or_is_deaf_stalls_nobody(backend: Backend) {
     }
     assert_eq!(busy.response().status, 200);
     // It never reads: what it is sent piles up in its socket until that is full, and then it is evicted.
-    let deaf = FakeWorker::joins(&stack, "web-92.1", 1000);
     let mut busy = stack.connect();
     busy.send_get("/work?ms=1000");
+    stack.holder_of("GET /work?ms=1000");
+    let deaf = FakeWorker::joins(&stack, "web-92.1", 1000);
     let mut victims: Vec<_> = (0..600).map(|_| stack.connect()).collect();
     for victim in &mut victims {
         victim.send_get("/work?ms=0");

@@ -67,7 +67,7 @@ pub fn drain_lets_a_turn_finish_and_replaces_its_worker(backend: Backend) {
     assert_eq!(client.response().text(), "worked 600 ms\n");
     eventually("the drained worker has a successor", || {
         let now = stack.api().worker(&worker.id);
-        if now.generation > worker.generation && now.is_ready() { Ok(()) } else { Err(now) }
+        if now.generation > worker.generation && now.is_ready() { Ok(()) } else { Err(vec![now]) }
     });
     assert_eq!(stack.api().incidents().len(), 0, "a drain is no incident");
     stack.down();

@@ -140,10 +140,9 @@ mod tests {
         assert_eq!(send(ours.as_fd(), b"frame", Some(writer.as_fd()), SendFlags::empty())?, Sent::Whole);
         drop(writer);
         let mut buffer = [0; LONGEST + 1];
-        let Received::Frame { len: 5, descriptor: Some(descriptor) } =
-            receive(theirs.as_fd(), &mut buffer, RecvFlags::empty())?
-        else {
-            panic!("the frame came without its descriptor");
+        let received = receive(theirs.as_fd(), &mut buffer, RecvFlags::empty())?;
+        let Received::Frame { len: 5, descriptor: Some(descriptor) } = received else {
+            return Err(io::Error::other(format!("not the frame with its descriptor: {received:?}")));
         };
         rustix::io::write(&descriptor, b"through")?;
         drop(descriptor);

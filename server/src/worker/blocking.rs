@@ -49,7 +49,6 @@ pub(super) fn run(options: &Options) -> Ending {
             Ended::Farewell => return Ending::Goodbye,
             Ended::LinkLost if sys::told_to_go() => return Ending::Goodbye,
             Ended::LinkLost => eprintln!("{}: the door is gone; waiting for another", options.life),
-            Ended::NoDescriptor => return Ending::NoDescriptor,
             Ended::Breach => return Ending::Breach,
         }
     }
@@ -61,7 +60,6 @@ enum Ended {
     Farewell,
     LinkLost,
     Breach,
-    NoDescriptor,
 }
 
 /// What all threads of a worker share.
@@ -93,7 +91,7 @@ impl Worker<'_> {
             // good, and the others are told so by the link's end.
             if threads.iter().any(Result::is_err) {
                 eprintln!("{}: cannot start its threads: is the limit of pids too low?", self.options.life);
-                std::process::exit(71);
+                std::process::exit(Ending::NoDescriptor.code().into());
             }
             let ended = threads.into_iter().flatten().map(|thread| thread.join().unwrap_or(Ended::Breach));
             ended.max().unwrap_or(Ended::Breach)
@@ -119,7 +117,8 @@ impl Worker<'_> {
                     "{}: a client's descriptor did not arrive: open_files is too low",
                     self.options.life
                 );
-                return Ended::NoDescriptor;
+                // The other threads may wait for turns that this process could not take either.
+                std::process::exit(Ending::NoDescriptor.code().into());
             };
             if turn.acknowledge {
                 say(&self.link, &FromWorker::Acknowledge { turn: turn.turn });

@@ -91,15 +91,16 @@ enum Ending {
     Refused,
 }
 
-impl From<Ending> for ExitCode {
-    fn from(ending: Ending) -> Self {
-        Self::from(match ending {
-            Ending::Goodbye => 0,
-            Ending::NoDescriptor => 71,
-            Ending::Breach => 76,
-            Ending::Refused => 77,
-            Ending::Setup => 78,
-        })
+impl Ending {
+    /// The process's exit code.
+    fn code(self) -> u8 {
+        match self {
+            Self::Goodbye => 0,
+            Self::NoDescriptor => 71,
+            Self::Breach => 76,
+            Self::Refused => 77,
+            Self::Setup => 78,
+        }
     }
 }
 
@@ -117,5 +118,5 @@ pub fn run(options: &Options) -> ExitCode {
             Model::Event(_) => event::run(options),
         },
     };
-    ending.into()
+    ending.code().into()
 }

@@ -29,6 +29,11 @@ impl Worker {
         matches!(self.phase.as_str(), "idle" | "busy")
     }
 
+    /// Whether it is known where it runs: it may have joined before its backend has said so.
+    pub fn is_known(&self) -> bool {
+        self.pid.is_some() || self.container.is_some()
+    }
+
     /// The name of the life that it leads, which is its incident's.
     pub fn life(&self) -> String {
         format!("{}.{}", self.id, self.generation)

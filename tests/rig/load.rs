@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 
 use super::http::Connection;
@@ -10,6 +10,7 @@ use super::http::Connection;
 /// A number of clients that ask again as soon as they are answered.
 pub struct Load {
     stop: Arc<AtomicBool>,
+    answered: Arc<AtomicU64>,
     clients: Vec<JoinHandle<Tally>>,
 }
 
@@ -24,12 +25,17 @@ pub struct Tally {
 impl Load {
     /// Starts so many clients, each on a connection of its own.
     pub fn start(address: SocketAddr, clients: usize, target: &str) -> Self {
-        let stop = Arc::new(AtomicBool::new(false));
+        let (stop, answered) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
         let clients = (0..clients).map(|_| {
-            let (stop, target) = (Arc::clone(&stop), target.to_owned());
-            std::thread::spawn(move || client(address, &target, &stop))
+            let (stop, answered, target) = (Arc::clone(&stop), Arc::clone(&answered), target.to_owned());
+            std::thread::spawn(move || client(address, &target, &stop, &answered))
         });
-        Self { clients: clients.collect(), stop }
+        Self { clients: clients.collect(), stop, answered }
+    }
+
+    /// How many requests have been answered so far.
+    pub fn answered(&self) -> u64 {
+        self.answered.load(Ordering::Relaxed)
     }
 
     /// Lets each client finish what it is at; what all of them got.
@@ -45,13 +51,16 @@ impl Load {
     }
 }
 
-fn client(address: SocketAddr, target: &str, stop: &AtomicBool) -> Tally {
+fn client(address: SocketAddr, target: &str, stop: &AtomicBool, answered: &AtomicU64) -> Tally {
     let mut tally = Tally::default();
     let mut connection = Connection::to(address);
     while !stop.load(Ordering::Relaxed) {
         connection.send_get(target);
         match connection.try_response() {
-            Ok(response) if response.status == 200 && response.complete => tally.answered += 1,
+            Ok(response) if response.status == 200 && response.complete => {
+                tally.answered += 1;
+                answered.fetch_add(1, Ordering::Relaxed);
+            }
             Ok(response) => {
                 tally.failed.push(format!("{} {}", response.status, response.text()));
                 connection = Connection::to(address);

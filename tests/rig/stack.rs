@@ -146,8 +146,12 @@ impl Stack {
     /// Waits until so many workers of `pool` are ready.
     pub fn ready(&self, pool: &str, workers: usize) -> Vec<Worker> {
         eventually(&format!("{workers} workers of {pool} are ready"), || {
-            let ready: Vec<_> =
-                self.api().workers().into_iter().filter(|it| it.pool == pool && it.is_ready()).collect();
+            let ready: Vec<_> = self
+                .api()
+                .workers()
+                .into_iter()
+                .filter(|it| it.pool == pool && it.is_ready() && it.is_known())
+                .collect();
             if ready.len() == workers { Ok(ready) } else { Err((ready, self.said())) }
         })
     }

@@ -55,10 +55,11 @@ pub fn a_fork_bomb_stays_in_its_compartment(backend: Backend) {
 pub fn descriptor_exhaustion_stays_in_its_compartment(backend: Backend) {
     let stack = Stack::web(backend, 2, "worker: { model: { threads: 4 }, limits: { open_files: 64 } }");
     stack.ready("web", 2);
-    let load = Load::start(stack.address("web"), 8, "/work?ms=2");
     let answer = stack.connect().get("/files?n=5000");
     assert_eq!(answer.status, 507, "nothing stopped it: {}", answer.text());
-    // Whoever is out of descriptors cannot take the next client: it exits, and the client goes to another.
+    // One descriptor is left, the last client's. Four clients at a time are more than it can take: it exits, and
+    // they go to another.
+    let load = Load::start(stack.address("web"), 8, "/work?ms=2");
     eventually("the worker without descriptors was replaced", || {
         let incidents = stack.api().incidents();
         let exit = incidents.iter().any(|it| it["cause"]["kind"] == "exit");

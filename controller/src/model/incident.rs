@@ -184,11 +184,11 @@ impl Incident {
     }
 }
 
-/// Whether a worker that had been told to finish may end like this: with success, or, before it had come as far
-/// as to listen for it, of the SIGTERM that told it.
+/// Whether a worker that had been told to finish may end like this: with success; before it had come as far as to
+/// listen for it, of the SIGTERM that told it; or, as somebody else's child, without anybody seeing how.
 pub(super) fn is_graceful(cause: &Cause) -> bool {
     const SIGTERM: i32 = 15;
-    matches!(cause, Cause::Exit(0) | Cause::Signal(SIGTERM))
+    matches!(cause, Cause::Exit(0) | Cause::Signal(SIGTERM) | Cause::Lost)
 }
 
 /// The latest incidents.

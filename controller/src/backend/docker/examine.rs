@@ -60,14 +60,23 @@ impl DockerBackend {
     }
 
     async fn last_state(&self, tags: &Tags, id: &str) -> Option<ContainerState> {
-        let inspecting = self.engine.docker().inspect_container(id, None);
-        match self.engine.ask(Operation::Inspect, &tags.life, inspecting).await {
-            Ok(container) => container.state,
+        match self.state_of(&tags.life, id).await {
+            Ok(state) => state,
             Err(error) => {
                 tracing::debug!(worker = %tags.life, %error, "the autopsy knows only what was announced");
                 None
             }
         }
+    }
+
+    /// The pid on the engine's machine of a container's first process; for people, so nothing depends on it.
+    pub(super) async fn first_pid(&self, life: &Incarnation, id: &str) -> Option<u32> {
+        pid(self.state_of(life, id).await.ok()?.as_ref())
+    }
+
+    async fn state_of(&self, life: &Incarnation, id: &str) -> Result<Option<ContainerState>, BackendError> {
+        let inspecting = self.engine.docker().inspect_container(id, None);
+        Ok(self.engine.ask(Operation::Inspect, life, inspecting).await?.state)
     }
 
     /// The last lines that a worker wrote, oldest first.
@@ -121,20 +130,22 @@ impl DockerBackend {
             | ContainerSummaryStateEnum::EXITED
             | ContainerSummaryStateEnum::DEAD => (Vital::Dead(self.autopsy(&tags, &id, None).await), None),
             _ => {
-                let inspecting = self.engine.docker().inspect_container(&id, None);
-                let inspected = self.engine.ask(Operation::Inspect, &tags.life, inspecting).await;
-                let state = match inspected {
-                    Ok(container) => container.state,
+                let state = match self.state_of(&tags.life, &id).await {
+                    Ok(state) => state,
                     Err(BackendError::Gone { .. }) => return None,
                     // It was running a moment ago, which is what a listing says.
                     Err(_) => None,
                 };
                 let since = state.as_ref().and_then(|state| autopsy::moment(state.started_at.as_deref()));
-                let pid = state.and_then(|state| state.pid).and_then(|pid| u32::try_from(pid).ok());
-                (Vital::Alive { since: since.unwrap_or_else(SystemTime::now) }, pid.filter(|&pid| pid > 0))
+                (Vital::Alive { since: since.unwrap_or_else(SystemTime::now) }, pid(state.as_ref()))
             }
         };
         let unit = Unit::Container { id, name, pid };
         Some(Found { life: tags.life, unit, spec_hash: tags.spec_hash, vital })
     }
+}
+
+/// The pid that the engine knows; it says 0 of a container that does not run.
+fn pid(state: Option<&ContainerState>) -> Option<u32> {
+    state?.pid.and_then(|pid| u32::try_from(pid).ok()).filter(|&pid| pid > 0)
 }

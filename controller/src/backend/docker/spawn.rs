@@ -57,7 +57,8 @@ impl DockerBackend {
             });
             return Err(self.explain(error, order).await);
         }
-        Ok(Unit::Container { id, name, pid: None })
+        let pid = self.first_pid(&order.life, &id).await;
+        Ok(Unit::Container { id, name, pid })
     }
 
     /// Removes a container, running or not, or finds it gone.

@@ -7,7 +7,7 @@
 //!      └ told once: Unreachable                        told on the way back: Reachable ┘
 //! ```
 //! Events are hints. An engine keeps only its last 256 and forgets them when it restarts, so after every loss the
-//! receiver is told [`Sighting::Reachable`] and lists. Each subscription asks for the events since a little before
+//! receiver is told [`Sighting::Reachable`] and lists. Each subscription but the first asks for the events since a little before
 //! the last one ended, so that nothing falls between listing and listening; a death may be told twice.
 //!
 //! An engine that is stopped or stuck keeps its connections open and says nothing. So it is asked for a sign of life
@@ -57,7 +57,7 @@ pub(super) fn start(backend: Arc<DockerBackend>) -> mpsc::Receiver<Sighting> {
 async fn watch(backend: Arc<DockerBackend>, mut since: SystemTime, tell: &mpsc::Sender<Sighting>) {
     loop {
         let lost = listen(&backend, since, tell).await;
-        since = SystemTime::now();
+        since = SystemTime::now() - OVERLAP;
         tracing::warn!(error = %lost, "lost the engine; workers run on, and none is replaced until it is back");
         if tell.send(Sighting::Unreachable(lost)).await.is_err() {
             return;
@@ -74,26 +74,28 @@ async fn watch(backend: Arc<DockerBackend>, mut since: SystemTime, tell: &mpsc::
     }
 }
 
-/// Listens until the engine is lost, and says how.
+/// Listens until the engine is lost, and says how. What happened before `since` is left to the listing: an earlier
+/// run of this deployment may have had workers of the same names, and their deaths are not ours.
 async fn listen(
     backend: &Arc<DockerBackend>,
     since: SystemTime,
     tell: &mpsc::Sender<Sighting>,
 ) -> BackendError {
-    let since = since.duration_since(UNIX_EPOCH).unwrap_or_default().saturating_sub(OVERLAP);
+    // The engine counts in whole seconds, and tells what happened within the first of them too.
+    let seconds = since.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     let filters = HashMap::from([
         ("type", vec!["container".to_owned()]),
         ("event", ["die", "oom", "destroy"].map(str::to_owned).to_vec()),
         ("label", vec![format!("{OWNER_LABEL}={}", backend.owner)]),
     ]);
-    let options = EventsOptionsBuilder::new().since(&since.as_secs().to_string()).filters(&filters).build();
+    let options = EventsOptionsBuilder::new().since(&seconds.to_string()).filters(&filters).build();
     let mut events = backend.engine.docker().events(Some(options));
     let mut heartbeat = interval(HEARTBEAT);
     heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
             event = events.next() => match event {
-                Some(Ok(event)) => notice(backend, event, tell),
+                Some(Ok(event)) => notice(backend, event, since, tell),
                 Some(Err(error)) => return backend.engine.fault(Operation::Listen, &"events", error),
                 None => return backend.engine.unreachable(Operation::Listen, "the event stream has ended".into()),
             },
@@ -105,9 +107,14 @@ async fn listen(
 }
 
 /// Acts on one event. A death's autopsy asks the engine more, so it goes on beside the listening.
-fn notice(backend: &Arc<DockerBackend>, event: EventMessage, tell: &mpsc::Sender<Sighting>) {
+fn notice(
+    backend: &Arc<DockerBackend>,
+    event: EventMessage,
+    since: SystemTime,
+    tell: &mpsc::Sender<Sighting>,
+) {
     let at = event.time_nano.and_then(|nanos| u64::try_from(nanos).ok()).map(Duration::from_nanos);
-    let Some(at) = at.map(|since_epoch| UNIX_EPOCH + since_epoch) else { return };
+    let Some(at) = at.map(|since_epoch| UNIX_EPOCH + since_epoch).filter(|at| *at >= since) else { return };
     let Some((id, attributes)) = event.actor.and_then(|actor| Some((actor.id?, actor.attributes?))) else {
         return;
     };

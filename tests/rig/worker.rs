@@ -41,7 +41,7 @@ impl FakeWorker {
     }
 
     pub fn sends(&mut self, bytes: &[u8]) {
-        link::send(self.0.as_fd(), bytes, None, SendFlags::empty()).unwrap();
+        link::send(self.0.as_fd(), bytes, SendFlags::empty()).unwrap();
     }
 
     /// The next frame, and the descriptor that came with it; `None` at the link's end.

@@ -221,7 +221,7 @@ impl Pool {
         };
         let mut bytes = Vec::with_capacity(16);
         ToWorker::Turn(frame).encode(&mut bytes);
-        let sent = link::send(link.socket.as_fd(), &bytes, Some(client.fd()), SendFlags::DONTWAIT)?;
+        let sent = link::send_with(link.socket.as_fd(), &bytes, client.fd())?;
         if sent != Sent::Whole {
             return Ok(sent);
         }
@@ -350,10 +350,7 @@ impl Pool {
         let mut farewell = Vec::new();
         ToWorker::Farewell.encode(&mut farewell);
         for _ in 0..link.credit {
-            if !matches!(
-                link::send(link.socket.as_fd(), &farewell, None, SendFlags::DONTWAIT),
-                Ok(Sent::Whole)
-            ) {
+            if !matches!(link::send(link.socket.as_fd(), &farewell, SendFlags::DONTWAIT), Ok(Sent::Whole)) {
                 break;
             }
         }

@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 use std::time::Duration;
 
-use rustix::net::{RecvFlags, SendFlags, SocketFlags, accept_with};
+use rustix::net::{SendFlags, SocketFlags, accept_with};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::watch;
@@ -194,7 +194,7 @@ async fn receive_hello(link: &AsyncFd<OwnedFd>) -> Option<Result<FromWorker, lin
     let mut buffer = [0; LONGEST + 1];
     loop {
         let mut ready = link.readable().await.ok()?;
-        match link::receive(link.as_fd(), &mut buffer, RecvFlags::DONTWAIT).ok()? {
+        match link::receive_bare(link.as_fd(), &mut buffer).ok()? {
             Received::Frame { len, .. } => return Some(FromWorker::decode(&buffer[..len])),
             Received::Nothing => ready.clear_ready(),
             Received::Closed => return None,
@@ -208,7 +208,7 @@ async fn listen(pool: &Rc<Pool>, seat: Seat, link: &AsyncFd<OwnedFd>) {
     loop {
         let Ok(mut ready) = link.readable().await else { return };
         for _ in 0..FRAMES_AT_A_TIME {
-            match link::receive(link.as_fd(), &mut buffer, RecvFlags::DONTWAIT) {
+            match link::receive_bare(link.as_fd(), &mut buffer) {
                 Ok(Received::Frame { len, .. }) => {
                     let heard = match FromWorker::decode(&buffer[..len]) {
                         Ok(frame) => hear(pool, seat, frame),
@@ -249,5 +249,5 @@ fn hear(pool: &Rc<Pool>, seat: Seat, frame: FromWorker) -> Heard {
 fn say(link: &AsyncFd<OwnedFd>, frame: &ToWorker) {
     let mut bytes = Vec::new();
     frame.encode(&mut bytes);
-    let _ = link::send(link.as_fd(), &bytes, None, SendFlags::DONTWAIT);
+    let _ = link::send(link.as_fd(), &bytes, SendFlags::DONTWAIT);
 }

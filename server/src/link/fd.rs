@@ -66,22 +66,25 @@ pub fn dial(path: &Path) -> io::Result<OwnedFd> {
     Ok(link)
 }
 
-/// Sends a frame, with a descriptor if there is one. `flags` is `DONTWAIT` or nothing: the door never waits, for
-/// a queue that is full belongs to somebody who does not read.
-pub fn send(
-    link: BorrowedFd<'_>,
-    frame: &[u8],
-    descriptor: Option<BorrowedFd<'_>>,
-    flags: SendFlags,
-) -> io::Result<Sent> {
+/// Sends a frame. `flags` is `DONTWAIT` or nothing: the door never waits, for a queue that is full belongs to
+/// somebody who does not read.
+pub fn send(link: BorrowedFd<'_>, frame: &[u8], flags: SendFlags) -> io::Result<Sent> {
+    sent(|| rustix::net::send(link, frame, flags | SendFlags::NOSIGNAL))
+}
+
+/// Sends a frame and, with it, a duplicate of a descriptor. Never waits.
+pub fn send_with(link: BorrowedFd<'_>, frame: &[u8], descriptor: BorrowedFd<'_>) -> io::Result<Sent> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut ancillary = SendAncillaryBuffer::new(&mut space);
-    let descriptors = descriptor.as_slice();
-    if descriptor.is_some() {
-        ancillary.push(SendAncillaryMessage::ScmRights(descriptors));
-    }
+    let descriptors = [descriptor];
+    ancillary.push(SendAncillaryMessage::ScmRights(&descriptors));
+    let frame = [IoSlice::new(frame)];
+    sent(|| sendmsg(link, &frame, &mut ancillary, SendFlags::DONTWAIT | SendFlags::NOSIGNAL))
+}
+
+fn sent(mut try_to: impl FnMut() -> Result<usize, Errno>) -> io::Result<Sent> {
     loop {
-        return match sendmsg(link, &[IoSlice::new(frame)], &mut ancillary, flags | SendFlags::NOSIGNAL) {
+        return match try_to() {
             Ok(_) => Ok(Sent::Whole),
             Err(Errno::INTR) => continue,
             // TOOMANYREFS: more descriptors are under way than this process may have open; whoever should have
@@ -93,7 +96,21 @@ pub fn send(
     }
 }
 
-/// Receives a frame. `flags` is `DONTWAIT` or nothing.
+/// Receives a frame and no descriptor, without waiting: those that a worker sends along are nobody's, and the
+/// kernel closes them before this process has ever had them.
+pub fn receive_bare(link: BorrowedFd<'_>, buffer: &mut FrameBuffer) -> io::Result<Received> {
+    loop {
+        return match rustix::net::recv(link, &mut buffer[..], RecvFlags::DONTWAIT) {
+            Ok((_, 0)) | Err(Errno::CONNRESET) => Ok(Received::Closed),
+            Ok((_, len)) => Ok(Received::Frame { len: len.min(buffer.len()), descriptor: None }),
+            Err(Errno::INTR) => continue,
+            Err(Errno::AGAIN) => Ok(Received::Nothing),
+            Err(error) => Err(error.into()),
+        };
+    }
+}
+
+/// Receives a frame and the descriptor that came with it. `flags` is `DONTWAIT` or nothing.
 pub fn receive(link: BorrowedFd<'_>, buffer: &mut FrameBuffer, flags: RecvFlags) -> io::Result<Received> {
     // Room for two, so that a second descriptor is received, seen and closed rather than cut off unseen.
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
@@ -137,7 +154,7 @@ mod tests {
     fn a_descriptor_travels_with_its_frame() -> io::Result<()> {
         let (ours, theirs) = pair()?;
         let (reader, writer) = io::pipe()?;
-        assert_eq!(send(ours.as_fd(), b"frame", Some(writer.as_fd()), SendFlags::empty())?, Sent::Whole);
+        assert_eq!(send_with(ours.as_fd(), b"frame", writer.as_fd())?, Sent::Whole);
         drop(writer);
         let mut buffer = [0; LONGEST + 1];
         let received = receive(theirs.as_fd(), &mut buffer, RecvFlags::empty())?;
@@ -154,9 +171,9 @@ mod tests {
     fn who_never_reads_is_noticed_and_does_not_block() -> io::Result<()> {
         let (ours, _theirs) = pair()?;
         let full = (0..100_000)
-            .find(|_| !matches!(send(ours.as_fd(), &[0; 100], None, SendFlags::DONTWAIT), Ok(Sent::Whole)));
+            .find(|_| !matches!(send(ours.as_fd(), &[0; 100], SendFlags::DONTWAIT), Ok(Sent::Whole)));
         assert!(full.is_some(), "a queue without end");
-        assert_eq!(send(ours.as_fd(), &[0; 100], None, SendFlags::DONTWAIT)?, Sent::Full);
+        assert_eq!(send(ours.as_fd(), &[0; 100], SendFlags::DONTWAIT)?, Sent::Full);
         Ok(())
     }
 
@@ -168,7 +185,7 @@ mod tests {
             receive(ours.as_fd(), &mut [0; LONGEST + 1], RecvFlags::empty())?,
             Received::Closed
         ));
-        assert_eq!(send(ours.as_fd(), b"x", None, SendFlags::empty())?, Sent::Closed);
+        assert_eq!(send(ours.as_fd(), b"x", SendFlags::empty())?, Sent::Closed);
         Ok(())
     }
 }

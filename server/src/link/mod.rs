@@ -37,7 +37,7 @@
 mod fd;
 mod frame;
 
-pub use fd::{FrameBuffer, Received, Sent, dial, listen, receive, send};
+pub use fd::{FrameBuffer, Received, Sent, dial, listen, receive, receive_bare, send, send_with};
 pub use frame::{Breach, FromWorker, LONGEST, ToWorker, TurnFrame};
 
 /// The version of this protocol.

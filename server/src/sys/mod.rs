@@ -2,11 +2,13 @@
 //!
 //! Each function here is safe to call with any argument; what makes it so stands beside the block.
 
+mod batch;
 mod fault;
 mod tcp;
 mod terminate;
 mod watch;
 
+pub use batch::schedule_as_batch;
 pub use fault::{fork_sleeper, segfault};
 pub use tcp::{Progress, progress};
 pub use terminate::{Termination, told_to_go};

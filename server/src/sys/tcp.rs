@@ -1,6 +1,6 @@
 //! What the kernel knows of a TCP connection.
 
-#![expect(unsafe_code, reason = "TCP_INFO's newer fields and SIOCOUTQ have no safe wrapper")]
+#![expect(unsafe_code, reason = "the newer fields of TCP_INFO have no safe wrapper")]
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
@@ -8,75 +8,56 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 /// How far a connection has come, as the kernel counts it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Progress {
-    /// Bytes written to the socket so far, by whoever holds it: acknowledged by the peer, or still queued.
+    /// Bytes written to the socket so far, by whoever holds it, whether they are on their way or still queued.
     /// Only differences between two readings mean anything.
     pub written: u64,
     /// Whether the connection is gone in both directions: reset, or timed out.
     pub gone: bool,
 }
 
-/// The first 128 bytes of Linux's `struct tcp_info`, which has had them since 4.1.
-const INFO_LEN: usize = 128;
-/// Where `tcpi_bytes_acked` stands in it.
-const BYTES_ACKED: usize = 120;
+/// The first 216 bytes of Linux's `struct tcp_info`, which has had them since 4.19.
+const INFO_LEN: usize = 216;
+/// Where the fields stand that are read here.
+const NOTSENT_BYTES: usize = 144;
+const BYTES_SENT: usize = 200;
+const BYTES_RETRANS: usize = 208;
 /// `tcpi_state` of a connection that is no more.
 const TCP_CLOSE: u8 = 7;
 
-/// Reads how far the connection behind `socket` has come.
+/// Reads how far the connection behind `socket` has come. One call, so that the figures are of one moment.
+///
+/// # Errors
+/// Not a TCP socket; or a kernel older than 4.19 ([`io::ErrorKind::Unsupported`]).
 pub fn progress(socket: BorrowedFd<'_>) -> io::Result<Progress> {
-    loop {
-        let before = info(socket)?;
-        let queued = queued(socket)?;
-        // An acknowledgement between the two readings moves bytes from one to the other. Where nothing is queued
-        // nothing can move; otherwise read again until it stands still.
-        if queued == 0 {
-            let after = info(socket)?;
-            return Ok(Progress { written: after.acked, gone: after.state == TCP_CLOSE });
-        }
-        let after = info(socket)?;
-        if before.acked == after.acked {
-            return Ok(Progress { written: after.acked + queued, gone: after.state == TCP_CLOSE });
-        }
-    }
-}
-
-struct Info {
-    state: u8,
-    acked: u64,
-}
-
-fn info(socket: BorrowedFd<'_>) -> io::Result<Info> {
-    let mut bytes = [0u8; INFO_LEN];
+    let mut info = [0u8; INFO_LEN];
     let mut len = INFO_LEN as libc::socklen_t;
-    // SAFETY: `bytes` is writable for `len` bytes, which is what the kernel is told and fills at the most; the
+    // SAFETY: `info` is writable for `len` bytes, which is what the kernel is told and fills at the most; the
     // descriptor is open for as long as `socket` is borrowed.
     let done = unsafe {
         libc::getsockopt(
             socket.as_raw_fd(),
             libc::IPPROTO_TCP,
             libc::TCP_INFO,
-            bytes.as_mut_ptr().cast(),
+            info.as_mut_ptr().cast(),
             &raw mut len,
         )
     };
     if done != 0 {
         return Err(io::Error::last_os_error());
     }
-    let mut acked = [0; 8];
-    acked.copy_from_slice(&bytes[BYTES_ACKED..BYTES_ACKED + 8]);
-    Ok(Info { state: bytes[0], acked: u64::from_ne_bytes(acked) })
+    if (len as usize) < INFO_LEN {
+        return Err(io::ErrorKind::Unsupported.into());
+    }
+    let queued = u64::from(u32::from_ne_bytes(field(&info, NOTSENT_BYTES)));
+    let sent = u64::from_ne_bytes(field(&info, BYTES_SENT));
+    let again = u64::from_ne_bytes(field(&info, BYTES_RETRANS));
+    Ok(Progress { written: sent - again.min(sent) + queued, gone: info[0] == TCP_CLOSE })
 }
 
-/// Bytes written and not yet acknowledged by the peer.
-fn queued(socket: BorrowedFd<'_>) -> io::Result<u64> {
-    let mut bytes: libc::c_int = 0;
-    // SAFETY: SIOCOUTQ (the same number as TIOCOUTQ) writes one int, to which the pointer is valid; the descriptor
-    // is open for as long as `socket` is borrowed.
-    let done = unsafe { libc::ioctl(socket.as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) };
-    if done != 0 {
-        return Err(io::Error::last_os_error());
-    }
-    Ok(u64::try_from(bytes).unwrap_or(0))
+fn field<const N: usize>(info: &[u8; INFO_LEN], at: usize) -> [u8; N] {
+    let mut field = [0; N];
+    field.copy_from_slice(&info[at..at + N]);
+    field
 }
 
 #[cfg(test)]

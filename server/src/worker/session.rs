@@ -1,6 +1,6 @@
 //! Getting a link, and what the blocking models and the event loop do with it alike.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
 use rustix::net::{RecvFlags, SendFlags};
@@ -55,7 +55,7 @@ fn greet(link: &OwnedFd, options: &Options) -> Greeting {
     };
     say(link, &hello);
     let mut buffer = [0; LONGEST + 1];
-    match link::receive(std::os::fd::AsFd::as_fd(link), &mut buffer, RecvFlags::empty()) {
+    match link::receive(link.as_fd(), &mut buffer, RecvFlags::empty()) {
         Ok(Received::Frame { len, .. }) => match ToWorker::decode(&buffer[..len]) {
             Ok(ToWorker::Welcome) => Greeting::Welcome,
             Ok(ToWorker::Refused { why }) => Greeting::Refused(why),
@@ -71,5 +71,5 @@ fn greet(link: &OwnedFd, options: &Options) -> Greeting {
 pub(super) fn say(link: &OwnedFd, frame: &FromWorker) {
     let mut bytes = Vec::with_capacity(64);
     frame.encode(&mut bytes);
-    let _ = link::send(std::os::fd::AsFd::as_fd(link), &bytes, None, SendFlags::empty());
+    let _ = link::send(link.as_fd(), &bytes, SendFlags::empty());
 }

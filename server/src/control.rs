@@ -189,6 +189,8 @@ pub enum Outcome {
         /// Why it was not redelivered.
         why: String,
     },
+    /// Nothing: the dead worker had answered in full, and only its `done` was missing. The connection goes on.
+    Finished,
     /// The connection was closed: an answer had begun, the client had gone, or a raw pool has no other words.
     Closed {
         /// Which of these.

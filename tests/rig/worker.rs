@@ -5,12 +5,15 @@ use std::path::Path;
 
 use rustix::net::{RecvFlags, SendFlags};
 use server::identity::{Incarnation, Secret, Token};
-use server::link::{self, FromWorker, LONGEST, Received, ToWorker, TurnFrame};
+use server::link::{self, FromWorker, LONGEST, Note, Received, Scoreboard, ToWorker, TurnFrame};
 
 use super::Stack;
 
 /// One end of a link, in the story's own hands.
-pub struct FakeWorker(OwnedFd);
+pub struct FakeWorker {
+    link: OwnedFd,
+    board: Option<Scoreboard>,
+}
 
 impl FakeWorker {
     /// Dials the door of `stack` and says hello as `life`, with the right token.
@@ -25,13 +28,15 @@ impl FakeWorker {
     }
 
     pub fn dials(socket: &Path) -> Self {
-        Self(link::dial(socket).unwrap())
+        Self { link: link::dial(socket).unwrap(), board: None }
     }
 
     /// Says hello; what the door answers, or nothing when it closes.
     pub fn says_hello(&mut self, life: &Incarnation, token: Token, credit: u16) -> Option<ToWorker> {
         self.says(&FromWorker::Hello { version: link::VERSION, credit, token, life: life.clone() });
-        self.hears().map(|(frame, _)| frame)
+        let (frame, board) = self.hears()?;
+        self.board = board.map(Scoreboard::received);
+        Some(frame)
     }
 
     pub fn says(&mut self, frame: &FromWorker) {
@@ -41,18 +46,24 @@ impl FakeWorker {
     }
 
     pub fn sends(&mut self, bytes: &[u8]) {
-        link::send(self.0.as_fd(), bytes, SendFlags::empty()).unwrap();
+        link::send(self.link.as_fd(), bytes, SendFlags::empty()).unwrap();
     }
 
     /// The next frame, and the descriptor that came with it; `None` at the link's end.
     pub fn hears(&mut self) -> Option<(ToWorker, Option<OwnedFd>)> {
         let mut buffer = [0; LONGEST + 1];
-        match link::receive(self.0.as_fd(), &mut buffer, RecvFlags::empty()).unwrap() {
+        match link::receive(self.link.as_fd(), &mut buffer, RecvFlags::empty()).unwrap() {
             Received::Frame { len, descriptor } => {
                 Some((ToWorker::decode(&buffer[..len]).unwrap(), descriptor))
             }
             Received::Nothing | Received::Closed => None,
         }
+    }
+
+    /// Announces an answer of so many bytes, as an honest worker does before it writes it.
+    pub fn announces(&self, turn: &TurnFrame, bytes: usize) {
+        let note = Note { turn: turn.turn, bytes: bytes as u64, keep: true };
+        self.board.as_ref().expect("it has joined").note(0, &note).unwrap();
     }
 
     /// Waits for a turn and the client's socket.

@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use crate::rig::http::Connection;
 use crate::rig::load::Load;
+use crate::rig::worker::FakeWorker;
 use crate::rig::{Backend, Stack, eventually};
 
 /// All that an incident is to tell has been told.
@@ -93,6 +94,48 @@ pub fn killed_in_an_answer_cuts_it_and_answers_once(backend: Backend) {
     let incident = stack.api().incident(incident["id"].as_str().unwrap(), is_told);
     assert_eq!(incident["held"][0]["outcome"], "closed", "{incident:#}");
     assert_eq!(incident["cause"]["detail"], "SIGABRT", "{incident:#}");
+    stack.down();
+}
+
+pub fn killed_behind_its_answer_costs_nothing(backend: Backend) {
+    const ANSWER: &str = "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nfake";
+    let stack = Stack::web(backend, 1, "");
+    stack.ready("web", 1);
+    // Whether or not it has come as far as to consume the request, and whatever the client has sent behind it.
+    for (generation, consumes) in [(1, false), (2, true)] {
+        let mut busy = stack.connect();
+        busy.send_get("/work?ms=300");
+        stack.holder_of("GET /work?ms=300");
+        let mut worker = FakeWorker::joins(&stack, &format!("web-93.{generation}"), 1);
+        let mut client = stack.connect();
+        client.send_get("/work?ms=1").send_get("/work?ms=1");
+        let (turn, socket) = worker.takes_a_turn();
+        worker.announces(&turn, ANSWER.len());
+        rustix::net::send(&socket, ANSWER.as_bytes(), rustix::net::SendFlags::empty()).unwrap();
+        if consumes {
+            let mut request = vec![0; turn.whole as usize];
+            rustix::net::recv(&socket, &mut request[..], rustix::net::RecvFlags::WAITALL).unwrap();
+        }
+        drop((worker, socket));
+        assert_eq!(client.response().text(), "fake");
+        assert_eq!(client.response().text(), "worked 1 ms\n", "consumes: {consumes}");
+        assert_eq!(client.get("/work?ms=2").text(), "worked 2 ms\n", "consumes: {consumes}");
+        assert_eq!(busy.response().status, 200);
+    }
+    // One that wrote less than it had announced has not answered.
+    let mut busy = stack.connect();
+    busy.send_get("/work?ms=300");
+    stack.holder_of("GET /work?ms=300");
+    let mut worker = FakeWorker::joins(&stack, "web-93.3", 1);
+    let mut client = stack.connect();
+    client.send_get("/work?ms=1");
+    let (turn, socket) = worker.takes_a_turn();
+    worker.announces(&turn, ANSWER.len());
+    rustix::net::send(&socket, &ANSWER.as_bytes()[..ANSWER.len() - 1], rustix::net::SendFlags::empty())
+        .unwrap();
+    drop((worker, socket));
+    assert!(!client.response().complete);
+    assert_eq!(client.rest().unwrap(), b"", "something followed the answer that was cut");
     stack.down();
 }
 

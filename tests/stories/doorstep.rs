@@ -1,5 +1,6 @@
 //! What clients may ask of the door, and what they are told when it is too much.
 
+use crate::rig::api::Worker;
 use crate::rig::http::Connection;
 use crate::rig::{Backend, Stack, eventually};
 
@@ -14,8 +15,7 @@ pub fn a_slow_client_holds_no_worker(backend: Backend) {
     slow_body.send("PUT /body HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n12345");
     // The only worker is idle and serves who is there.
     assert_eq!(stack.connect().get("/work?ms=1").status, 200);
-    let worker = stack.api().worker("web-0");
-    assert_eq!((worker.phase.as_str(), worker.turns), ("idle", 1));
+    assert_eq!(becomes_idle(&stack).turns, 1);
     for client in &mut slow {
         assert_eq!(client.response().status, 408);
         assert_eq!(client.rest().unwrap(), b"");
@@ -32,13 +32,21 @@ pub fn idle_connections_hold_no_worker(backend: Backend) {
         assert_eq!(client.get("/work?ms=0").status, 200);
     }
     assert_eq!(stack.api().pool("web")["connections"], 200);
-    assert_eq!(stack.api().worker("web-0").phase, "idle");
+    becomes_idle(&stack);
     assert_eq!(stack.connect().get("/work?ms=0").status, 200);
     // Whoever is idle for too long is let go.
     for client in &mut idle {
         assert_eq!(client.rest().unwrap(), b"");
     }
     stack.down();
+}
+
+/// Waits until the only worker has nothing in hand: a client has its answer a moment before the door hears of it.
+fn becomes_idle(stack: &Stack) -> Worker {
+    eventually("the worker is idle", || {
+        let worker = stack.api().worker("web-0");
+        if worker.phase == "idle" { Ok(worker) } else { Err(worker.phase) }
+    })
 }
 
 pub fn a_full_queue_is_answered_503(backend: Backend) {

@@ -25,6 +25,7 @@ pub const ALL: &[(&str, Story)] = &[
     ("killed_in_a_get_is_answered_by_another", death::killed_in_a_get_is_answered_by_another),
     ("killed_in_a_post_is_executed_at_most_once", death::killed_in_a_post_is_executed_at_most_once),
     ("killed_in_an_answer_cuts_it_and_answers_once", death::killed_in_an_answer_cuts_it_and_answers_once),
+    ("killed_behind_its_answer_costs_nothing", death::killed_behind_its_answer_costs_nothing),
     ("a_poison_get_stops_at_the_limit", death::a_poison_get_stops_at_the_limit),
     ("killed_under_load_loses_no_get", death::killed_under_load_loses_no_get),
     ("a_raw_connection_is_closed_with_its_worker", death::a_raw_connection_is_closed_with_its_worker),

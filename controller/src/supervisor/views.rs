@@ -159,6 +159,10 @@ fn held_view(incident: &Incident, held: &Held) -> HeldView {
             view.status = Some(*status);
             view.why = Some(why.clone());
         }
+        Some(Outcome::Finished) => {
+            "answered".clone_into(&mut view.outcome);
+            view.why = Some("the worker had answered in full before it died".to_owned());
+        }
         Some(Outcome::Closed { why }) => {
             "closed".clone_into(&mut view.outcome);
             view.why = Some(why.clone());

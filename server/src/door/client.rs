@@ -10,13 +10,14 @@ use std::rc::Rc;
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
-use rustix::net::{SendFlags, Shutdown, send, shutdown};
+use rustix::net::{RecvFlags, SendFlags, Shutdown, send, shutdown};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::time::Instant;
 
 use crate::http::chunked::Decoder;
 use crate::identity::Incarnation;
+use crate::link::Note;
 use crate::sys;
 
 /// A client's connection. Its task, its pool's queue and the link of the worker that holds it share it; the
@@ -29,6 +30,8 @@ pub(super) struct Client {
     /// The request that is being served, or the last one.
     pub(super) request: RefCell<Request>,
     pub(super) whereabouts: Cell<Whereabouts>,
+    /// Bytes of the requests that have been served on this connection; `None` once one of them was not seen whole.
+    consumed: Cell<Option<u64>>,
     end: Cell<Option<TurnEnd>>,
     waiting: Cell<Option<Waker>>,
 }
@@ -102,6 +105,8 @@ pub(super) struct Loss {
     /// The worker was asked to acknowledge, and had not.
     pub untouched: bool,
     pub overran: bool,
+    /// What the worker had announced of its answer.
+    pub note: Option<Note>,
 }
 
 impl fmt::Debug for Client {
@@ -117,6 +122,7 @@ impl Client {
             peer,
             request: RefCell::default(),
             whereabouts: Cell::new(Whereabouts::Parked),
+            consumed: Cell::new(Some(0)),
             end: Cell::new(None),
             waiting: Cell::new(None),
         }))
@@ -151,6 +157,36 @@ impl Client {
         .await
     }
 
+    /// Notes that the request has been served, and so consumed.
+    pub(super) fn count_consumed(&self) {
+        let whole = u64::from(self.request.borrow().whole);
+        self.consumed.set(self.consumed.get().filter(|_| whole > 0).map(|before| before + whole));
+    }
+
+    /// Makes sure that the request, which has been answered, is consumed: takes it, if the worker died before it had.
+    /// False when nobody can know, or when some of it is gone and some is not.
+    pub(super) fn consume(&self, received: u64) -> bool {
+        let (whole, Some(before)) = (u64::from(self.request.borrow().whole), self.consumed.get()) else {
+            return false;
+        };
+        let Ok(unread) = rustix::io::ioctl_fionread(self.fd()) else { return false };
+        let consumed = received.saturating_sub(unread);
+        if whole == 0 || (consumed != before && consumed != before + whole) {
+            return false;
+        }
+        let mut left = if consumed == before { whole } else { 0 };
+        let mut waste = [0; 4096];
+        while left > 0 {
+            let room = waste.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+            match rustix::net::recv(self.fd(), &mut waste[..room], RecvFlags::DONTWAIT) {
+                Ok((_, read @ 1..)) => left -= read as u64,
+                Ok(_) | Err(_) => return false,
+            }
+        }
+        self.count_consumed();
+        true
+    }
+
     /// Writes what is short, or gives up: whoever does not take so little is not listening.
     pub(super) fn tell(&self, bytes: &[u8]) {
         let _ = send(self.fd(), bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL);
@@ -182,8 +218,7 @@ impl Client {
                 let Ok(mut ready) = self.socket.readable().await else { return };
                 let read = ready.try_io(|socket| {
                     let mut waste = [0; 2048];
-                    let (read, _) =
-                        rustix::net::recv(socket, &mut waste[..], rustix::net::RecvFlags::DONTWAIT)?;
+                    let (read, _) = rustix::net::recv(socket, &mut waste[..], RecvFlags::DONTWAIT)?;
                     Ok(read)
                 });
                 match read {

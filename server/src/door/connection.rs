@@ -21,10 +21,10 @@ use super::answer::Problem;
 use super::arrival::{self, Arrival};
 use super::client::{Client, Loss, TurnEnd};
 use super::pool::{Pool, Position, QueueFull};
-use super::redeliver::{self, Facts, Verdict};
+use super::redeliver::{self, Facts, Verdict, Written};
 use crate::config::{Protocol, TurnUnit};
 use crate::control::Outcome;
-use crate::sys;
+use crate::sys::{self, Progress};
 
 /// How long a closing connection is listened to, so that its last answer is not lost to a reset.
 const LINGER: Duration = Duration::from_secs(1);
@@ -92,7 +92,10 @@ async fn take_turn(client: &Rc<Client>, pool: &Rc<Pool>) -> After {
             return expire(client, pool);
         };
         match end {
-            TurnEnd::Done { keep: true } => return After::Park,
+            TurnEnd::Done { keep: true } => {
+                client.count_consumed();
+                return After::Park;
+            }
             // Where the door knows that all of the request was there, all of it has been consumed.
             TurnEnd::Done { keep: false } if client.request.borrow().whole > 0 => return After::Close,
             TurnEnd::Done { keep: false } => return After::Linger,
@@ -138,9 +141,16 @@ fn expire(client: &Client, pool: &Pool) -> After {
 /// A worker has died with this turn in its hands. `None`: the turn has been given to another one, or waits for one
 /// at the front of the queue.
 fn recover(client: &Rc<Client>, pool: &Rc<Pool>, loss: Loss) -> Option<After> {
-    let facts = facts(client, pool, &loss);
+    let progress = sys::progress(client.fd()).ok();
+    let facts = facts(client, pool, &loss, progress);
     let failed = loss.delivery;
     match redeliver::decide(&facts, &pool.config.redeliver) {
+        Verdict::Finish => {
+            pool.settle(&failed, Outcome::Finished);
+            let keep = loss.note.is_some_and(|note| note.keep);
+            let consumed = progress.is_some_and(|progress| client.consume(progress.received));
+            Some(if keep && consumed { After::Park } else { After::Linger })
+        }
         Verdict::Redeliver => {
             client.request.borrow_mut().failed = Some(failed);
             // The front of the queue has room for whoever was at a worker already.
@@ -155,7 +165,7 @@ fn recover(client: &Rc<Client>, pool: &Rc<Pool>, loss: Loss) -> Option<After> {
             Some(After::Linger)
         }
         Verdict::Close(reason) => {
-            if facts.answer_begun {
+            if facts.answer == Written::Begun {
                 pool.counters.borrow_mut().cut += 1;
                 // An HTTP/1.0 client takes the end of the connection for the end of the answer.
                 if client.request.borrow().http_1_0 {
@@ -169,15 +179,18 @@ fn recover(client: &Rc<Client>, pool: &Rc<Pool>, loss: Loss) -> Option<After> {
 }
 
 /// What can be known of a turn whose worker is dead, from the door's own duplicate of the socket.
-fn facts(client: &Client, pool: &Pool, loss: &Loss) -> Facts {
-    let progress = sys::progress(client.fd());
+fn facts(client: &Client, pool: &Pool, loss: &Loss, progress: Option<Progress>) -> Facts {
     let whole = arrival::is_still_whole(client, &pool.clients, &pool.scratch);
     let request = client.request.borrow();
     Facts {
         protocol: pool.config.protocol,
         // A socket that cannot be asked is as good as gone.
-        client_gone: progress.as_ref().map_or(true, |progress| progress.gone),
-        answer_begun: progress.map_or(true, |progress| progress.written != request.written_before),
+        client_gone: progress.is_none_or(|progress| progress.gone),
+        answer: match progress.map(|progress| progress.written.wrapping_sub(request.written_before)) {
+            Some(0) => Written::Nothing,
+            Some(written) if loss.note.is_some_and(|note| note.bytes == written) => Written::Whole,
+            Some(_) | None => Written::Begun,
+        },
         whole: whole.unwrap_or(false),
         overran: loss.overran,
         untouched: loss.untouched,

@@ -24,7 +24,7 @@ use super::roster::{Roster, Seat};
 use crate::config::{Clients, DoorPool, Protocol, RedeliverMethods};
 use crate::control::{Counters, Held, Notice, Outcome, PoolReport, Retirement, Stamp, WorkerReport};
 use crate::identity::Incarnation;
-use crate::link::{self, Sent, ToWorker, TurnFrame};
+use crate::link::{self, Scoreboard, Sent, ToWorker, TurnFrame};
 use crate::sys;
 
 /// One pool, open for business.
@@ -65,6 +65,7 @@ struct Queued {
 struct Link {
     life: Incarnation,
     socket: Rc<AsyncFd<OwnedFd>>,
+    board: Scoreboard,
     credit: u16,
     state: LinkState,
     /// What it holds, oldest first. As many at the most as it has credit.
@@ -260,7 +261,13 @@ impl Pool {
     // ── workers ──────────────────────────────────────────────────────────────────────────────────────────────
 
     /// Takes in a worker whose hello was good.
-    pub(super) fn welcome(&self, life: Incarnation, credit: u16, socket: Rc<AsyncFd<OwnedFd>>) -> Seat {
+    pub(super) fn welcome(
+        &self,
+        life: Incarnation,
+        credit: u16,
+        socket: Rc<AsyncFd<OwnedFd>>,
+        board: Scoreboard,
+    ) -> Seat {
         let floor = &mut *self.floor.borrow_mut();
         let seat = floor.next_seat;
         floor.next_seat += 1;
@@ -268,6 +275,7 @@ impl Pool {
         let link = Link {
             life,
             socket,
+            board,
             credit,
             state: LinkState::Open,
             held: Vec::new(),
@@ -391,7 +399,8 @@ impl Pool {
         });
         for HeldTurn { turn, client, given, untouched, overran } in link.held {
             let delivery = FailedDelivery { worker: link.life.clone(), turn, given };
-            client.end_turn(TurnEnd::Lost(Loss { delivery, untouched, overran }));
+            let note = link.board.of_turn(turn, link.credit);
+            client.end_turn(TurnEnd::Lost(Loss { delivery, untouched, overran, note }));
         }
     }
 

@@ -19,8 +19,8 @@ pub(super) struct Facts {
     pub protocol: Protocol,
     /// The client's connection is gone.
     pub client_gone: bool,
-    /// Bytes have been written to the client since the turn was given.
-    pub answer_begun: bool,
+    /// What has been written to the client since the turn was given.
+    pub answer: Written,
     /// All of the request is still in the socket.
     pub whole: bool,
     /// The worker was killed, or was to be, because this request had overrun its time.
@@ -33,9 +33,22 @@ pub(super) struct Facts {
     pub deliveries: u32,
 }
 
+/// How much of an answer the client has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Written {
+    /// Not one byte.
+    Nothing,
+    /// Some of it, for all that is known.
+    Begun,
+    /// All of it: as many bytes as the worker had announced.
+    Whole,
+}
+
 /// What to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Verdict {
+    /// Nothing: the client has its answer.
+    Finish,
     /// Give it to another worker.
     Redeliver,
     /// Answer in the worker's place with this status.
@@ -85,8 +98,10 @@ pub(super) fn decide(facts: &Facts, policy: &Redeliver) -> Verdict {
     if facts.client_gone {
         return Close(Reason::ClientGone);
     }
-    if facts.answer_begun {
-        return Close(Reason::AnswerBegun);
+    match facts.answer {
+        Written::Whole => return Verdict::Finish,
+        Written::Begun => return Close(Reason::AnswerBegun),
+        Written::Nothing => {}
     }
     if facts.protocol == Protocol::Tcp {
         let again = facts.untouched && !facts.overran && facts.deliveries < policy.attempts;
@@ -114,14 +129,15 @@ mod tests {
     use super::*;
 
     fn facts() -> impl Strategy<Value = Facts> {
-        (any::<[bool; 7]>(), 1u32..6).prop_map(|(b, deliveries)| Facts {
+        let answer = prop::sample::select(vec![Written::Nothing, Written::Begun, Written::Whole]);
+        (any::<[bool; 6]>(), answer, 1u32..6).prop_map(|(b, answer, deliveries)| Facts {
             protocol: if b[0] { Protocol::Http } else { Protocol::Tcp },
             client_gone: b[1],
-            answer_begun: b[2],
-            whole: b[3],
-            overran: b[4],
-            untouched: b[5],
-            idempotent: b[6],
+            answer,
+            whole: b[2],
+            overran: b[3],
+            untouched: b[4],
+            idempotent: b[5],
             deliveries,
         })
     }
@@ -140,7 +156,7 @@ mod tests {
         #[test]
         fn it_is_redelivered_only_if_all_of_the_contract_holds(facts in facts(), policy in policy()) {
             if decide(&facts, &policy) == Verdict::Redeliver {
-                prop_assert!(!facts.client_gone && !facts.answer_begun && !facts.overran);
+                prop_assert!(!facts.client_gone && facts.answer == Written::Nothing && !facts.overran);
                 prop_assert!(facts.deliveries < policy.attempts);
                 prop_assert!(facts.whole || facts.protocol == Protocol::Tcp);
                 let twice = match policy.methods {
@@ -154,14 +170,14 @@ mod tests {
 
         #[test]
         fn an_answer_that_has_begun_is_never_followed_by_another(facts in facts(), policy in policy()) {
-            if facts.answer_begun {
-                prop_assert!(matches!(decide(&facts, &policy), Verdict::Close(_)));
+            if facts.answer != Written::Nothing {
+                prop_assert!(matches!(decide(&facts, &policy), Verdict::Close(_) | Verdict::Finish));
             }
         }
 
         #[test]
         fn an_http_client_who_is_there_and_unanswered_is_never_left_without_an_answer(facts in facts(), policy in policy()) {
-            if facts.protocol == Protocol::Http && !facts.client_gone && !facts.answer_begun {
+            if facts.protocol == Protocol::Http && !facts.client_gone && facts.answer == Written::Nothing {
                 prop_assert!(!matches!(decide(&facts, &policy), Verdict::Close(_)));
             }
         }

@@ -17,7 +17,7 @@ use super::pool::{Heard, Pool};
 use super::roster::Seat;
 use crate::control::{Notice, Retirement, Stamp};
 use crate::identity::{Incarnation, PoolName, Secret, WorkerId};
-use crate::link::{self, FromWorker, LONGEST, Received, ToWorker};
+use crate::link::{self, FromWorker, LONGEST, Received, Scoreboard, ToWorker};
 use crate::sys;
 
 /// How long somebody who has connected may take to say hello.
@@ -125,16 +125,16 @@ impl Workers {
         self.strangers.set(self.strangers.get() + 1);
         let greeted = self.hear_out(socket).await;
         self.strangers.set(self.strangers.get() - 1);
-        if let Some((pool, life, credit, link)) = greeted {
+        if let Some(Guest { pool, life, credit, link, board }) = greeted {
             self.note(&life, false);
-            let seat = pool.welcome(life.clone(), credit, Rc::clone(&link));
+            let seat = pool.welcome(life.clone(), credit, Rc::clone(&link), board);
             listen(&pool, seat, &link).await;
             self.note(&life, true);
             pool.left(seat);
         }
     }
 
-    async fn hear_out(&self, socket: OwnedFd) -> Option<(Rc<Pool>, Incarnation, u16, Rc<AsyncFd<OwnedFd>>)> {
+    async fn hear_out(&self, socket: OwnedFd) -> Option<Guest> {
         let link = Rc::new(sys::watch(socket, Interest::READABLE).ok()?);
         let (claimed, refusal) = match timeout(HELLO, receive_hello(&link)).await {
             Ok(Some(Ok(FromWorker::Hello { version, credit, token, life }))) => {
@@ -142,8 +142,11 @@ impl Workers {
                 let secret = self.secret.subscribe().wait_for(Option::is_some).await.ok()?.clone()?;
                 match self.judge(version, credit, &life, secret.vouches_for(&life, &token)) {
                     Ok(pool) => {
-                        say(&link, &ToWorker::Welcome);
-                        return Some((pool, life, credit, link));
+                        let board = Scoreboard::new(credit).ok()?;
+                        let mut welcome = Vec::new();
+                        ToWorker::Welcome.encode(&mut welcome);
+                        link::send_with(link.as_fd(), &welcome, board.as_fd()).ok()?;
+                        return Some(Guest { pool, life, credit, link, board });
                     }
                     Err(refusal) => (Some(life), refusal),
                 }
@@ -188,6 +191,15 @@ impl Workers {
             _ => Ok(Rc::clone(pool)),
         }
     }
+}
+
+/// A worker whose hello was good.
+struct Guest {
+    pool: Rc<Pool>,
+    life: Incarnation,
+    credit: u16,
+    link: Rc<AsyncFd<OwnedFd>>,
+    board: Scoreboard,
 }
 
 async fn receive_hello(link: &AsyncFd<OwnedFd>) -> Option<Result<FromWorker, link::Breach>> {

@@ -3,7 +3,7 @@
 //! ```text
 //! worker                                door
 //!   │ ── hello: version, life, token, credit ─► │   refused (and why), or
-//!   │ ◄─────────────────────────────── welcome ─│   it is in the roster
+//!   │ ◄──────────────────── welcome + scoreboard ─│   it is in the roster
 //!   │ ◄───────────── turn + the client's socket ─│   never more turns than credit
 //!   │ ── acknowledge (if the turn asks for it) ► │   from here on it may have been executed
 //!   │ ── done: keep or close ─────────────────► │   the credit is free again
@@ -36,9 +36,11 @@
 
 mod fd;
 mod frame;
+mod scoreboard;
 
 pub use fd::{FrameBuffer, Received, Sent, dial, listen, receive, receive_bare, send, send_with};
 pub use frame::{Breach, FromWorker, LONGEST, ToWorker, TurnFrame};
+pub use scoreboard::{Note, Scoreboard};
 
 /// The version of this protocol.
 pub const VERSION: u16 = 1;

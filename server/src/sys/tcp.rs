@@ -11,6 +11,8 @@ pub struct Progress {
     /// Bytes written to the socket so far, by whoever holds it, whether they are on their way or still queued.
     /// Only differences between two readings mean anything.
     pub written: u64,
+    /// Bytes that have arrived from the peer since the connection began, read or not.
+    pub received: u64,
     /// Whether the connection is gone in both directions: reset, or timed out.
     pub gone: bool,
 }
@@ -18,11 +20,14 @@ pub struct Progress {
 /// The first 216 bytes of Linux's `struct tcp_info`, which has had them since 4.19.
 const INFO_LEN: usize = 216;
 /// Where the fields stand that are read here.
+const BYTES_RECEIVED: usize = 128;
 const NOTSENT_BYTES: usize = 144;
 const BYTES_SENT: usize = 200;
 const BYTES_RETRANS: usize = 208;
 /// `tcpi_state` of a connection that is no more.
 const TCP_CLOSE: u8 = 7;
+/// `tcpi_state` of a connection whose peer has ended its half.
+const TCP_CLOSE_WAIT: u8 = 8;
 
 /// Reads how far the connection behind `socket` has come. One call, so that the figures are of one moment.
 ///
@@ -51,7 +56,9 @@ pub fn progress(socket: BorrowedFd<'_>) -> io::Result<Progress> {
     let queued = u64::from(u32::from_ne_bytes(field(&info, NOTSENT_BYTES)));
     let sent = u64::from_ne_bytes(field(&info, BYTES_SENT));
     let again = u64::from_ne_bytes(field(&info, BYTES_RETRANS));
-    Ok(Progress { written: sent - again.min(sent) + queued, gone: info[0] == TCP_CLOSE })
+    // The kernel counts the end of the stream as a byte.
+    let received = u64::from_ne_bytes(field(&info, BYTES_RECEIVED)) - u64::from(info[0] == TCP_CLOSE_WAIT);
+    Ok(Progress { written: sent - again.min(sent) + queued, received, gone: info[0] == TCP_CLOSE })
 }
 
 fn field<const N: usize>(info: &[u8; INFO_LEN], at: usize) -> [u8; N] {
@@ -74,12 +81,17 @@ mod tests {
         let mut client = TcpStream::connect(listener.local_addr()?)?;
         let (mut served, _) = listener.accept()?;
         let start = progress(served.as_fd())?.written;
+        assert_eq!(progress(served.as_fd())?.received, 0);
         served.write_all(&[0; 1000])?;
         assert_eq!(progress(served.as_fd())?.written - start, 1000);
         client.read_exact(&mut [0; 1000])?;
         client.write_all(b"more")?;
         served.read_exact(&mut [0; 4])?;
         assert_eq!(progress(served.as_fd())?.written - start, 1000);
+        assert_eq!(progress(served.as_fd())?.received, 4);
+        client.shutdown(std::net::Shutdown::Write)?;
+        assert_eq!(served.read(&mut [0; 4])?, 0);
+        assert_eq!(progress(served.as_fd())?.received, 4, "the end of the stream was counted");
         // More than the peer's buffer takes: most of it stays queued here.
         rustix::io::ioctl_fionbio(&served, true)?;
         let mut written = 1000;

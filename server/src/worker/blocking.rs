@@ -19,7 +19,7 @@ use crate::apps::{Me, demo, echo};
 use crate::config::{App, Model, Protocol, TurnUnit};
 use crate::control::Retirement;
 use crate::http::{HeaderSpace, parse_head};
-use crate::link::{self, FromWorker, LONGEST, Received, ToWorker, TurnFrame};
+use crate::link::{self, FromWorker, LONGEST, Received, Scoreboard, ToWorker, TurnFrame};
 use crate::sys::{self, Termination};
 
 /// What a thread needs of stack: handlers of the demo keep their buffers on the heap.
@@ -33,16 +33,16 @@ const LARGEST_HEAD: usize = 1 << 20;
 pub(super) fn run(options: &Options) -> Ending {
     let me = Me::new(options.life.clone(), options.model);
     loop {
-        let link = match join(options) {
-            Ok(link) => link,
+        let (link, board) = match join(options) {
+            Ok(joined) => joined,
             Err(ending) => return ending,
         };
         let Ok(spare) = link.try_clone() else { return Ending::NoDescriptor };
         let on_signal = Termination::on(spare);
-        let worker = Worker { options, me: &me, link, retiring: AtomicBool::new(false) };
+        let worker = Worker { options, me: &me, link, board, retiring: AtomicBool::new(false) };
         let ended = match options.model {
             Model::Threads(threads) => worker.take_turns_in_threads(threads),
-            Model::Prefork | Model::Event(_) => worker.take_turns(),
+            Model::Prefork | Model::Event(_) => worker.take_turns(0),
         };
         drop(on_signal);
         match ended {
@@ -67,12 +67,15 @@ struct Worker<'w> {
     options: &'w Options,
     me: &'w Me,
     link: OwnedFd,
+    board: Scoreboard,
     /// Whether it has said that it has served enough.
     retiring: AtomicBool,
 }
 
-/// What a thread uses again from turn to turn.
+/// What a thread has for itself, and uses again from turn to turn.
 struct Buffers {
+    /// Its line on the scoreboard.
+    thread: u16,
     request: Vec<u8>,
     answer: Vec<u8>,
 }
@@ -81,10 +84,10 @@ impl Worker<'_> {
     fn take_turns_in_threads(&self, threads: u16) -> Ended {
         std::thread::scope(|scope| {
             let threads: Vec<_> = (0..threads)
-                .map(|_| {
+                .map(|thread| {
                     std::thread::Builder::new()
                         .stack_size(STACK_BYTES)
-                        .spawn_scoped(scope, || self.take_turns())
+                        .spawn_scoped(scope, move || self.take_turns(thread))
                 })
                 .collect();
             // A thread that cannot be started leaves its credit unused and its turns unserved: that worker is no
@@ -99,9 +102,9 @@ impl Worker<'_> {
     }
 
     /// The loop of every blocking thread.
-    fn take_turns(&self) -> Ended {
+    fn take_turns(&self, thread: u16) -> Ended {
         let mut frame = [0; LONGEST + 1];
-        let mut buffers = Buffers { request: vec![0; USUAL_REQUEST], answer: Vec::new() };
+        let mut buffers = Buffers { thread, request: vec![0; USUAL_REQUEST], answer: Vec::new() };
         loop {
             let (len, descriptor) = match link::receive(self.link.as_fd(), &mut frame, RecvFlags::empty()) {
                 Ok(Received::Frame { len, descriptor }) => (len, descriptor),
@@ -164,7 +167,14 @@ impl Worker<'_> {
         let Ok(Some(head)) = parse_head(&buffers.request[..peeked], &mut space, LARGEST_HEAD) else {
             return Ok(false);
         };
-        let mut exchange = Exchange::new(client, turn, head, &buffers.request[..peeked], &mut buffers.answer);
+        let mut exchange = Exchange::new(
+            client,
+            turn,
+            head,
+            &buffers.request[..peeked],
+            (&self.board, buffers.thread),
+            &mut buffers.answer,
+        );
         let served = self.guarded(turn, || match self.options.app {
             App::Demo => demo::serve(&mut exchange, self.me),
             App::Echo => Ok(()),

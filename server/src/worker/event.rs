@@ -42,8 +42,9 @@ pub(super) fn run(options: &Options) -> Ending {
         return Ending::Setup;
     };
     loop {
-        let link = match join(options) {
-            Ok(link) => link,
+        // Its answers are not announced: what is compared is how turns share a thread.
+        let (link, _board) = match join(options) {
+            Ok(joined) => joined,
             Err(ending) => return ending,
         };
         let Ok(spare) = link.try_clone() else { return Ending::NoDescriptor };

@@ -17,7 +17,7 @@ use super::client::Client;
 use crate::http::answer::{AnswerHead, AnswerLength, Persistence};
 use crate::http::chunked::Decoder;
 use crate::http::{Framing, Head};
-use crate::link::TurnFrame;
+use crate::link::{Note, Scoreboard, TurnFrame};
 
 /// How much of a body that the app did not read is read and dropped to keep the connection; more is not worth it.
 const WORTH_DRAINING: u64 = 256 * 1024;
@@ -34,6 +34,9 @@ pub struct Exchange<'t> {
     body: Body<'t>,
     stage: Stage,
     keep: bool,
+    board: &'t Scoreboard,
+    line: u16,
+    turn: u64,
     /// Reused from turn to turn, so that a small answer allocates nothing.
     out: &'t mut Vec<u8>,
 }
@@ -94,6 +97,7 @@ impl<'t> Exchange<'t> {
         turn: &TurnFrame,
         head: Head<'t>,
         peeked: &'t [u8],
+        (board, line): (&'t Scoreboard, u16),
         out: &'t mut Vec<u8>,
     ) -> Self {
         let framing = match head.framing {
@@ -107,7 +111,8 @@ impl<'t> Exchange<'t> {
             let awaits_continue = head.expects_continue && !turn.continued;
             Body::Arriving { framing, head_in_socket: head.len, awaits_continue }
         };
-        Self { client, head, body, stage: Stage::Unanswered, keep: head.keep_alive && !turn.last, out }
+        let keep = head.keep_alive && !turn.last;
+        Self { client, head, body, stage: Stage::Unanswered, keep, board, line, turn: turn.turn, out }
     }
 
     /// The request's head.
@@ -164,6 +169,7 @@ impl<'t> Exchange<'t> {
     pub fn respond(&mut self, status: u16, content_type: &str, body: &[u8]) -> io::Result<()> {
         self.begin(status, content_type, AnswerLength::Known(body.len() as u64));
         let body = if self.head.method == "HEAD" { &[] } else { body };
+        self.announce(self.out.len() + body.len());
         if self.out.len() + body.len() <= ONE_WRITE {
             self.out.extend(body);
             self.flush()?;
@@ -235,6 +241,16 @@ impl<'t> Exchange<'t> {
             }
         }
         Ok(false)
+    }
+
+    /// Tells the door how long the answer will be, in case this worker does not live to say that it is done.
+    fn announce(&self, bytes: usize) {
+        // What is left of a body that was not seen whole only this worker knows.
+        if matches!(self.body, Body::Whole { .. }) {
+            let note = Note { turn: self.turn, bytes: bytes as u64, keep: self.keep };
+            // Without the note, a death at the worst moment cuts the connection: no reason not to answer.
+            let _ = self.board.note(self.line, &note);
+        }
     }
 
     fn begin(&mut self, status: u16, content_type: &str, length: AnswerLength) {

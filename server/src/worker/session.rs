@@ -6,21 +6,21 @@ use std::time::Duration;
 use rustix::net::{RecvFlags, SendFlags};
 
 use super::{Ending, Options};
-use crate::link::{self, FromWorker, LONGEST, Received, ToWorker};
+use crate::link::{self, FromWorker, LONGEST, Received, Scoreboard, ToWorker};
 use crate::sys;
 
 /// The first wait before another try to reach a door, and the longest.
 const REDIAL: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(250));
 
-/// A link whose hello was welcome; or how the worker ends without one. Waits for a door for as long as nobody
+/// A link whose hello was welcome, and its scoreboard; or how the worker ends without one. Waits for a door for as long as nobody
 /// tells the worker to go.
-pub(super) fn join(options: &Options) -> Result<OwnedFd, Ending> {
+pub(super) fn join(options: &Options) -> Result<(OwnedFd, Scoreboard), Ending> {
     let mut wait = REDIAL.0;
     let mut told_why = false;
     while !sys::told_to_go() {
         match link::dial(&options.link) {
             Ok(link) => match greet(&link, options) {
-                Greeting::Welcome => return Ok(link),
+                Greeting::Welcome(board) => return Ok((link, board)),
                 Greeting::Refused(why) => {
                     eprintln!("{}: the door refuses this worker: {why}", options.life);
                     return Err(Ending::Refused);
@@ -41,7 +41,7 @@ pub(super) fn join(options: &Options) -> Result<OwnedFd, Ending> {
 }
 
 enum Greeting {
-    Welcome,
+    Welcome(Scoreboard),
     Refused(String),
     Closed,
 }
@@ -56,11 +56,11 @@ fn greet(link: &OwnedFd, options: &Options) -> Greeting {
     say(link, &hello);
     let mut buffer = [0; LONGEST + 1];
     match link::receive(link.as_fd(), &mut buffer, RecvFlags::empty()) {
-        Ok(Received::Frame { len, .. }) => match ToWorker::decode(&buffer[..len]) {
-            Ok(ToWorker::Welcome) => Greeting::Welcome,
-            Ok(ToWorker::Refused { why }) => Greeting::Refused(why),
-            Ok(other) => Greeting::Refused(format!("it answered the hello with {other:?}")),
-            Err(breach) => Greeting::Refused(format!("it answered the hello with {breach}")),
+        Ok(Received::Frame { len, descriptor }) => match (ToWorker::decode(&buffer[..len]), descriptor) {
+            (Ok(ToWorker::Welcome), Some(board)) => Greeting::Welcome(Scoreboard::received(board)),
+            (Ok(ToWorker::Refused { why }), _) => Greeting::Refused(why),
+            (Ok(other), _) => Greeting::Refused(format!("it answered the hello with {other:?}")),
+            (Err(breach), _) => Greeting::Refused(format!("it answered the hello with {breach}")),
         },
         Ok(Received::Nothing | Received::Closed) | Err(_) => Greeting::Closed,
     }

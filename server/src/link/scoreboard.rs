@@ -1,0 +1,110 @@
+//! The scoreboard: what a worker notes about the answer that it is about to write, for the door to read if it dies.
+//!
+//! A worker that is killed between the last byte of an answer and its `done` has done nothing wrong, and its client
+//! has its answer; but the door sees only that bytes have been written, and whether they were all of them it cannot
+//! know. It would have to cut the connection, and a client that sends its next request at that moment loses it.
+//!
+//! So before the first byte of an answer whose length is known, the worker notes turn and length here. The door
+//! counts what has been written by itself: when it is exactly what was announced, the answer is whole, and the
+//! connection goes on. A worker that lies here can spoil the connections that it holds, which it can in any case.
+//!
+//! The board is a small file without a name (`memfd`) that the door makes and hands over with its welcome. It
+//! outlives the worker, writing to it wakes nobody up, and it is read only after a death. Its size is sealed. The
+//! door makes it and not the worker, because reading a stranger's descriptor could block.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::fs::{MemfdFlags, SealFlags};
+
+/// Bytes of a note.
+const NOTE: usize = 24;
+
+/// What a worker announces of one answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Note {
+    /// The turn that is being answered.
+    pub turn: u64,
+    /// Bytes of the whole answer, head and body.
+    pub bytes: u64,
+    /// Whether the connection can carry another request after it.
+    pub keep: bool,
+}
+
+/// A worker's scoreboard, with a line for each turn that it can hold.
+#[derive(Debug)]
+pub struct Scoreboard(OwnedFd);
+
+impl Scoreboard {
+    /// A board with `lines` lines.
+    pub fn new(lines: u16) -> io::Result<Self> {
+        let board = rustix::fs::memfd_create("scoreboard", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
+        rustix::fs::ftruncate(&board, u64::from(lines) * NOTE as u64)?;
+        rustix::fs::fcntl_add_seals(&board, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)?;
+        Ok(Self(board))
+    }
+
+    /// The board that came over a link.
+    pub fn received(board: OwnedFd) -> Self {
+        Self(board)
+    }
+
+    /// Notes an answer on a line that only the caller writes to.
+    pub fn note(&self, line: u16, note: &Note) -> io::Result<()> {
+        let mut bytes = [0; NOTE];
+        bytes[..8].copy_from_slice(&note.turn.to_le_bytes());
+        bytes[8..16].copy_from_slice(&note.bytes.to_le_bytes());
+        bytes[16] = note.keep.into();
+        rustix::io::pwrite(&self.0, &bytes, u64::from(line) * NOTE as u64)?;
+        Ok(())
+    }
+
+    /// What was noted of a turn; the worker is dead.
+    pub fn of_turn(&self, turn: u64, lines: u16) -> Option<Note> {
+        (0..lines).filter_map(|line| self.read(line)).find(|note| note.turn == turn)
+    }
+
+    fn read(&self, line: u16) -> Option<Note> {
+        let mut bytes = [0; NOTE];
+        let read = rustix::io::pread(&self.0, &mut bytes[..], u64::from(line) * NOTE as u64).ok()?;
+        let number = |at: usize| Some(u64::from_le_bytes(*bytes[at..].first_chunk()?));
+        (read == NOTE).then_some(())?;
+        Some(Note { turn: number(0)?, bytes: number(8)?, keep: bytes[16] == 1 })
+    }
+}
+
+impl AsFd for Scoreboard {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_noted_is_found_by_its_turn() -> io::Result<()> {
+        let door = Scoreboard::new(3)?;
+        let worker = Scoreboard::received(door.0.try_clone()?);
+        let (one, two) =
+            (Note { turn: 7, bytes: 100, keep: true }, Note { turn: 9, bytes: 1 << 40, keep: false });
+        worker.note(0, &one)?;
+        worker.note(2, &two)?;
+        assert_eq!(
+            (door.of_turn(7, 3), door.of_turn(9, 3), door.of_turn(8, 3)),
+            (Some(one), Some(two), None)
+        );
+        worker.note(0, &Note { turn: 10, ..one })?;
+        assert_eq!(door.of_turn(7, 3), None, "the line was used again");
+        Ok(())
+    }
+
+    #[test]
+    fn a_worker_cannot_take_it_away() -> io::Result<()> {
+        let board = Scoreboard::new(1)?;
+        assert!(rustix::fs::ftruncate(&board, 0).is_err() && rustix::fs::ftruncate(&board, 1 << 30).is_err());
+        assert!(board.note(1, &Note { turn: 1, bytes: 1, keep: true }).is_err(), "it grew");
+        Ok(())
+    }
+}

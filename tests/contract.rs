@@ -1,8 +1,7 @@
 //! The contract: the same stories on every backend, with real processes, real containers and real kills.
 //!
 //! Each story starts a deployment of its own through `bulkhead up`, does to it what the story tells, and leaves
-//! nothing behind. A backend that is not there shows as ignored, with the reason; on CI an engine that answers
-//! makes its stories required.
+//! nothing behind. A backend that is not there shows as ignored, with the reason; one that is there is required.
 //!
 //! ```sh
 //! cargo test -p controller --test contract                     # all

@@ -136,6 +136,9 @@ pub enum Model {
 }
 
 impl Model {
+    /// The most turns that a worker takes at a time.
+    pub const MOST_TURNS: u16 = 1024;
+
     /// How many turns a worker of this model takes at a time.
     pub fn credit(self) -> u16 {
         match self {
@@ -161,7 +164,8 @@ impl FromStr for Model {
     fn from_str(text: &str) -> Result<Self, String> {
         let wrong =
             || format!("{text:?} is not a model: use 'prefork', 'threads:N' or 'event:N', N from 1 to 1024");
-        let turns = |n: &str| n.parse::<u16>().ok().filter(|n| (1..=1024).contains(n)).ok_or_else(wrong);
+        let turns =
+            |n: &str| n.parse::<u16>().ok().filter(|n| (1..=Self::MOST_TURNS).contains(n)).ok_or_else(wrong);
         match text.split_once(':') {
             None if text == "prefork" => Ok(Self::Prefork),
             Some(("threads", n)) => Ok(Self::Threads(turns(n)?)),

@@ -170,7 +170,12 @@ impl Stack {
     pub fn kill_from_outside(&self, worker: &Worker) {
         match self.backend {
             Backend::Docker => {
-                docker(&["kill", worker.container.as_deref().expect("a container")]).unwrap();
+                // It may have joined before the engine has said which container it is.
+                let container = eventually(&format!("the container of {} is known", worker.life()), || {
+                    let now = self.api().worker(&worker.id);
+                    now.container.clone().ok_or(vec![now])
+                });
+                docker(&["kill", &container]).unwrap();
             }
             Backend::Process => self.signal(worker, Signal::KILL),
         }

@@ -56,7 +56,7 @@ impl FakeWorker {
             Received::Frame { len, descriptor } => {
                 Some((ToWorker::decode(&buffer[..len]).unwrap(), descriptor))
             }
-            Received::Nothing | Received::Closed => None,
+            Received::Nothing | Received::Uninvited | Received::Closed => None,
         }
     }
 

@@ -94,6 +94,15 @@ pub fn killed_in_an_answer_cuts_it_and_answers_once(backend: Backend) {
     let incident = stack.api().incident(incident["id"].as_str().unwrap(), is_told);
     assert_eq!(incident["held"][0]["outcome"], "closed", "{incident:#}");
     assert_eq!(incident["cause"]["detail"], "SIGABRT", "{incident:#}");
+    // Where the end of the connection is the end of the answer, a cut one must not end like a whole one.
+    stack.ready("web", 2);
+    let mut client = stack.connect();
+    client.send("GET /stream?kb=64&ms=5000 HTTP/1.0\r\n\r\n");
+    let victim = stack.holder_of("GET /stream");
+    client.exactly(1000);
+    stack.kill_from_outside(&victim);
+    let end = client.rest();
+    assert!(end.as_ref().is_err_and(|error| error.kind() == std::io::ErrorKind::ConnectionReset), "{end:?}");
     stack.down();
 }
 

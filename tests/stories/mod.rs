@@ -56,6 +56,7 @@ pub const ALL: &[(&str, Story)] = &[
     ("strangers_are_turned_away", hostile::strangers_are_turned_away),
     ("a_worker_that_hoards_or_is_deaf_stalls_nobody", hostile::a_worker_that_hoards_or_is_deaf_stalls_nobody),
     ("threads_share_a_fault_and_catch_a_panic", models::threads_share_a_fault_and_catch_a_panic),
+    ("a_worker_of_many_threads_leaves_when_told", models::a_worker_of_many_threads_leaves_when_told),
     (
         "an_event_loop_waits_for_many_and_blocks_for_all",
         models::an_event_loop_waits_for_many_and_blocks_for_all,

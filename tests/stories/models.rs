@@ -26,6 +26,28 @@ pub fn threads_share_a_fault_and_catch_a_panic(backend: Backend) {
     stack.down();
 }
 
+pub fn a_worker_of_many_threads_leaves_when_told(backend: Backend) {
+    let limits = "worker: { model: { threads: 400 }, limits: { pids: 600, memory: 512MiB } }";
+    let stack = Stack::web(backend, 1, limits);
+    let worker = stack.ready("web", 1)[0].clone();
+    // More than fit into the link's queue at a time, and all of them at work when it is told to go.
+    let mut clients: Vec<_> = (0..400).map(|_| stack.connect()).collect();
+    for client in &mut clients {
+        client.send_get("/work?ms=1000");
+    }
+    let asked = stack.api().post(&format!("/api/v1/workers/{}/drain", worker.id), &serde_json::json!({}));
+    assert!((200..300).contains(&asked.status), "{asked:?}");
+    for client in &mut clients {
+        assert_eq!(client.response().status, 200);
+    }
+    eventually("it has left, and another has come", || {
+        let now = stack.api().worker(&worker.id);
+        if now.generation > worker.generation && now.is_ready() { Ok(()) } else { Err(vec![now]) }
+    });
+    assert_eq!(stack.api().incidents().len(), 0, "it did not leave of its own accord");
+    stack.down();
+}
+
 pub fn an_event_loop_waits_for_many_and_blocks_for_all(backend: Backend) {
     let stack = Stack::web(backend, 1, "worker: { model: { event: 64 } }");
     stack.ready("web", 1);
@@ -41,6 +63,20 @@ pub fn an_event_loop_waits_for_many_and_blocks_for_all(backend: Backend) {
     for client in &mut waiting {
         assert_eq!(client.response().status, 200);
     }
+    // A panic is the end of all that it holds, and of it.
+    let mut sibling = stack.connect();
+    sibling.send_get("/work?ms=5000");
+    let worker = stack.holder_of("GET /work?ms=5000");
+    let poison = stack.connect().get("/panic");
+    assert_eq!(poison.status, 502, "{}", poison.text());
+    drop(sibling);
+    stack.api().incident(&worker.life(), |it| it["steps_ms"]["ready"].is_number());
+    stack.ready("web", 1);
+    // HEAD says how long a stream is, and sends nothing of it.
+    let mut client = stack.connect();
+    client.send("HEAD /stream?kb=1&ms=10 HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert_eq!(client.response_to("HEAD").unwrap().status, 200);
+    assert_eq!(client.get("/work?ms=1").text(), "worked 1 ms\n");
     // One that computes stops everybody.
     let mut greedy = stack.connect();
     greedy.send_get("/cpu?ms=600");

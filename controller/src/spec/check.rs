@@ -355,8 +355,8 @@ fn restart(keys: &mut Keys<'_>, raw: &raw::Restart) -> Option<Restart> {
     let backoff = keys.within(
         "backoff",
         &raw.backoff,
-        long_enough.clone(),
-        "without a wait, a worker that dies at once is started without end",
+        Time(Duration::ZERO)..=LONGEST_TIME,
+        "0ms means no wait ever, for pools whose workers are killed on purpose",
     );
     let longest = keys.within("longest", &raw.longest, long_enough.clone(), "it is the longest wait");
     let healthy_after = keys.within(

@@ -156,7 +156,7 @@ pub(super) struct Clients {
     /// Size of body, at most 8MiB, up to which the door waits for all of it, so that a slow upload holds no
     /// worker and the request can be redelivered.
     pub(super) buffered_body: Setting<Size>,
-    /// Size of body above which a request is answered 413.
+    /// Size of body above which a request that announces its length is answered 413.
     pub(super) body: Setting<Size>,
 }
 

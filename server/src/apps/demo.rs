@@ -85,7 +85,8 @@ faults
   /files?n=100             opens files and keeps them open
   /die-after?bytes=100     begins to answer, then dies
 A worker that dies before it has answered a GET costs you nothing: another one gets the request. If that one
-dies of it too, as it will of the faults above, you are answered 502: two deliveries is the limit.
+dies of it too, as it will of the faults above, you are answered 502: two deliveries is the limit, unless
+the pool says otherwise.
 ";
 
 /// Reads what a request asks for.

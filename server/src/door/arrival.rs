@@ -55,6 +55,16 @@ pub(super) async fn request(
             Err(_elapsed) if begun => return Arrival::Refused(Refusal::TooSlow),
             Err(_elapsed) => return Arrival::Closed,
         };
+        // Looking again costs a copy of all that is there: not for each of the bytes that a slow client sends.
+        if need > 1
+            && rustix::io::ioctl_fionread(client.fd()).is_ok_and(|there| there > 0 && there < need as u64)
+        {
+            if readiness.ready().is_read_closed() {
+                return Arrival::Closed;
+            }
+            readiness.clear_ready();
+            continue;
+        }
         let mut scratch = scratch.borrow_mut();
         let there = match recv(client.fd(), &mut scratch[..], RecvFlags::PEEK | RecvFlags::DONTWAIT) {
             Ok((_, 0)) => return Arrival::Closed,

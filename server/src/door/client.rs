@@ -198,10 +198,22 @@ impl Client {
         let _ = shutdown(self.fd(), Shutdown::Both);
     }
 
-    /// Ends the connection so that the client cannot take what it got for a whole answer.
+    /// Ends the connection with a reset, so that the client cannot take what it got for a whole answer.
     pub(super) fn reset(&self) {
         self.whereabouts.set(Whereabouts::Leaving);
-        let _ = rustix::net::sockopt::set_socket_linger(self.fd(), Some(Duration::ZERO));
+        let _ = rustix::net::connect_unspec(self.fd());
+    }
+
+    /// Whether bytes have come that nobody has read: closing the socket now would reset the connection, and take
+    /// with it what is still on its way to the client.
+    pub(super) fn has_unread(&self) -> bool {
+        rustix::io::ioctl_fionread(self.fd()).is_ok_and(|unread| unread > 0)
+    }
+
+    /// Whether nothing of the request has been read since it was given away. `received` is what has come in all.
+    pub(super) fn is_unconsumed(&self, received: u64) -> Option<bool> {
+        let unread = rustix::io::ioctl_fionread(self.fd()).ok()?;
+        Some(received.saturating_sub(unread) == self.consumed.get()?)
     }
 
     /// Ends our half and drops what still comes, for a short while: closing a socket with unread bytes in it would
@@ -229,6 +241,13 @@ impl Client {
             }
         };
         let _ = tokio::time::timeout(at_most, drop_the_rest).await;
+    }
+}
+
+impl Drop for Client {
+    /// A worker may have set `SO_LINGER` on what it shares with us, and closing would keep the whole door waiting.
+    fn drop(&mut self) {
+        let _ = rustix::net::sockopt::set_socket_linger(self.fd(), None);
     }
 }
 

@@ -21,7 +21,7 @@ use super::answer::Problem;
 use super::arrival::{self, Arrival};
 use super::client::{Client, Loss, TurnEnd};
 use super::pool::{Pool, Position, QueueFull};
-use super::redeliver::{self, Facts, Verdict, Written};
+use super::redeliver::{self, Facts, Reason, Verdict, Written};
 use crate::config::{Protocol, TurnUnit};
 use crate::control::Outcome;
 use crate::sys::{self, Progress};
@@ -31,11 +31,27 @@ const LINGER: Duration = Duration::from_secs(1);
 
 /// Serves a connection until it is over. Dropping the last `Client` closes it.
 pub(super) async fn serve(client: Rc<Client>, pool: Rc<Pool>) {
-    match pool.config.protocol {
+    let ending = match pool.config.protocol {
         Protocol::Http => serve_http(&client, &pool).await,
         Protocol::Tcp => serve_raw(&client, &pool).await,
+    };
+    match ending {
+        Ending::Close if client.has_unread() => client.linger(LINGER).await,
+        Ending::Close => client.shut_down(),
+        Ending::Linger => client.linger(LINGER).await,
+        Ending::Reset => client.reset(),
     }
-    client.shut_down();
+}
+
+/// How a connection ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ending {
+    /// All has been said.
+    Close,
+    /// All has been said, and the client may still be sending.
+    Linger,
+    /// Its client must not take the end of the connection for the end of the answer.
+    Reset,
 }
 
 /// What becomes of a connection after a turn.
@@ -43,49 +59,51 @@ pub(super) async fn serve(client: Rc<Client>, pool: Rc<Pool>) {
 enum After {
     /// It is parked, until the next request.
     Park,
-    /// It ends; nothing of it is left to be read.
-    Close,
-    /// It ends, and the client may still be sending.
-    Linger,
+    /// It ends.
+    End(Ending),
 }
 
-async fn serve_http(client: &Rc<Client>, pool: &Rc<Pool>) {
+async fn serve_http(client: &Rc<Client>, pool: &Rc<Pool>) -> Ending {
     while !pool.draining.get() {
         match arrival::request(client, &pool.config, &pool.clients, &pool.scratch).await {
             Arrival::Request => {}
-            Arrival::Closed => return,
+            Arrival::Closed => return Ending::Close,
             Arrival::Refused(refusal) => {
                 say(client, pool, &Problem::new(refusal.status(), &refusal), refusal.status());
-                return client.linger(LINGER).await;
+                return Ending::Linger;
             }
         }
         match take_turn(client, pool).await {
             After::Park if pool.config.turn == TurnUnit::Request => {}
-            After::Park | After::Close => return,
-            After::Linger => return client.linger(LINGER).await,
+            After::Park => return Ending::Close,
+            After::End(ending) => return ending,
         }
     }
+    Ending::Close
 }
 
 /// On a raw pool there is nothing to wait for: the connection itself is the turn.
-async fn serve_raw(client: &Rc<Client>, pool: &Rc<Pool>) {
+async fn serve_raw(client: &Rc<Client>, pool: &Rc<Pool>) -> Ending {
     client.request.borrow_mut().line = format!("connection from {}", client.peer);
-    take_turn(client, pool).await;
+    match take_turn(client, pool).await {
+        After::Park => Ending::Close,
+        After::End(ending) => ending,
+    }
 }
 
 /// Answers in a worker's place, where there are words for it.
 fn say(client: &Client, pool: &Pool, problem: &Problem<'_>, status: u16) {
     if pool.config.protocol == Protocol::Http {
         client.tell(&problem.answer(&client.request.borrow()));
+        pool.count_answer(status);
     }
-    pool.count_answer(status);
 }
 
 /// Sees one turn through, from one worker to the next if need be.
 async fn take_turn(client: &Rc<Client>, pool: &Rc<Pool>) -> After {
     if let Err(QueueFull) = pool.submit(client, Position::Back) {
         say(client, pool, &Problem::new(503, &"too many requests are waiting for a worker"), 503);
-        return After::Linger;
+        return After::End(Ending::Linger);
     }
     loop {
         let Some(end) = turn_end(client, pool).await else {
@@ -96,10 +114,17 @@ async fn take_turn(client: &Rc<Client>, pool: &Rc<Pool>) -> After {
                 client.count_consumed();
                 return After::Park;
             }
-            // Where the door knows that all of the request was there, all of it has been consumed.
-            TurnEnd::Done { keep: false } if client.request.borrow().whole > 0 => return After::Close,
-            TurnEnd::Done { keep: false } => return After::Linger,
-            TurnEnd::ClientGone => return After::Close,
+            // What was not seen whole may still be coming.
+            TurnEnd::Done { keep: false } if client.request.borrow().whole > 0 => {
+                return After::End(Ending::Close);
+            }
+            TurnEnd::Done { keep: false } => return After::End(Ending::Linger),
+            TurnEnd::ClientGone => {
+                if let Some(failed) = client.request.borrow_mut().failed.take() {
+                    pool.settle(&failed, Outcome::Closed { why: Reason::ClientGone.to_string() });
+                }
+                return After::End(Ending::Close);
+            }
             TurnEnd::Lost(loss) => match recover(client, pool, loss) {
                 Some(after) => return after,
                 None => continue,
@@ -135,7 +160,7 @@ fn expire(client: &Client, pool: &Pool) -> After {
             pool.settle(failed, Outcome::Answered { status: 503, why: why.to_owned() });
         }
     }
-    After::Linger
+    After::End(Ending::Linger)
 }
 
 /// A worker has died with this turn in its hands. `None`: the turn has been given to another one, or waits for one
@@ -149,7 +174,7 @@ fn recover(client: &Rc<Client>, pool: &Rc<Pool>, loss: Loss) -> Option<After> {
             pool.settle(&failed, Outcome::Finished);
             let keep = loss.note.is_some_and(|note| note.keep);
             let consumed = progress.is_some_and(|progress| client.consume(progress.received));
-            Some(if keep && consumed { After::Park } else { After::Linger })
+            Some(if keep && consumed { After::Park } else { After::End(Ending::Linger) })
         }
         Verdict::Redeliver => {
             client.request.borrow_mut().failed = Some(failed);
@@ -162,18 +187,16 @@ fn recover(client: &Rc<Client>, pool: &Rc<Pool>, loss: Loss) -> Option<After> {
             let detail = format!("the worker died before it had answered: {reason}");
             say(client, pool, &Problem::of_incident(status, &detail, &incident), status);
             pool.settle(&failed, Outcome::Answered { status, why: reason.to_string() });
-            Some(After::Linger)
+            Some(After::End(Ending::Linger))
         }
         Verdict::Close(reason) => {
+            pool.settle(&failed, Outcome::Closed { why: reason.to_string() });
             if facts.answer == Written::Begun {
                 pool.counters.borrow_mut().cut += 1;
-                // An HTTP/1.0 client takes the end of the connection for the end of the answer.
-                if client.request.borrow().http_1_0 {
-                    client.reset();
-                }
             }
-            pool.settle(&failed, Outcome::Closed { why: reason.to_string() });
-            Some(After::Close)
+            // An HTTP/1.0 client takes the end of the connection for the end of the answer.
+            let reset = facts.answer == Written::Begun && client.request.borrow().http_1_0;
+            Some(After::End(if reset { Ending::Reset } else { Ending::Close }))
         }
     }
 }
@@ -181,6 +204,8 @@ fn recover(client: &Rc<Client>, pool: &Rc<Pool>, loss: Loss) -> Option<After> {
 /// What can be known of a turn whose worker is dead, from the door's own duplicate of the socket.
 fn facts(client: &Client, pool: &Pool, loss: &Loss, progress: Option<Progress>) -> Facts {
     let whole = arrival::is_still_whole(client, &pool.clients, &pool.scratch);
+    // By the kernel's count where every request on this connection was seen whole, else by what the bytes look like.
+    let untouched = progress.and_then(|progress| client.is_unconsumed(progress.received)).unwrap_or(true);
     let request = client.request.borrow();
     Facts {
         protocol: pool.config.protocol,
@@ -191,7 +216,7 @@ fn facts(client: &Client, pool: &Pool, loss: &Loss, progress: Option<Progress>) 
             Some(written) if loss.note.is_some_and(|note| note.bytes == written) => Written::Whole,
             Some(_) | None => Written::Begun,
         },
-        whole: whole.unwrap_or(false),
+        whole: untouched && whole.unwrap_or(false),
         overran: loss.overran,
         untouched: loss.untouched,
         idempotent: request.idempotent,

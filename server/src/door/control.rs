@@ -73,6 +73,7 @@ impl Control {
             return;
         }
         tracing::info!("a controller is here");
+        self.pools.iter().for_each(|pool| pool.repeat_what_is_wrong());
         tokio::select! {
             () = self.obey(from) => {}
             () = self.tell(to) => {}
@@ -114,7 +115,7 @@ impl Control {
         loop {
             let notice = self.notices.next().await;
             if write(&mut to, &notice).await.is_err() {
-                return;
+                return self.notices.put_back(notice);
             }
         }
     }

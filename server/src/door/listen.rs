@@ -94,8 +94,14 @@ pub(super) async fn accept(listener: OwnedFd, pool: Rc<Pool>, guests: Rc<Guests>
                 tracing::warn!(pool = %pool.config.name, %error, "cannot accept: new clients have to wait");
                 tokio::time::sleep(OUT_OF_DESCRIPTORS).await;
             }
-            Err(error) => return tracing::error!(pool = %pool.config.name, %error, "cannot accept clients"),
+            Err(error @ (Errno::BADF | Errno::INVAL | Errno::NOTSOCK)) => {
+                return tracing::error!(pool = %pool.config.name, %error, "cannot accept clients any more");
+            }
+            // What went wrong with one client's network, accept(2) tells us here.
+            Err(error) => tracing::debug!(pool = %pool.config.name, %error, "a client did not come through"),
         }
+        // However many come, the others have their turn.
+        tokio::task::consume_budget().await;
     }
 }
 
@@ -108,8 +114,8 @@ fn admit(socket: OwnedFd, pool: &Pool) -> Option<Rc<Client>> {
             let answer = problem.answer(&Request::default());
             let flags = rustix::net::SendFlags::DONTWAIT | rustix::net::SendFlags::NOSIGNAL;
             let _ = rustix::net::send(&socket, &answer, flags);
+            pool.count_answer(503);
         }
-        pool.count_answer(503);
         let _ = rustix::net::shutdown(&socket, rustix::net::Shutdown::Write);
         return None;
     }
@@ -131,7 +137,9 @@ async fn guest(client: Rc<Client>, pool: Rc<Pool>) {
 /// Closes the connections that are parked: their tasks see the end and leave.
 pub(super) fn close_parked(guests: &Guests) {
     for guest in guests.borrow().iter().filter_map(Weak::upgrade) {
-        if guest.whereabouts.get() == Whereabouts::Parked && guest.request.borrow().line.is_empty() {
+        let idle = guest.whereabouts.get() == Whereabouts::Parked && guest.request.borrow().line.is_empty();
+        // Whoever is in the middle of sending a request is let finish it.
+        if idle && !guest.has_unread() {
             guest.shut_down();
         }
     }

@@ -113,7 +113,7 @@ const OVERRUN_LOOKS: (Duration, Duration) = (Duration::from_millis(5), Duration:
 /// stops accepting, closes idle connections, lets turns finish until the longest of the pools' drain times is up,
 /// and cuts off what is left. A second signal cuts off at once. Blocks; runs an event loop of its own.
 pub fn run(config: &Config) -> Result<(), DoorError> {
-    raise_descriptor_limit();
+    let config = &within(config, raise_descriptor_limit());
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(DoorError::Runtime)?;
     runtime.block_on(LocalSet::new().run_until(serve(config)))
@@ -242,10 +242,34 @@ fn open_to_all(socket: &Path) -> io::Result<()> {
     fs::set_permissions(socket, Permissions::from_mode(0o666))
 }
 
-/// A descriptor for each client: the soft limit is often far below the hard one.
-fn raise_descriptor_limit() {
+/// A descriptor for each client: the soft limit is often far below the hard one. How many there may be then.
+fn raise_descriptor_limit() -> Option<u64> {
     let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
     if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
         tracing::warn!(%error, "cannot raise the limit of open files");
     }
+    getrlimit(Resource::Nofile).current
+}
+
+/// The same pools with no more connections than there are descriptors for, shared out by what each asks for. Some are
+/// kept back: clients must not take those that workers and controller need to come in.
+fn within(config: &Config, descriptors: Option<u64>) -> Config {
+    const KEPT_BACK: u64 = 1024;
+    let mut config = config.clone();
+    let wanted: u64 = config.pools.iter().map(|pool| pool.clients.connections as u64).sum();
+    let Some(descriptors) = descriptors else { return config };
+    // At least half is the clients', however few there are.
+    let room = descriptors.saturating_sub(KEPT_BACK).max(descriptors / 2);
+    if wanted > room {
+        for pool in &mut config.pools {
+            let share = pool.clients.connections as u128 * u128::from(room) / u128::from(wanted);
+            pool.clients.connections = usize::try_from(share).unwrap_or(usize::MAX).max(1);
+            tracing::warn!(
+                pool = %pool.name,
+                connections = pool.clients.connections,
+                "the limit of open files ({descriptors}) is too low for clients.connections"
+            );
+        }
+    }
+    config
 }

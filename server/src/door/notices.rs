@@ -31,6 +31,11 @@ impl Notices {
         self.posted.notify_one();
     }
 
+    /// Puts one back that could not be told.
+    pub(super) fn put_back(&self, notice: Notice) {
+        self.kept.borrow_mut().push_front(notice);
+    }
+
     /// Takes the oldest, waiting for it if need be.
     pub(super) async fn next(&self) -> Notice {
         loop {

@@ -9,11 +9,11 @@
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::rc::Rc;
 use std::time::Duration;
 
-use rustix::net::SendFlags;
+use rustix::net::{SendFlags, Shutdown};
 use tokio::io::unix::AsyncFd;
 use tokio::time::Instant;
 
@@ -25,7 +25,7 @@ use crate::config::{Clients, DoorPool, Protocol, RedeliverMethods};
 use crate::control::{Counters, Held, Notice, Outcome, PoolReport, Retirement, Stamp, WorkerReport};
 use crate::identity::Incarnation;
 use crate::link::{self, Scoreboard, Sent, ToWorker, TurnFrame};
-use crate::sys;
+use crate::sys::{self, SlowToClose};
 
 /// One pool, open for business.
 #[derive(Debug)]
@@ -46,6 +46,9 @@ pub(super) struct Pool {
     turns: Rc<Cell<u64>>,
 }
 
+/// The door's end of a worker's link.
+pub(super) type WorkerLink = AsyncFd<SlowToClose>;
+
 #[derive(Debug, Default)]
 struct Floor {
     roster: Roster,
@@ -64,7 +67,7 @@ struct Queued {
 #[derive(Debug)]
 struct Link {
     life: Incarnation,
-    socket: Rc<AsyncFd<OwnedFd>>,
+    socket: Rc<WorkerLink>,
     board: Scoreboard,
     credit: u16,
     state: LinkState,
@@ -113,6 +116,8 @@ pub(super) enum Position {
 pub(super) enum Heard {
     /// Go on listening.
     Fine,
+    /// It is done after all with a request that has overrun its time. It gets no further turn and may go.
+    Late,
     /// It has broken the protocol in this way.
     Breach(String),
 }
@@ -200,9 +205,15 @@ impl Pool {
                 }
                 // Its end is about to be read from the link, and decides there.
                 Ok(Sent::Closed) => floor.roster.close(seat),
-                Ok(Sent::Full) | Err(_) => {
+                Ok(Sent::Full) => {
                     floor.roster.close(seat);
                     self.condemn(link, "it does not read its link");
+                }
+                // The door's own trouble, such as too many descriptors under way: not the worker's fault, and perhaps
+                // over by the time that the next one is free.
+                Err(error) => {
+                    tracing::warn!(pool = %self.config.name, %error, "cannot hand a client over");
+                    return false;
                 }
             }
         }
@@ -265,7 +276,7 @@ impl Pool {
         &self,
         life: Incarnation,
         credit: u16,
-        socket: Rc<AsyncFd<OwnedFd>>,
+        socket: Rc<WorkerLink>,
         board: Scoreboard,
     ) -> Seat {
         let floor = &mut *self.floor.borrow_mut();
@@ -335,7 +346,12 @@ impl Pool {
         // The worker first, so that it has its next turn while its last client's task is woken.
         self.feed(floor);
         held.client.end_turn(TurnEnd::Done { keep });
-        Heard::Fine
+        if held.overran { Heard::Late } else { Heard::Fine }
+    }
+
+    /// The link of a worker.
+    pub(super) fn link(&self, seat: Seat) -> Option<Rc<WorkerLink>> {
+        self.floor.borrow().links.get(&seat).map(|link| Rc::clone(&link.socket))
     }
 
     /// What a worker holds by this turn's number, for a report of it.
@@ -357,10 +373,15 @@ impl Pool {
         self.notices.post(Notice::Retiring { worker: link.life.clone(), why });
         let mut farewell = Vec::new();
         ToWorker::Farewell.encode(&mut farewell);
-        for _ in 0..link.credit {
-            if !matches!(link::send(link.socket.as_fd(), &farewell, SendFlags::DONTWAIT), Ok(Sent::Whole)) {
-                break;
+        match link::send(link.socket.as_fd(), &farewell, SendFlags::DONTWAIT) {
+            // One of its threads hears it; the others see the end of what the door has to say, behind every turn that
+            // was given before.
+            Ok(Sent::Whole) => {
+                let _ = rustix::net::shutdown(&link.socket, Shutdown::Write);
             }
+            // Its death is about to be read from the link.
+            Ok(Sent::Closed) => {}
+            Ok(Sent::Full) | Err(_) => self.condemn(link, "it does not read its link"),
         }
     }
 
@@ -407,14 +428,31 @@ impl Pool {
     /// Marks the turns whose request has overrun its time, and tells the controller, once for each.
     pub(super) fn look_for_overruns(&self, now: Instant) {
         let Some(limit) = self.config.timeouts.request else { return };
-        for link in self.floor.borrow_mut().links.values_mut() {
+        let Floor { links, roster, .. } = &mut *self.floor.borrow_mut();
+        for (&seat, link) in links {
             for held in link.held.iter_mut().filter(|held| !held.overran) {
                 let first_given = held.client.request.borrow().first_given.unwrap_or(held.given);
                 if now.saturating_duration_since(first_given) >= limit {
                     held.overran = true;
+                    // It is about to be killed: whoever were given to it now would be killed with it.
+                    roster.close(seat);
                     let held = held.describe(now);
                     self.notices.post(Notice::Overran { worker: link.life.clone(), held });
                 }
+            }
+        }
+    }
+
+    /// Says again what a controller has to act on, for one that may not have heard it.
+    pub(super) fn repeat_what_is_wrong(&self) {
+        let now = Instant::now();
+        for link in self.floor.borrow().links.values() {
+            for held in link.held.iter().filter(|held| held.overran) {
+                self.notices.post(Notice::Overran { worker: link.life.clone(), held: held.describe(now) });
+            }
+            if link.state == LinkState::Condemned {
+                let detail = "it had broken the protocol before this controller came".to_owned();
+                self.notices.post(Notice::Broke { worker: link.life.clone(), detail });
             }
         }
     }

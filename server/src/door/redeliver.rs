@@ -81,7 +81,9 @@ impl fmt::Display for Reason {
             Self::NotWhole => f.write_str("the worker may have read a part of the request"),
             Self::Attempts(1) => f.write_str("it was delivered once, which is the limit"),
             Self::Attempts(n) => write!(f, "it was delivered {n} times, which is the limit"),
-            Self::NotIdempotent => f.write_str("it may have been executed, and its method is not idempotent"),
+            Self::NotIdempotent => {
+                f.write_str("it may have been executed, and this pool repeats no request of its kind")
+            }
         }
     }
 }

@@ -1,28 +1,30 @@
 //! The door's end of the links: who may come in, and what they say.
 
-use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
+use std::cell::RefCell;
+use std::collections::{HashMap, VecDeque};
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 use std::time::Duration;
 
 use rustix::net::{SendFlags, SocketFlags, accept_with};
 use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
 use tokio::sync::watch;
+use tokio::task::AbortHandle;
 use tokio::time::timeout;
 
 use super::notices::Notices;
-use super::pool::{Heard, Pool};
+use super::pool::{Heard, Pool, WorkerLink};
 use super::roster::Seat;
+use crate::config::Model;
 use crate::control::{Notice, Retirement, Stamp};
 use crate::identity::{Incarnation, PoolName, Secret, WorkerId};
 use crate::link::{self, FromWorker, LONGEST, Received, Scoreboard, ToWorker};
-use crate::sys;
+use crate::sys::{self, SlowToClose};
 
 /// How long somebody who has connected may take to say hello.
-const HELLO: Duration = Duration::from_secs(5);
-/// How many may be about to say it at a time; one more is turned away unheard.
+const HELLO: Duration = Duration::from_secs(2);
+/// How many may be about to say it at a time. One more, and the one that has been silent longest is turned away: a
+/// worker says hello at once, and must not be kept out by those who never do.
 const MOST_STRANGERS: usize = 256;
 /// How many frames are read from one worker before the others have their turn.
 const FRAMES_AT_A_TIME: usize = 64;
@@ -36,7 +38,8 @@ pub(super) struct Workers {
     secret: watch::Sender<Option<Secret>>,
     /// The latest life that was seen of each place, and whether it is over.
     lives: RefCell<HashMap<WorkerId, Life>>,
-    strangers: Cell<usize>,
+    /// Those who have connected and not yet said hello, the oldest first.
+    strangers: RefCell<VecDeque<AbortHandle>>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -52,7 +55,7 @@ impl Workers {
             notices,
             secret: watch::Sender::new(None),
             lives: RefCell::default(),
-            strangers: Cell::new(0),
+            strangers: RefCell::default(),
         }
     }
 
@@ -83,8 +86,17 @@ impl Workers {
     /// Notes that every process of a worker is dead, and decides about its turns even if its link still looks open.
     pub(super) fn bury(&self, life: &Incarnation) {
         self.note(life, true);
+        let mut buffer = [0; LONGEST + 1];
         let found = self.pools.get(&life.worker.pool).and_then(|pool| Some((pool, pool.seat_of(life)?)));
         if let Some((pool, seat)) = found {
+            // Its last words may still be in the queue, and say that a turn was done.
+            while let Some(link) = pool.link(seat)
+                && let Ok(Received::Frame { len, .. }) = link::receive_bare(link.as_fd(), &mut buffer)
+            {
+                if let Ok(frame) = FromWorker::decode(&buffer[..len]) {
+                    hear(pool, seat, frame);
+                }
+            }
             pool.left(seat);
         }
     }
@@ -106,10 +118,19 @@ impl Workers {
         loop {
             let Ok(mut ready) = listener.readable().await else { return };
             match accept_with(&listener, SocketFlags::CLOEXEC) {
-                Ok(socket) if self.strangers.get() < MOST_STRANGERS => {
-                    tokio::task::spawn_local(Rc::clone(&self).greet(socket));
+                Ok(socket) => {
+                    let greeting = tokio::task::spawn_local(Rc::clone(&self).greet(socket));
+                    let mut strangers = self.strangers.borrow_mut();
+                    strangers.push_back(greeting.abort_handle());
+                    if strangers.len() > MOST_STRANGERS {
+                        strangers.retain(|stranger| !stranger.is_finished());
+                    }
+                    if strangers.len() > MOST_STRANGERS
+                        && let Some(oldest) = strangers.pop_front()
+                    {
+                        oldest.abort();
+                    }
                 }
-                Ok(_one_too_many) => {}
                 Err(rustix::io::Errno::AGAIN) => ready.clear_ready(),
                 Err(rustix::io::Errno::INTR | rustix::io::Errno::CONNABORTED) => {}
                 Err(error) => {
@@ -117,25 +138,29 @@ impl Workers {
                     tokio::time::sleep(Duration::from_millis(20)).await;
                 }
             }
+            // However many come, the others have their turn.
+            tokio::task::consume_budget().await;
         }
     }
 
     /// Hears out somebody who has connected, and serves the link if it is a worker of ours.
     async fn greet(self: Rc<Self>, socket: OwnedFd) {
-        self.strangers.set(self.strangers.get() + 1);
-        let greeted = self.hear_out(socket).await;
-        self.strangers.set(self.strangers.get() - 1);
-        if let Some(Guest { pool, life, credit, link, board }) = greeted {
-            self.note(&life, false);
-            let seat = pool.welcome(life.clone(), credit, Rc::clone(&link), board);
-            listen(&pool, seat, &link).await;
-            self.note(&life, true);
-            pool.left(seat);
+        if let Some(guest) = self.hear_out(socket).await {
+            // A task of its own: whoever is known cannot be turned away as a stranger any more.
+            tokio::task::spawn_local(Rc::clone(&self).serve(guest));
         }
     }
 
+    async fn serve(self: Rc<Self>, Guest { pool, life, credit, link, board }: Guest) {
+        self.note(&life, false);
+        let seat = pool.welcome(life.clone(), credit, Rc::clone(&link), board);
+        listen(&pool, seat, &link).await;
+        self.note(&life, true);
+        pool.left(seat);
+    }
+
     async fn hear_out(&self, socket: OwnedFd) -> Option<Guest> {
-        let link = Rc::new(sys::watch(socket, Interest::READABLE).ok()?);
+        let link = Rc::new(sys::watch_slow(SlowToClose::new(socket)).ok()?);
         let (claimed, refusal) = match timeout(HELLO, receive_hello(&link)).await {
             Ok(Some(Ok(FromWorker::Hello { version, credit, token, life }))) => {
                 // Who comes before the controller does has to wait for it: it alone knows the secret.
@@ -175,8 +200,11 @@ impl Workers {
         let Some(pool) = self.pools.get(&life.worker.pool) else {
             return Err(format!("there is no pool {}", life.worker.pool));
         };
-        if credit == 0 {
-            return Err("it takes no turns".to_owned());
+        if credit == 0 || credit > Model::MOST_TURNS {
+            return Err(format!(
+                "it takes {credit} turns at a time, and 1 to {} are possible",
+                Model::MOST_TURNS
+            ));
         }
         if pool.is_linked(life) {
             return Err(format!("{life} is here already"));
@@ -198,24 +226,24 @@ struct Guest {
     pool: Rc<Pool>,
     life: Incarnation,
     credit: u16,
-    link: Rc<AsyncFd<OwnedFd>>,
+    link: Rc<WorkerLink>,
     board: Scoreboard,
 }
 
-async fn receive_hello(link: &AsyncFd<OwnedFd>) -> Option<Result<FromWorker, link::Breach>> {
+async fn receive_hello(link: &WorkerLink) -> Option<Result<FromWorker, link::Breach>> {
     let mut buffer = [0; LONGEST + 1];
     loop {
         let mut ready = link.readable().await.ok()?;
         match link::receive_bare(link.as_fd(), &mut buffer).ok()? {
             Received::Frame { len, .. } => return Some(FromWorker::decode(&buffer[..len])),
             Received::Nothing => ready.clear_ready(),
-            Received::Closed => return None,
+            Received::Uninvited | Received::Closed => return None,
         }
     }
 }
 
 /// Listens to a worker until its link closes.
-async fn listen(pool: &Rc<Pool>, seat: Seat, link: &AsyncFd<OwnedFd>) {
+async fn listen(pool: &Rc<Pool>, seat: Seat, link: &WorkerLink) {
     let mut buffer = [0; LONGEST + 1];
     loop {
         let Ok(mut ready) = link.readable().await else { return };
@@ -226,19 +254,22 @@ async fn listen(pool: &Rc<Pool>, seat: Seat, link: &AsyncFd<OwnedFd>) {
                         Ok(frame) => hear(pool, seat, frame),
                         Err(breach) => Heard::Breach(breach.to_string()),
                     };
-                    if let Heard::Breach(detail) = heard {
-                        pool.breach(seat, &detail);
+                    match heard {
+                        Heard::Fine => {}
+                        Heard::Late => pool.dismiss(seat, Retirement::Told),
+                        Heard::Breach(detail) => pool.breach(seat, &detail),
                     }
                 }
+                Ok(Received::Uninvited) => pool.breach(seat, "it sent descriptors"),
                 Ok(Received::Nothing) => {
                     ready.clear_ready();
                     break;
                 }
                 Ok(Received::Closed) | Err(_) => return,
             }
+            // Whoever talks without a pause must not keep the others from being heard.
+            tokio::task::consume_budget().await;
         }
-        // Whoever talks without a pause must not keep the others from being heard.
-        tokio::task::consume_budget().await;
     }
 }
 
@@ -258,7 +289,7 @@ fn hear(pool: &Rc<Pool>, seat: Seat, frame: FromWorker) -> Heard {
     Heard::Fine
 }
 
-fn say(link: &AsyncFd<OwnedFd>, frame: &ToWorker) {
+fn say(link: &WorkerLink, frame: &ToWorker) {
     let mut bytes = Vec::new();
     frame.encode(&mut bytes);
     let _ = link::send(link.as_fd(), &bytes, SendFlags::DONTWAIT);

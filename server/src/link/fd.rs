@@ -5,7 +5,7 @@
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use rustix::io::Errno;
@@ -16,6 +16,7 @@ use rustix::net::{
 };
 
 use super::frame::LONGEST;
+use crate::sys::SlowToClose;
 
 /// Room for one frame. One byte more than the longest, so that one that is too long is seen to be.
 pub type FrameBuffer = [u8; LONGEST + 1];
@@ -30,6 +31,8 @@ pub enum Received {
         /// What came with it. More than one descriptor, or one too many for this process's limit, is none.
         descriptor: Option<OwnedFd>,
     },
+    /// A frame with descriptors from somebody who has none to send.
+    Uninvited,
     /// Nothing there now.
     Nothing,
     /// The other side has closed its end, or is dead.
@@ -87,27 +90,35 @@ fn sent(mut try_to: impl FnMut() -> Result<usize, Errno>) -> io::Result<Sent> {
         return match try_to() {
             Ok(_) => Ok(Sent::Whole),
             Err(Errno::INTR) => continue,
-            // TOOMANYREFS: more descriptors are under way than this process may have open; whoever should have
-            // taken them does not read.
-            Err(Errno::AGAIN | Errno::NOBUFS | Errno::TOOMANYREFS) => Ok(Sent::Full),
+            Err(Errno::AGAIN | Errno::NOBUFS) => Ok(Sent::Full),
             Err(Errno::PIPE | Errno::CONNRESET | Errno::NOTCONN) => Ok(Sent::Closed),
             Err(error) => Err(error.into()),
         };
     }
 }
 
-/// Receives a frame and no descriptor, without waiting: those that a worker sends along are nobody's, and the
-/// kernel closes them before this process has ever had them.
+/// Receives a frame, without waiting, from somebody who has no descriptors to send. Those that come all the same are
+/// closed elsewhere, and make the frame [`Received::Uninvited`].
 pub fn receive_bare(link: BorrowedFd<'_>, buffer: &mut FrameBuffer) -> io::Result<Received> {
-    loop {
-        return match rustix::net::recv(link, &mut buffer[..], RecvFlags::DONTWAIT) {
-            Ok((_, 0)) | Err(Errno::CONNRESET) => Ok(Received::Closed),
-            Ok((_, len)) => Ok(Received::Frame { len: len.min(buffer.len()), descriptor: None }),
-            Err(Errno::INTR) => continue,
-            Err(Errno::AGAIN) => Ok(Received::Nothing),
-            Err(error) => Err(error.into()),
-        };
+    // As many as one message can carry: what finds no room the kernel closes, on this thread.
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(253))];
+    let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+    let len = match receive_message(link, buffer, &mut ancillary, RecvFlags::DONTWAIT)? {
+        Message::Came { len, .. } => len,
+        Message::Nothing => return Ok(Received::Nothing),
+    };
+    let mut uninvited = false;
+    for message in ancillary.drain() {
+        if let RecvAncillaryMessage::ScmRights(descriptors) = message {
+            uninvited = true;
+            descriptors.map(SlowToClose::new).for_each(drop);
+        }
     }
+    Ok(match len {
+        _ if uninvited => Received::Uninvited,
+        0 => Received::Closed,
+        len => Received::Frame { len, descriptor: None },
+    })
 }
 
 /// Receives a frame and the descriptor that came with it. `flags` is `DONTWAIT` or nothing.
@@ -115,15 +126,9 @@ pub fn receive(link: BorrowedFd<'_>, buffer: &mut FrameBuffer, flags: RecvFlags)
     // Room for two, so that a second descriptor is received, seen and closed rather than cut off unseen.
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
     let mut ancillary = RecvAncillaryBuffer::new(&mut space);
-    let message = loop {
-        let mut parts = [IoSliceMut::new(buffer)];
-        match recvmsg(link.as_fd(), &mut parts, &mut ancillary, flags | RecvFlags::CMSG_CLOEXEC) {
-            Ok(message) => break message,
-            Err(Errno::INTR) => {}
-            Err(Errno::AGAIN) => return Ok(Received::Nothing),
-            Err(Errno::CONNRESET) => return Ok(Received::Closed),
-            Err(error) => return Err(error.into()),
-        }
+    let (len, cut_off) = match receive_message(link, buffer, &mut ancillary, flags)? {
+        Message::Came { len, cut_off } => (len, cut_off),
+        Message::Nothing => return Ok(Received::Nothing),
     };
     let mut descriptors = ancillary.drain().flat_map(|message| match message {
         RecvAncillaryMessage::ScmRights(descriptors) => Some(descriptors),
@@ -133,16 +138,46 @@ pub fn receive(link: BorrowedFd<'_>, buffer: &mut FrameBuffer, flags: RecvFlags)
         let first = descriptors.next();
         first.filter(|_| descriptors.next().is_none())
     });
-    let descriptor = first.filter(|_| !message.flags.contains(ReturnFlags::CTRUNC));
-    if message.bytes == 0 {
-        Ok(Received::Closed)
-    } else {
-        Ok(Received::Frame { len: message.bytes, descriptor })
+    let descriptor = first.filter(|_| !cut_off);
+    Ok(if len == 0 { Received::Closed } else { Received::Frame { len, descriptor } })
+}
+
+/// What a receive brought, before anybody has looked at it.
+enum Message {
+    Came {
+        /// 0: the other side has closed its end.
+        len: usize,
+        /// Whether descriptors were lost on the way.
+        cut_off: bool,
+    },
+    Nothing,
+}
+
+fn receive_message(
+    link: BorrowedFd<'_>,
+    buffer: &mut FrameBuffer,
+    ancillary: &mut RecvAncillaryBuffer<'_>,
+    flags: RecvFlags,
+) -> io::Result<Message> {
+    loop {
+        let mut parts = [IoSliceMut::new(buffer)];
+        return match recvmsg(link, &mut parts, ancillary, flags | RecvFlags::CMSG_CLOEXEC) {
+            Ok(message) => {
+                Ok(Message::Came { len: message.bytes, cut_off: message.flags.contains(ReturnFlags::CTRUNC) })
+            }
+            // Said once, and before what is still in the queue, by a socket whose other end died without having read
+            // all that it was sent. Its last words follow.
+            Err(Errno::INTR | Errno::CONNRESET) => continue,
+            Err(Errno::AGAIN) => Ok(Message::Nothing),
+            Err(error) => Err(error.into()),
+        };
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::os::fd::AsFd;
+
     use super::*;
 
     fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
@@ -174,6 +209,31 @@ mod tests {
             .find(|_| !matches!(send(ours.as_fd(), &[0; 100], SendFlags::DONTWAIT), Ok(Sent::Whole)));
         assert!(full.is_some(), "a queue without end");
         assert_eq!(send(ours.as_fd(), &[0; 100], SendFlags::DONTWAIT)?, Sent::Full);
+        Ok(())
+    }
+
+    #[test]
+    fn last_words_are_heard_from_one_who_died_without_having_read_all() -> io::Result<()> {
+        let (ours, theirs) = pair()?;
+        send(ours.as_fd(), b"never read", SendFlags::empty())?;
+        send(theirs.as_fd(), b"last words", SendFlags::empty())?;
+        drop(theirs);
+        let mut buffer = [0; LONGEST + 1];
+        let heard = receive_bare(ours.as_fd(), &mut buffer)?;
+        assert!(matches!(heard, Received::Frame { len: 10, .. }), "{heard:?}");
+        assert!(matches!(receive_bare(ours.as_fd(), &mut buffer)?, Received::Closed));
+        Ok(())
+    }
+
+    #[test]
+    fn descriptors_from_a_stranger_are_not_taken() -> io::Result<()> {
+        let (ours, theirs) = pair()?;
+        let (reader, writer) = io::pipe()?;
+        send_with(theirs.as_fd(), b"gift", writer.as_fd())?;
+        drop(writer);
+        assert!(matches!(receive_bare(ours.as_fd(), &mut [0; LONGEST + 1])?, Received::Uninvited));
+        // The pipe ends when its last writer, which was under way, has been closed.
+        assert_eq!(io::read_to_string(reader)?, "");
         Ok(())
     }
 

@@ -4,12 +4,14 @@
 
 mod batch;
 mod fault;
+mod slow_close;
 mod tcp;
 mod terminate;
 mod watch;
 
 pub use batch::schedule_as_batch;
 pub use fault::{fork_sleeper, segfault};
+pub use slow_close::SlowToClose;
 pub use tcp::{Progress, progress};
 pub use terminate::{Termination, told_to_go};
-pub use watch::watch;
+pub use watch::{watch, watch_slow};

@@ -39,7 +39,14 @@ pub(super) fn run(options: &Options) -> Ending {
         };
         let Ok(spare) = link.try_clone() else { return Ending::NoDescriptor };
         let on_signal = Termination::on(spare);
-        let worker = Worker { options, me: &me, link, board, retiring: AtomicBool::new(false) };
+        let worker = Worker {
+            options,
+            me: &me,
+            link,
+            board,
+            dismissed: AtomicBool::new(false),
+            retiring: AtomicBool::new(false),
+        };
         let ended = match options.model {
             Model::Threads(threads) => worker.take_turns_in_threads(threads),
             Model::Prefork | Model::Event(_) => worker.take_turns(0),
@@ -68,6 +75,8 @@ struct Worker<'w> {
     me: &'w Me,
     link: OwnedFd,
     board: Scoreboard,
+    /// Whether one of the threads has had the farewell. The others see the end of the link behind it.
+    dismissed: AtomicBool,
     /// Whether it has said that it has served enough.
     retiring: AtomicBool,
 }
@@ -97,7 +106,11 @@ impl Worker<'_> {
                 std::process::exit(Ending::NoDescriptor.code().into());
             }
             let ended = threads.into_iter().flatten().map(|thread| thread.join().unwrap_or(Ended::Breach));
-            ended.max().unwrap_or(Ended::Breach)
+            match ended.max().unwrap_or(Ended::Breach) {
+                // Seen by one thread a moment before another had told of the farewell in front of it.
+                Ended::LinkLost if self.dismissed.load(Ordering::Acquire) => Ended::Farewell,
+                ended => ended,
+            }
         })
     }
 
@@ -108,11 +121,17 @@ impl Worker<'_> {
         loop {
             let (len, descriptor) = match link::receive(self.link.as_fd(), &mut frame, RecvFlags::empty()) {
                 Ok(Received::Frame { len, descriptor }) => (len, descriptor),
-                Ok(Received::Nothing | Received::Closed) | Err(_) => return Ended::LinkLost,
+                Ok(Received::Closed) if self.dismissed.load(Ordering::Acquire) => return Ended::Farewell,
+                Ok(Received::Nothing | Received::Uninvited | Received::Closed) | Err(_) => {
+                    return Ended::LinkLost;
+                }
             };
             let turn = match ToWorker::decode(&frame[..len]) {
                 Ok(ToWorker::Turn(turn)) => turn,
-                Ok(ToWorker::Farewell) => return Ended::Farewell,
+                Ok(ToWorker::Farewell) => {
+                    self.dismissed.store(true, Ordering::Release);
+                    return Ended::Farewell;
+                }
                 Ok(ToWorker::Welcome | ToWorker::Refused { .. }) | Err(_) => return Ended::Breach,
             };
             let Some(socket) = descriptor else {
@@ -180,6 +199,10 @@ impl Worker<'_> {
             App::Echo => Ok(()),
         });
         match served {
+            Some(Err(error)) if error.kind() == io::ErrorKind::InvalidData && exchange.is_unanswered() => {
+                exchange.respond(400, "text/plain", format!("{error}\n").as_bytes())?;
+                return Ok(false);
+            }
             Some(served) => served?,
             None if exchange.is_unanswered() => {
                 exchange.respond(500, "text/plain", b"the handler panicked\n")?;

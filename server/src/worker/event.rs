@@ -8,15 +8,18 @@
 //! The client's socket is shared with the door and stays blocking; every call on it says `MSG_DONTWAIT` and waits
 //! on the loop instead.
 
+use std::cell::Cell;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
+use std::time::Duration;
 
 use rustix::io::Errno;
+use rustix::net::sockopt::Timeout;
 use rustix::net::{RecvFlags, SendFlags, Shutdown, recv, send, shutdown};
 use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
-use tokio::task::{JoinSet, LocalSet};
+use tokio::io::unix::{AsyncFd, AsyncFdReadyGuard};
+use tokio::task::{JoinError, JoinSet, LocalSet};
 
 use super::session::{join, say};
 use super::{Ending, Options};
@@ -64,11 +67,10 @@ pub(super) fn run(options: &Options) -> Ending {
 /// are under way.
 async fn take_turns(options: Options, me: Rc<Me>, link: OwnedFd) -> Option<Ending> {
     let Ok(link) = sys::watch(link, Interest::READABLE) else { return Some(Ending::Setup) };
-    let worker = Rc::new(Worker { options, me, link });
+    let worker = Rc::new(Worker { options, me, link, retiring: Cell::new(false) });
     let mut turns = JoinSet::new();
-    let mut farewells = 0;
     let mut frame = [0; LONGEST + 1];
-    while farewells < worker.options.model.credit() {
+    loop {
         let Ok(mut ready) = worker.link.readable().await else { return Some(Ending::Setup) };
         let (len, descriptor) = match link::receive(worker.link.as_fd(), &mut frame, RecvFlags::DONTWAIT) {
             Ok(Received::Frame { len, descriptor }) => (len, descriptor),
@@ -76,8 +78,8 @@ async fn take_turns(options: Options, me: Rc<Me>, link: OwnedFd) -> Option<Endin
                 ready.clear_ready();
                 continue;
             }
-            Ok(Received::Closed) | Err(_) => {
-                while turns.join_next().await.is_some() {}
+            Ok(Received::Closed | Received::Uninvited) | Err(_) => {
+                finish(turns).await;
                 return None;
             }
         };
@@ -90,19 +92,40 @@ async fn take_turns(options: Options, me: Rc<Me>, link: OwnedFd) -> Option<Endin
                 eprintln!("{life}: a client's descriptor did not arrive: open_files is too low");
                 return Some(Ending::NoDescriptor);
             }
-            (Ok(ToWorker::Farewell), _) => farewells += 1,
+            (Ok(ToWorker::Farewell), _) => {
+                finish(turns).await;
+                return Some(Ending::Goodbye);
+            }
             (Ok(ToWorker::Welcome | ToWorker::Refused { .. }) | Err(_), _) => return Some(Ending::Breach),
         }
-        while turns.try_join_next().is_some() {}
+        while let Some(ended) = turns.try_join_next() {
+            pass_on_panic(ended);
+        }
     }
-    while turns.join_next().await.is_some() {}
-    Some(Ending::Goodbye)
+}
+
+/// Sees the turns through that are under way.
+async fn finish(mut turns: JoinSet<()>) {
+    while let Some(ended) = turns.join_next().await {
+        pass_on_panic(ended);
+    }
+}
+
+/// What one turn dies of they all die of: they share a thread, and whatever it was about to do for them.
+fn pass_on_panic(ended: Result<(), JoinError>) {
+    if let Err(error) = ended
+        && error.is_panic()
+    {
+        std::panic::resume_unwind(error.into_panic());
+    }
 }
 
 struct Worker {
     options: Options,
     me: Rc<Me>,
     link: AsyncFd<OwnedFd>,
+    /// Whether it has said that it has served enough.
+    retiring: Cell<bool>,
 }
 
 impl Worker {
@@ -114,11 +137,13 @@ impl Worker {
         let served = self.me.count_turn();
         let keep = match sys::watch(socket, Interest::READABLE | Interest::WRITABLE) {
             // The client is closed within, before the door hears that the turn is done.
-            Ok(socket) => self.serve(&turn, Client(socket)).await.unwrap_or(false),
+            Ok(socket) => self.serve(&turn, Client::new(socket)).await.unwrap_or(false),
             Err(_) => false,
         };
         say(link, &FromWorker::Done { turn: turn.turn, keep });
-        if self.options.retire_after.is_some_and(|most| served == u64::from(most.get())) {
+        if self.options.retire_after.is_some_and(|most| served >= most.get().into())
+            && !self.retiring.replace(true)
+        {
             say(link, &FromWorker::Goodbye(Retirement::Recycled));
         }
     }
@@ -129,12 +154,15 @@ impl Worker {
                 let mut reply = [0; echo::PREFIX.len() + 4096];
                 reply[..echo::PREFIX.len()].copy_from_slice(echo::PREFIX);
                 loop {
-                    match client.receive(&mut reply[echo::PREFIX.len()..], RecvFlags::empty()).await? {
-                        0 => break,
-                        read => client.write_all(&reply[..echo::PREFIX.len() + read]).await?,
+                    match client.receive(&mut reply[echo::PREFIX.len()..], RecvFlags::empty()).await {
+                        Ok(0) => break,
+                        // It is only thinking.
+                        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                        Err(error) => return Err(error),
+                        Ok(read) => client.write_all(&reply[..echo::PREFIX.len() + read]).await?,
                     }
                 }
-                shutdown(&client.0, Shutdown::Write)?;
+                shutdown(&client.socket, Shutdown::Write)?;
                 Ok(false)
             }
             (Protocol::Http, TurnUnit::Request) => self.request(turn, &client).await,
@@ -177,7 +205,8 @@ impl Worker {
             }
             Act::Stream { bytes, over } => {
                 answer.begin(AnswerLength::Known(bytes as u64), 200, &[]).await?;
-                for piece in demo::pieces(bytes) {
+                let pieces = if head.method == "HEAD" { 0 } else { usize::MAX };
+                for piece in demo::pieces(bytes).take(pieces) {
                     client.write_all(&piece).await?;
                     tokio::time::sleep(over / demo::STREAM_PIECES as u32).await;
                 }
@@ -190,6 +219,10 @@ impl Worker {
                 let (status, text) = demo::at_once(act);
                 answer.respond(status, text.as_bytes()).await?;
             }
+        }
+        if head.has_body() && head.expects_continue && !turn.continued {
+            // Nobody has asked for the body, and nobody knows whether it will come.
+            return Ok(false);
         }
         // Whatever of a body nobody wanted to read goes, if there is not too much of it.
         let dropped = if head.has_body() { client.body(&head).await?.is_some() } else { true };
@@ -228,13 +261,28 @@ impl Answer<'_> {
 }
 
 /// A client, on the loop.
-struct Client(AsyncFd<OwnedFd>);
+struct Client {
+    socket: AsyncFd<OwnedFd>,
+    /// How long it may stall: the door has set it on the socket, for those who block on it.
+    patience: Duration,
+}
 
 impl Client {
+    fn new(socket: AsyncFd<OwnedFd>) -> Self {
+        let patience = rustix::net::sockopt::socket_timeout(socket.get_ref(), Timeout::Recv).ok().flatten();
+        Self { socket, patience: patience.unwrap_or(Duration::MAX) }
+    }
+
+    /// Waits until the client has sent something, or takes something again.
+    async fn ready(&self, interest: Interest) -> io::Result<AsyncFdReadyGuard<'_, OwnedFd>> {
+        let ready = tokio::time::timeout(self.patience, self.socket.ready(interest)).await;
+        ready.map_err(|_elapsed| io::ErrorKind::WouldBlock)?
+    }
+
     async fn receive(&self, into: &mut [u8], flags: RecvFlags) -> io::Result<usize> {
         loop {
-            let mut ready = self.0.readable().await?;
-            match recv(self.0.as_fd(), &mut *into, flags | RecvFlags::DONTWAIT) {
+            let mut ready = self.ready(Interest::READABLE).await?;
+            match recv(self.socket.as_fd(), &mut *into, flags | RecvFlags::DONTWAIT) {
                 Ok((_, received)) => return Ok(received),
                 Err(Errno::AGAIN) => ready.clear_ready(),
                 Err(Errno::INTR) => {}
@@ -246,9 +294,9 @@ impl Client {
     async fn write_all(&self, mut bytes: &[u8]) -> io::Result<()> {
         while !bytes.is_empty() {
             // Most answers fit: wait only where one does not.
-            match send(self.0.as_fd(), bytes, SendFlags::NOSIGNAL | SendFlags::DONTWAIT) {
+            match send(self.socket.as_fd(), bytes, SendFlags::NOSIGNAL | SendFlags::DONTWAIT) {
                 Ok(sent) => bytes = &bytes[sent..],
-                Err(Errno::AGAIN) => self.0.writable().await?.clear_ready(),
+                Err(Errno::AGAIN) => self.ready(Interest::WRITABLE).await?.clear_ready(),
                 Err(Errno::INTR) => {}
                 Err(error) => return Err(error.into()),
             }
@@ -283,7 +331,7 @@ impl Client {
                 bytes.resize(peeked * 2, 0);
             } else if peeked == before {
                 // Peeking does not use readiness up: wait for the next bytes, or for the end.
-                let mut ready = self.0.readable().await?;
+                let mut ready = self.ready(Interest::READABLE).await?;
                 if ready.ready().is_read_closed() {
                     return Ok(None);
                 }

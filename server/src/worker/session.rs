@@ -3,6 +3,7 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{RecvFlags, SendFlags};
 
 use super::{Ending, Options};
@@ -54,15 +55,24 @@ fn greet(link: &OwnedFd, options: &Options) -> Greeting {
         life: options.life.clone(),
     };
     say(link, &hello);
+    // A door that has no controller yet keeps its workers waiting. Whoever is told to go meanwhile goes.
+    let _ = set_socket_timeout(link, Timeout::Recv, Some(REDIAL.1));
     let mut buffer = [0; LONGEST + 1];
-    match link::receive(link.as_fd(), &mut buffer, RecvFlags::empty()) {
+    let answer = loop {
+        match link::receive(link.as_fd(), &mut buffer, RecvFlags::empty()) {
+            Ok(Received::Nothing) if !sys::told_to_go() => {}
+            answer => break answer,
+        }
+    };
+    let _ = set_socket_timeout(link, Timeout::Recv, None);
+    match answer {
         Ok(Received::Frame { len, descriptor }) => match (ToWorker::decode(&buffer[..len]), descriptor) {
             (Ok(ToWorker::Welcome), Some(board)) => Greeting::Welcome(Scoreboard::received(board)),
             (Ok(ToWorker::Refused { why }), _) => Greeting::Refused(why),
             (Ok(other), _) => Greeting::Refused(format!("it answered the hello with {other:?}")),
             (Err(breach), _) => Greeting::Refused(format!("it answered the hello with {breach}")),
         },
-        Ok(Received::Nothing | Received::Closed) | Err(_) => Greeting::Closed,
+        Ok(Received::Nothing | Received::Uninvited | Received::Closed) | Err(_) => Greeting::Closed,
     }
 }
 

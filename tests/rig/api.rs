@@ -22,6 +22,8 @@ pub struct Worker {
     pub container: Option<String>,
     pub turns: u64,
     pub holding: Vec<String>,
+    /// For how long it has held the first of them, in milliseconds.
+    pub held_ms: f64,
 }
 
 impl Worker {
@@ -88,6 +90,7 @@ impl Api {
                 pid: it["pid"].as_i64().map(|pid| pid.try_into().unwrap()),
                 container: text(&it["container"]),
                 turns: it["turns"].as_u64().unwrap(),
+                held_ms: it["holding"][0]["for_ms"].as_f64().unwrap_or_default(),
                 holding: it["holding"]
                     .as_array()
                     .unwrap()

@@ -166,6 +166,15 @@ impl Stack {
         })
     }
 
+    /// Waits for the worker that is at work on a request which begins so: it has held it for long enough to have
+    /// said that it has begun.
+    pub fn at_work_on(&self, request: &str) -> Worker {
+        eventually(&format!("somebody is at work on {request}"), || {
+            let holder = self.holder_of(request);
+            if holder.held_ms > 200.0 { Ok(holder) } else { Err(vec![holder]) }
+        })
+    }
+
     /// Kills a worker from outside, as a user would: `docker kill` or `kill -9`.
     pub fn kill_from_outside(&self, worker: &Worker) {
         match self.backend {

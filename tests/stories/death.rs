@@ -63,7 +63,7 @@ pub fn killed_in_a_post_is_executed_at_most_once(backend: Backend) {
     stack.ready("web", 2);
     let mut client = stack.connect();
     client.send_post("/work?ms=10000", "charge 10");
-    let victim = stack.holder_of("POST /work");
+    let victim = stack.at_work_on("POST /work");
     stack.kill_from_outside(&victim);
     let answer = client.response();
     assert_eq!(answer.status, 502);
@@ -74,8 +74,8 @@ pub fn killed_in_a_post_is_executed_at_most_once(backend: Backend) {
     assert_eq!(incident["held"][0]["status"], 502, "{incident:#}");
     // One that says that it may be repeated is.
     let mut client = stack.connect();
-    client.send("POST /work?ms=300 HTTP/1.1\r\nHost: a\r\nIdempotency-Key: 7\r\nContent-Length: 2\r\n\r\nhi");
-    let victim = stack.holder_of("POST /work?ms=300");
+    client.send("POST /work?ms=600 HTTP/1.1\r\nHost: a\r\nIdempotency-Key: 7\r\nContent-Length: 2\r\n\r\nhi");
+    let victim = stack.at_work_on("POST /work?ms=600");
     stack.kill_from_outside(&victim);
     assert_eq!(client.response().status, 200);
     stack.down();

@@ -81,9 +81,11 @@ struct Link {
 enum LinkState {
     /// It gets turns.
     Open,
-    /// It has been sent its farewells: nothing more will come, and it will leave.
+    /// It gets no turns, and its farewell as soon as there is room for it.
+    Dismissed,
+    /// It has been sent its farewell: nothing more will come, and it will leave.
     Leaving,
-    /// It has broken the protocol, or does not read. It gets no turn and is not listened to any more; what it
+    /// It has broken the protocol. It gets no turn and is not listened to any more; what it
     /// holds is decided when it is dead, for until then it may be at work.
     Condemned,
 }
@@ -205,10 +207,9 @@ impl Pool {
                 }
                 // Its end is about to be read from the link, and decides there.
                 Ok(Sent::Closed) => floor.roster.close(seat),
-                Ok(Sent::Full) => {
-                    floor.roster.close(seat);
-                    self.condemn(link, "it does not read its link");
-                }
+                // It has more credit than its link has room, and has not come to read what it was given. If it never
+                // does, the time of what it holds will be up.
+                Ok(Sent::Full) => floor.roster.pause(seat),
                 // The door's own trouble, such as too many descriptors under way: not the worker's fault, and perhaps
                 // over by the time that the next one is free.
                 Err(error) => {
@@ -341,6 +342,9 @@ impl Pool {
         let held = link.held.remove(at);
         link.turns_done += 1;
         link.idle_since = Instant::now();
+        if link.state == LinkState::Dismissed {
+            self.say_farewell(link);
+        }
         floor.roster.take_back(seat);
         self.counters.borrow_mut().turns += 1;
         // The worker first, so that it has its next turn while its last client's task is woken.
@@ -368,20 +372,25 @@ impl Pool {
         let Some(link) = floor.links.get_mut(&seat).filter(|link| link.state == LinkState::Open) else {
             return;
         };
-        link.state = LinkState::Leaving;
+        link.state = LinkState::Dismissed;
         floor.roster.close(seat);
         self.notices.post(Notice::Retiring { worker: link.life.clone(), why });
+        self.say_farewell(link);
+    }
+
+    fn say_farewell(&self, link: &mut Link) {
         let mut farewell = Vec::new();
         ToWorker::Farewell.encode(&mut farewell);
         match link::send(link.socket.as_fd(), &farewell, SendFlags::DONTWAIT) {
             // One of its threads hears it; the others see the end of what the door has to say, behind every turn that
             // was given before.
             Ok(Sent::Whole) => {
+                link.state = LinkState::Leaving;
                 let _ = rustix::net::shutdown(&link.socket, Shutdown::Write);
             }
-            // Its death is about to be read from the link.
-            Ok(Sent::Closed) => {}
-            Ok(Sent::Full) | Err(_) => self.condemn(link, "it does not read its link"),
+            // Again when it is done with a turn; or its death is about to be read from the link.
+            Ok(Sent::Full | Sent::Closed) => {}
+            Err(error) => self.condemn(link, &format!("its link has failed: {error}")),
         }
     }
 

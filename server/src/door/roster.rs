@@ -24,18 +24,20 @@ struct Standing {
     in_hand: u16,
     /// Whether it may get further turns.
     open: bool,
+    /// Whether it has to say something first: what it was sent last found no room.
+    paused: bool,
 }
 
 impl Standing {
     fn is_free(self) -> bool {
-        self.open && self.in_hand < self.credit
+        self.open && !self.paused && self.in_hand < self.credit
     }
 }
 
 impl Roster {
     /// Seats a worker that takes `credit` turns at a time.
     pub(super) fn seat(&mut self, seat: Seat, credit: u16) {
-        self.change(seat, |_| Some(Standing { credit, in_hand: 0, open: true }));
+        self.change(seat, |_| Some(Standing { credit, in_hand: 0, open: true, paused: false }));
     }
 
     /// Who should have the next turn; nobody when no credit is left.
@@ -50,10 +52,15 @@ impl Roster {
         });
     }
 
+    /// Gives the worker no turn until it is done with one.
+    pub(super) fn pause(&mut self, seat: Seat) {
+        self.change(seat, |standing| standing.map(|it| Standing { paused: true, ..it }));
+    }
+
     /// Notes that the worker is done with a turn.
     pub(super) fn take_back(&mut self, seat: Seat) {
         self.change(seat, |standing| {
-            standing.map(|it| Standing { in_hand: it.in_hand.saturating_sub(1), ..it })
+            standing.map(|it| Standing { in_hand: it.in_hand.saturating_sub(1), paused: false, ..it })
         });
     }
 
@@ -102,6 +109,7 @@ mod tests {
         Seat(u16),
         Give,
         TakeBack(usize),
+        Pause(usize),
         Close(usize),
         Leave(usize),
     }
@@ -111,6 +119,7 @@ mod tests {
             2 => (1u16..4).prop_map(Step::Seat),
             8 => Just(Step::Give),
             6 => any::<usize>().prop_map(Step::TakeBack),
+            1 => any::<usize>().prop_map(Step::Pause),
             1 => any::<usize>().prop_map(Step::Close),
             1 => any::<usize>().prop_map(Step::Leave),
         ];
@@ -118,32 +127,37 @@ mod tests {
     }
 
     proptest! {
-        /// Against the plainest model there is: a list of (seat, credit, in hand, open).
+        /// Against the plainest model there is: a list of (seat, credit, in hand, open, paused).
         #[test]
         fn turns_go_only_where_credit_is_left(steps in steps()) {
-            let (mut roster, mut model, mut next) = (Roster::default(), Vec::<(Seat, u16, u16, bool)>::new(), 0);
+            let (mut roster, mut model, mut next) = (Roster::default(), Vec::<(Seat, u16, u16, bool, bool)>::new(), 0);
             for step in steps {
                 let index = |n: usize| (!model.is_empty()).then(|| n % model.len());
                 match step {
                     Step::Seat(credit) => {
                         roster.seat(next, credit);
-                        model.push((next, credit, 0, true));
+                        model.push((next, credit, 0, true, false));
                         next += 1;
                     }
                     Step::Give => {
                         let picked = roster.pick();
-                        let fewest = model.iter().filter(|it| it.3 && it.2 < it.1).map(|it| it.2).min();
+                        let fewest = model.iter().filter(|it| it.3 && !it.4 && it.2 < it.1).map(|it| it.2).min();
                         let picked_has = picked.and_then(|seat| model.iter_mut().find(|it| it.0 == seat));
                         prop_assert_eq!(picked_has.as_ref().map(|it| it.2), fewest, "not the least busy one");
                         if let Some(it) = picked_has {
-                            prop_assert!(it.3 && it.2 < it.1, "given beyond its credit");
+                            prop_assert!(it.3 && !it.4 && it.2 < it.1, "given beyond its credit");
                             it.2 += 1;
                             roster.give(it.0);
                         }
                     }
                     Step::TakeBack(n) => if let Some(at) = index(n) && model[at].2 > 0 {
                         model[at].2 -= 1;
+                        model[at].4 = false;
                         roster.take_back(model[at].0);
+                    },
+                    Step::Pause(n) => if let Some(at) = index(n) {
+                        model[at].4 = true;
+                        roster.pause(model[at].0);
                     },
                     Step::Close(n) => if let Some(at) = index(n) {
                         model[at].3 = false;

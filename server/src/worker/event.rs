@@ -71,7 +71,14 @@ async fn take_turns(options: Options, me: Rc<Me>, link: OwnedFd) -> Option<Endin
     let mut turns = JoinSet::new();
     let mut frame = [0; LONGEST + 1];
     loop {
-        let Ok(mut ready) = worker.link.readable().await else { return Some(Ending::Setup) };
+        let ready = tokio::select! {
+            ready = worker.link.readable() => ready,
+            Some(ended) = turns.join_next() => {
+                pass_on_panic(ended);
+                continue;
+            }
+        };
+        let Ok(mut ready) = ready else { return Some(Ending::Setup) };
         let (len, descriptor) = match link::receive(worker.link.as_fd(), &mut frame, RecvFlags::DONTWAIT) {
             Ok(Received::Frame { len, descriptor }) => (len, descriptor),
             Ok(Received::Nothing) => {
@@ -97,9 +104,6 @@ async fn take_turns(options: Options, me: Rc<Me>, link: OwnedFd) -> Option<Endin
                 return Some(Ending::Goodbye);
             }
             (Ok(ToWorker::Welcome | ToWorker::Refused { .. }) | Err(_), _) => return Some(Ending::Breach),
-        }
-        while let Some(ended) = turns.try_join_next() {
-            pass_on_panic(ended);
         }
     }
 }

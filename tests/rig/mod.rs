@@ -3,6 +3,7 @@
 
 pub mod api;
 pub mod backend;
+pub mod compose;
 pub mod http;
 pub mod load;
 pub mod stack;
@@ -23,7 +24,12 @@ pub type Story = fn(Backend);
 
 /// Tells a story; what a panic in it said is the failure.
 pub fn tell(backend: Backend, story: Story) -> Result<(), String> {
-    catch_unwind(AssertUnwindSafe(|| story(backend))).map_err(|panic| {
+    told(|| story(backend))
+}
+
+/// The same for a story that knows what it is told on.
+pub fn told(story: impl FnOnce()) -> Result<(), String> {
+    catch_unwind(AssertUnwindSafe(story)).map_err(|panic| {
         let text = panic.downcast_ref::<String>().cloned();
         text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()))
             .unwrap_or_else(|| "the story panicked without a word".to_owned())

@@ -4,7 +4,6 @@ use std::cell::Cell;
 use std::path::Path;
 use std::rc::Rc;
 
-use rustix::net::sockopt;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{UnixListener, UnixStream};
@@ -128,8 +127,9 @@ pub(super) fn listen(path: &Path) -> std::io::Result<UnixListener> {
 }
 
 fn may_control(stream: &UnixStream) -> bool {
-    sockopt::socket_peercred(stream)
-        .is_ok_and(|peer| peer.uid.is_root() || peer.uid == rustix::process::geteuid())
+    // tokio's answer, not rustix's: to the kernel, a controller in another container (another pid namespace) has the
+    // pid 0, which rustix's type cannot say, and it makes an error of the whole.
+    stream.peer_cred().is_ok_and(|peer| peer.uid() == 0 || peer.uid() == rustix::process::geteuid().as_raw())
 }
 
 async fn write(to: &mut OwnedWriteHalf, notice: &Notice) -> std::io::Result<()> {

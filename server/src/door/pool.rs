@@ -366,7 +366,7 @@ impl Pool {
         Some((link.life.clone(), held.client.request.borrow().line.clone()))
     }
 
-    /// A worker said goodbye, or is to be sent away: it gets no further turns, and its farewells.
+    /// A worker said goodbye, or is to be sent away: it gets no further turns, and its farewell.
     pub(super) fn dismiss(&self, seat: Seat, why: Retirement) {
         let floor = &mut *self.floor.borrow_mut();
         let Some(link) = floor.links.get_mut(&seat).filter(|link| link.state == LinkState::Open) else {

@@ -62,7 +62,7 @@ pub enum ToWorker {
     },
     /// Serve this; the client's socket comes with it.
     Turn(TurnFrame),
-    /// No turn follows this one. As many are sent as the worker has credit, so that each of its threads gets one.
+    /// No turn follows, and the door's half of the link ends behind this.
     Farewell,
 }
 

@@ -8,7 +8,7 @@
 //!   │ ── acknowledge (if the turn asks for it) ► │   from here on it may have been executed
 //!   │ ── done: keep or close ─────────────────► │   the credit is free again
 //!   │ ── goodbye ─────────────────────────────► │   SIGTERM, an order to drain, or enough requests
-//!   │ ◄────────────────── farewell, per credit ─│   behind every turn that was given; none follows
+//!   │ ◄────────── farewell, and end of the link ─│   behind every turn that was given; none follows
 //!   ╵ closes: it has left cleanly
 //! ```
 //!

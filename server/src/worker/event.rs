@@ -63,7 +63,7 @@ pub(super) fn run(options: &Options) -> Ending {
     }
 }
 
-/// Takes turns until the farewells have come (an ending) or the door has gone (`None`), and sees those through that
+/// Takes turns until the farewell has come (an ending) or the door has gone (`None`), and sees those through that
 /// are under way.
 async fn take_turns(options: Options, me: Rc<Me>, link: OwnedFd) -> Option<Ending> {
     let Ok(link) = sys::watch(link, Interest::READABLE) else { return Some(Ending::Setup) };

@@ -20,6 +20,33 @@ pub fn a_hang_is_ended_named_and_answered_504(backend: Backend) {
     stack.down();
 }
 
+pub fn a_client_that_stalls_costs_no_worker(backend: Backend) {
+    let stack = Stack::web(backend, 1, "timeouts: { request: 700ms }");
+    let worker = stack.ready("web", 1)[0].clone();
+    // One that takes nothing of its answer, and one that does not send all of its body.
+    let mut reader = stack.connect();
+    reader.send_get("/stream?kb=65536&ms=1");
+    stack.holder_of("GET /stream");
+    stack.api().worker("web-0");
+    eventually("the worker is free again", || {
+        let now = stack.api().worker("web-0");
+        if now.phase == "idle" && now.turns == 1 { Ok(()) } else { Err(vec![now]) }
+    });
+    let mut sender = stack.connect();
+    sender
+        .send("POST /body HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\n")
+        .send(vec![b'x'; 100_000]);
+    assert!(
+        !sender.try_response().is_ok_and(|answer| answer.complete),
+        "the answer to half a body was whole"
+    );
+    assert_eq!(stack.connect().get("/work?ms=1").status, 200);
+    assert_eq!(stack.api().worker("web-0").generation, worker.generation, "it was killed");
+    assert_eq!(stack.api().incidents().len(), 0);
+    drop(reader);
+    stack.down();
+}
+
 pub fn out_of_memory_is_told_as_such(backend: Backend) {
     let stack = Stack::web(backend, 2, "worker: { limits: { memory: 32MiB } }\nredeliver: { attempts: 1 }");
     stack.ready("web", 2);

@@ -130,9 +130,16 @@ fn look(bytes: &[u8], clients: &Clients, request: &mut Request) -> Result<Look, 
     let Some(head) = parse_head(bytes, &mut space, clients.head_bytes)? else {
         return Ok(Look::Incomplete { need: bytes.len() + 1 });
     };
+    request.announced = None;
     let whole = match whole(&head, bytes, clients, request)? {
         Extent::Whole(len) => len,
-        Extent::TooLargeToWaitFor => 0,
+        Extent::TooLargeToWaitFor => {
+            request.announced = match head.framing {
+                Framing::Length(body) => Some(head.len as u64 + body),
+                Framing::Chunked => None,
+            };
+            0
+        }
         Extent::Incomplete { need } if head.expects_continue && !request.continued => {
             return Ok(Look::AwaitsContinue { need });
         }

@@ -56,6 +56,8 @@ pub(super) struct Request {
     pub line: String,
     /// Bytes in the socket, body included; 0 when not all of it is there.
     pub whole: u32,
+    /// Bytes of it in all, where it says so and they are too many to wait for.
+    pub announced: Option<u64>,
     /// Its method is idempotent, or it carries an `Idempotency-Key`.
     pub idempotent: bool,
     /// Answers to it have no body.
@@ -208,6 +210,16 @@ impl Client {
     /// with it what is still on its way to the client.
     pub(super) fn has_unread(&self) -> bool {
         rustix::io::ioctl_fionread(self.fd()).is_ok_and(|unread| unread > 0)
+    }
+
+    /// Whether it is this client that keeps its worker waiting: it has not sent all of its request, or not taken all of
+    /// an answer that has begun.
+    pub(super) fn is_in_the_way(&self) -> bool {
+        let Ok(progress) = crate::sys::progress(self.fd()) else { return true };
+        let request = self.request.borrow();
+        let arrived = self.consumed.get().map(|before| progress.received.saturating_sub(before));
+        let still_sending = request.announced.zip(arrived).is_some_and(|(all, arrived)| arrived < all);
+        still_sending || progress.written != request.written_before
     }
 
     /// Whether nothing of the request has been read since it was given away. `received` is what has come in all.

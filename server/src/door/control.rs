@@ -1,14 +1,16 @@
 //! The door's end of the control socket.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::path::Path;
 use std::rc::Rc;
+use std::time::Duration;
 
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Notify;
-use tokio::task::JoinHandle;
+use tokio::task::AbortHandle;
+use tokio::time::timeout;
 
 use super::notices::Notices;
 use super::pool::Pool;
@@ -24,18 +26,22 @@ pub(super) struct Control {
     /// Rung when the door is to drain.
     pub(super) stop: Rc<Notify>,
     pub(super) stopping: Cell<bool>,
+    /// The controller that is listened to.
+    pub(super) current: RefCell<Option<AbortHandle>>,
 }
+
+/// How long a controller may take to say hello.
+const HELLO: Duration = Duration::from_secs(5);
 
 impl Control {
     /// Serves one controller after another; a new one takes the place of the old.
     pub(super) async fn accept(self: Rc<Self>, listener: UnixListener) {
-        let mut current: Option<JoinHandle<()>> = None;
         loop {
             let stream = match listener.accept().await {
                 Ok((stream, _)) => stream,
                 Err(error) => {
                     tracing::warn!(%error, "cannot accept a controller");
-                    tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+                    tokio::time::sleep(Duration::from_millis(50)).await;
                     continue;
                 }
             };
@@ -43,17 +49,18 @@ impl Control {
                 tracing::warn!("somebody else's process came to the control socket and was turned away");
                 continue;
             }
-            if let Some(old) = current.take() {
-                old.abort();
-            }
-            current = Some(tokio::task::spawn_local(Rc::clone(&self).serve(stream)));
+            tokio::task::spawn_local(Rc::clone(&self).meet(stream));
         }
     }
 
-    async fn serve(self: Rc<Self>, stream: UnixStream) {
+    /// Hears who has come. Only one who says hello as a controller takes the place of the last.
+    async fn meet(self: Rc<Self>, stream: UnixStream) {
         let (from, mut to) = stream.into_split();
         let mut from = Lines::new(from);
-        match from.next().await {
+        let Ok(hello) = timeout(HELLO, from.next()).await else {
+            return tracing::warn!("somebody came to the control socket and said nothing");
+        };
+        match hello {
             Some(Ok(Order::Hello { version: VERSION, secret })) => self.workers.learn(secret),
             Some(Ok(Order::Hello { version, .. })) => {
                 tracing::error!(
@@ -68,6 +75,13 @@ impl Control {
             Some(Ok(_) | Err(())) => return tracing::warn!("a controller did not begin with a hello"),
             None => return,
         }
+        let serving = tokio::task::spawn_local(Rc::clone(&self).serve(from, to));
+        if let Some(old) = self.current.replace(Some(serving.abort_handle())) {
+            old.abort();
+        }
+    }
+
+    async fn serve(self: Rc<Self>, from: Lines, mut to: OwnedWriteHalf) {
         if write(&mut to, &self.welcome()).await.is_err() {
             return;
         }

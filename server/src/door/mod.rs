@@ -34,7 +34,7 @@ mod redeliver;
 mod roster;
 mod workers;
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::fs::{self, Permissions};
 use std::io;
 use std::os::fd::OwnedFd;
@@ -145,6 +145,7 @@ async fn serve(config: &Config) -> Result<(), DoorError> {
         notices: Rc::clone(&notices),
         stop: Rc::clone(&stop),
         stopping: Cell::new(false),
+        current: RefCell::default(),
     });
     tokio::task::spawn_local(workers.accept(link));
     tokio::task::spawn_local(Rc::clone(&control).accept(controllers));

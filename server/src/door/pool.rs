@@ -98,7 +98,12 @@ struct HeldTurn {
     /// It was asked to acknowledge, and has not.
     untouched: bool,
     overran: bool,
+    /// When its client was sent away for keeping the worker waiting.
+    hung_up: Option<Instant>,
 }
+
+/// How long a worker may take to notice that its client was sent away.
+const AFTER_HANGING_UP: Duration = Duration::from_secs(1);
 
 /// Why a turn was not taken on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -251,7 +256,14 @@ impl Pool {
         }
         client.whereabouts.set(Whereabouts::Held);
         let client = Rc::clone(client);
-        link.held.push(HeldTurn { turn, client, given: now, untouched: frame.acknowledge, overran: false });
+        link.held.push(HeldTurn {
+            turn,
+            client,
+            given: now,
+            untouched: frame.acknowledge,
+            overran: false,
+            hung_up: None,
+        });
         Ok(sent)
     }
 
@@ -427,7 +439,7 @@ impl Pool {
             held: link.held.iter().map(|held| held.describe(now)).collect(),
             siblings: floor.links.len(),
         });
-        for HeldTurn { turn, client, given, untouched, overran } in link.held {
+        for HeldTurn { turn, client, given, untouched, overran, .. } in link.held {
             let delivery = FailedDelivery { worker: link.life.clone(), turn, given };
             let note = link.board.of_turn(turn, link.credit);
             client.end_turn(TurnEnd::Lost(Loss { delivery, untouched, overran, note }));
@@ -441,7 +453,16 @@ impl Pool {
         for (&seat, link) in links {
             for held in link.held.iter_mut().filter(|held| !held.overran) {
                 let first_given = held.client.request.borrow().first_given.unwrap_or(held.given);
-                if now.saturating_duration_since(first_given) >= limit {
+                if now.saturating_duration_since(first_given) < limit {
+                    continue;
+                }
+                // A slow client is no reason to kill a worker: it is sent away, and the worker's call returns. Only one
+                // that does not say so soon after is itself at fault.
+                if held.hung_up.is_none() && held.client.is_in_the_way() {
+                    held.hung_up = Some(now);
+                    held.client.shut_down();
+                }
+                if held.hung_up.is_none_or(|since| now.saturating_duration_since(since) >= AFTER_HANGING_UP) {
                     held.overran = true;
                     // It is about to be killed: whoever were given to it now would be killed with it.
                     roster.close(seat);

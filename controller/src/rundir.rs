@@ -61,6 +61,14 @@ pub enum RunDirError {
         /// Whose it is; `None` when it is no directory at all.
         owner: Option<u32>,
     },
+    /// Somebody keeps other things there.
+    #[error("{} has {found:?} in it, which is not ours: choose an empty run directory, or a new one", path.display())]
+    InUse {
+        /// The run directory.
+        path: PathBuf,
+        /// What is in it.
+        found: String,
+    },
     /// Another controller is at work there.
     #[error(
         "{} is in use by {}: stop that one first, or choose another run directory", path.display(),
@@ -157,10 +165,58 @@ impl RunDir {
         if let Some(parent) = self.0.parent() {
             fs::create_dir_all(parent).map_err(failed("create", parent))?;
         }
+        self.refuse_what_is_not_ours()?;
         own_directory(&self.0, 0o711)?;
         own_directory(&self.link_dir(), 0o711)?;
         own_directory(&self.control_dir(), 0o700)?;
         own_directory(&self.workers_dir(), 0o700)
+    }
+
+    /// A directory in which somebody keeps other things is not one to change the mode of, or to clean up one day.
+    fn refuse_what_is_not_ours(&self) -> Result<(), RunDirError> {
+        // What else may stand in its place is told by whoever tries to own it.
+        if !fs::symlink_metadata(&self.0).is_ok_and(|found| found.is_dir()) {
+            return Ok(());
+        }
+        for entry in fs::read_dir(&self.0).map_err(failed("read", &self.0))? {
+            let name = entry.map_err(failed("read", &self.0))?.file_name();
+            if !["link", "control", "workers"].iter().any(|ours| name == *ours) {
+                return Err(RunDirError::InUse {
+                    path: self.0.clone(),
+                    found: name.to_string_lossy().into_owned(),
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes what door, controller and workers keep here, by name; and the directories, if that leaves them empty.
+    pub fn remove(&self) -> Result<(), RunDirError> {
+        let (link, control, workers) = (self.link_dir(), self.control_dir(), self.workers_dir());
+        let mut ours = vec![link.join("door.sock")];
+        if let Ok(entries) = fs::read_dir(&workers) {
+            let files = entries.flatten().map(|entry| entry.path());
+            ours.extend(files.filter(|path| {
+                path.extension().is_some_and(|it| it == "json" || it == "log" || it == "new")
+            }));
+        }
+        // The lock last: until then nobody else can be at work here.
+        for name in ["door.sock", "door.log", "spec.yaml", "spec.new", "secret", "secret.new", "lock"] {
+            ours.push(control.join(name));
+        }
+        for path in ours {
+            match fs::remove_file(&path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(failed("remove", &path)(error));
+                }
+                _ => {}
+            }
+        }
+        for directory in [&link, &workers, &control, &self.0] {
+            // Somebody keeps something there, or it was never made.
+            let _stays = fs::remove_dir(directory);
+        }
+        Ok(())
     }
 
     /// Uses the directories that whoever deploys has made, with the owners and modes that they have, so that door and
@@ -275,6 +331,31 @@ fn failed(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Run
 #[expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_directory_with_other_things_in_it_is_refused_and_left_alone() {
+        let temp = tempfile::tempdir().unwrap();
+        fs::write(temp.path().join("thesis.tex"), "irreplaceable").unwrap();
+        let error = RunDir::at(temp.path()).create().unwrap_err();
+        assert!(error.to_string().contains("thesis.tex"), "{error}");
+        assert!(!temp.path().join("control").exists());
+    }
+
+    #[test]
+    fn what_is_ours_is_removed_and_nothing_else() {
+        let (temp, run) = fresh();
+        run.create().unwrap();
+        let lock = run.lock().unwrap();
+        run.secret(&lock).unwrap();
+        fs::write(run.workers_dir().join("web-0.1.json"), "{}").unwrap();
+        let theirs = run.workers_dir().join("notes.txt");
+        fs::write(&theirs, "irreplaceable").unwrap();
+        run.remove().unwrap();
+        assert!(theirs.exists() && !run.control_dir().exists() && !run.link_dir().exists());
+        fs::remove_file(&theirs).unwrap();
+        run.remove().unwrap();
+        assert_eq!(fs::read_dir(temp.path()).unwrap().count(), 0);
+    }
 
     fn fresh() -> (tempfile::TempDir, RunDir) {
         let temp = tempfile::tempdir().unwrap();

@@ -28,6 +28,9 @@ use crate::spec::{self, Overrides, SpecError};
 use crate::spec::{BackendChoice, Deployment};
 use crate::supervisor::{self, Handle, StopSummary};
 
+/// Where root's deployment is, of which a machine has one.
+const USUAL_RUN_DIR: &str = "/run/bulkhead";
+
 /// Which deployment a role belongs to.
 #[derive(Debug, Args)]
 pub(super) struct DeploymentArgs {
@@ -73,7 +76,7 @@ impl MasterArgs {
     /// Two deployments on one engine tell their workers apart by their owner, so it is taken from what they cannot
     /// share: the run directory. The usual one of root, of which a machine has one, has the short name.
     fn owner(&self, run_dir: &RunDir) -> String {
-        let usual = || rustix::process::geteuid().is_root() && self.deployment.run_dir.is_none();
+        let usual = || run_dir.path() == std::path::Path::new(USUAL_RUN_DIR);
         match &self.owner {
             Some(owner) => owner.clone(),
             None if usual() => docker::DEFAULT_OWNER.to_owned(),
@@ -271,17 +274,11 @@ async fn kill_all(master: &Handle) {
     }
 }
 
-/// Removes the run directory: by name what is ours in it, and itself if that leaves it empty.
+/// Removes what is ours.
 fn remove(run_dir: &RunDir) {
-    for ours in [run_dir.link_dir(), run_dir.workers_dir(), run_dir.control_dir()] {
-        if let Err(error) = std::fs::remove_dir_all(&ours)
-            && error.kind() != std::io::ErrorKind::NotFound
-        {
-            tracing::warn!("cannot remove {}: {error}", ours.display());
-        }
+    if let Err(error) = run_dir.remove() {
+        tracing::warn!("{:#}", anyhow::Error::new(error));
     }
-    // Not empty: somebody keeps something there.
-    let _ = std::fs::remove_dir(run_dir.path());
 }
 
 /// What was done, in a sentence.

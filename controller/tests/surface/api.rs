@@ -184,7 +184,7 @@ async fn orders_that_make_no_sense_are_refused() {
     workers/web-3/kill {}
       502 backend-failed: the backend could not signal web-3: cannot kill web-3.1: the engine is on fire
     workers/echo-0/kill {}
-      504 backend-silent: the backend did not signal echo-0 in time
+      504 backend-silent: the backend did not signal echo-0 within 10s
     workers/web-9/drain {}
       404 unknown-worker: there is no worker web-9: see 'bulkhead ps'
     workers/echo-1/drain {}

@@ -327,6 +327,9 @@ async fn help_shows_the_commands_and_the_exit_codes() {
       logs         Show what a worker wrote to its standard output and error
       drain        Let a worker finish what it holds, then replace it
       scale        Change how many workers a pool has
+      check        Check a spec file and say what it means
+      schema       Print the JSON Schema of the spec file
+      image        Pack this program into an image for its workers, and print the image's name
       controller   Spawn, watch and replace workers for a door that runs elsewhere (a part of `up`)
       door         Accept clients and hand their requests to workers (a part of `up`)
       worker       Serve as one worker of a pool (started by a backend, seldom by hand)

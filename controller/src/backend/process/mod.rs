@@ -169,8 +169,12 @@ impl Backend for ProcessBackend {
             return Err(BackendError::Gone { subject });
         };
         let sent = match signal {
-            // The process was alive a moment ago, and nobody's number comes around again so soon.
-            Signal::KILL => kill_process_group(process.pid(), signal),
+            // The process was alive a moment ago, and nobody's number comes around again so soon. It may have left its
+            // own group: what it can leave behind there dies with the group, it dies itself in any case.
+            Signal::KILL => {
+                let _already_gone = kill_process_group(process.pid(), signal);
+                pidfd_send_signal(&pidfd, signal)
+            }
             _ => pidfd_send_signal(&pidfd, signal),
         };
         match sent {

@@ -2,7 +2,7 @@
 //!
 //! A flag that a signal handler sets is seen too late by a thread that has just gone to sleep in `recvmsg`, and
 //! interrupting every system call of somebody's handler with `EINTR` would break it. So the handler itself says
-//! goodbye: it sends the one-byte [`GOODBYE`](crate::link::GOODBYE) over the link (`send` is
+//! goodbye: it sends the one-byte [`GOODBYE`] over the link (`send` is
 //! async-signal-safe), every system call is restarted, and the door answers with a farewell that the sleeping
 //! thread receives like any other frame, in order behind every turn that was given before.
 

@@ -18,8 +18,9 @@
 //!
 //! - It dies: its connections are closed, but for those that a worker holds, which is served to the end by that
 //!   worker, on its own duplicate. Workers dial again until a door is there.
-//! - A worker breaks the protocol or does not read: it gets no turn any more, the controller is asked to kill it,
-//!   and what it holds is decided when it is dead. Nobody waits for it meanwhile but the clients that it holds.
+//! - A worker breaks the protocol: it gets no turn any more, the controller is asked to kill it, and what it holds is
+//!   decided when it is dead. One that does not read its link gets no turn until it is done with one. Nobody waits
+//!   for either but the clients that it holds.
 //! - It runs out of descriptors: clients wait in the kernel's backlog.
 
 mod answer;

@@ -1,7 +1,6 @@
 //! A client as a worker sees it: something to peek into, read from and write to, blocking.
 
 use std::io;
-use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::io::Errno;
@@ -19,11 +18,6 @@ impl Client {
     /// The client behind `socket`.
     pub fn new(socket: OwnedFd) -> Self {
         Self(socket)
-    }
-
-    /// The client's address; `None` when it has gone.
-    pub fn address(&self) -> Option<SocketAddr> {
-        rustix::net::getpeername(&self.0).ok()?.and_then(|address| address.try_into().ok())
     }
 
     /// Looks at what the client has sent and leaves it where it is. 0: there is nothing and nothing will come.

@@ -120,11 +120,6 @@ impl<'t> Exchange<'t> {
         &self.head
     }
 
-    /// The client.
-    pub fn client(&self) -> &'t Client {
-        self.client
-    }
-
     /// Whether nothing of an answer has been written.
     pub fn is_unanswered(&self) -> bool {
         self.stage == Stage::Unanswered

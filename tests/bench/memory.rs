@@ -8,16 +8,18 @@ use crate::rig::{Backend, Stack};
 pub(crate) fn measure() {
     println!("\nmemory: resident KiB of an idle prefork worker of its own");
     let stack = Stack::web(Backend::Process, 4, "");
-    let resident = |stack: &Stack| {
+    let tell = |how: &str, stack: &Stack| {
         let workers = stack.ready("web", 4);
-        Sample::of(workers.iter().map(|it| status(it.pid.expect("a pid"), "VmRSS") as f64))
+        let figure = |name| Sample::of(workers.iter().map(|it| status(it.pid.expect("a pid"), name) as f64));
+        println!("  {how:38}  {}", figure("VmRSS"));
+        println!("    of which its own, not the file's      {}", figure("RssAnon"));
     };
-    println!("  as built by cargo, dynamic              {}", resident(&stack));
+    tell("as built by cargo, dynamic", &stack);
     stack.down();
     match static_binary() {
         Ok(program) => {
             let stack = Stack::up_with(&program, Backend::Process, &crate::rig::stack::web(4, ""));
-            println!("  as a static binary                      {}", resident(&stack));
+            tell("as a static binary", &stack);
             stack.down();
         }
         Err(why) => println!("  not measured as a static binary: {why}"),

@@ -21,7 +21,11 @@ pub(super) fn join(options: &Options) -> Result<(OwnedFd, Scoreboard), Ending> {
     while !sys::told_to_go() {
         match link::dial(&options.link) {
             Ok(link) => match greet(&link, options) {
-                Greeting::Welcome(board) => return Ok((link, board)),
+                Greeting::Welcome(board) => {
+                    // Starting up is over. Where that is not possible, the worker is as good, and larger.
+                    let _ = sys::release_code_pages();
+                    return Ok((link, board));
+                }
                 Greeting::Refused(why) => {
                     eprintln!("{}: the door refuses this worker: {why}", options.life);
                     return Err(Ending::Refused);

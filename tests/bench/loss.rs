@@ -25,18 +25,25 @@ fn storm(backend: Backend) {
     let stack = Stack::web(backend, 4, restart);
     stack.ready("web", 4);
     let load = Load::start(stack.address("web"), CLIENTS, "/work?ms=20");
-    let (start, mut kills) = (Instant::now(), 0usize);
-    while start.elapsed() < FOR {
+    let start = Instant::now();
+    let mut kills = 0;
+    loop {
+        // A rate is what is asked for: this wait is the measurement's, not for anything to happen. A tick that is
+        // late or finds nobody alive is not made up for: two kills at once would be another storm.
+        let tick = start.elapsed().div_duration_f64(EVERY).ceil().max(1.0);
+        let at = EVERY.mul_f64(tick);
+        if at > FOR {
+            break;
+        }
+        std::thread::sleep(at.saturating_sub(start.elapsed()));
         let workers: Vec<_> = stack.api().workers().into_iter().filter(Worker::is_ready).collect();
         // One after another, so that every place has its share.
         if !workers.is_empty() && stack.api().kill(&workers[kills % workers.len()].id, "SIGKILL").status < 300
         {
             kills += 1;
         }
-        // A rate is what is asked for: this wait is the measurement's, not for anything to happen.
-        let next = EVERY * u32::try_from(kills + 1).unwrap();
-        std::thread::sleep(next.saturating_sub(start.elapsed()));
     }
+    let ticks = FOR.div_duration_f64(EVERY);
     let incidents = eventually("every kill is an incident, told to its end", || {
         let incidents = stack.api().incidents();
         let told = incidents.iter().filter(|it| it["steps_ms"]["ready"].is_number()).count();
@@ -54,7 +61,11 @@ fn storm(backend: Backend) {
     };
     let ready = step("ready");
     let ends = ready.len().min(20);
-    println!("  {backend}: {} answered, {} failed, {kills} kills", tally.answered, tally.failed.len());
+    println!(
+        "  {backend}: {} answered, {} failed, {kills} kills at {ticks} ticks",
+        tally.answered,
+        tally.failed.len()
+    );
     for failure in tally.failed.iter().take(3) {
         println!("    failed: {}", failure.trim());
     }

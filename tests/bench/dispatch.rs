@@ -1,6 +1,7 @@
 //! Requests a second through the door, beside Apache prefork serving a static file.
 
 use std::net::SocketAddr;
+use std::os::unix::process::CommandExt;
 use std::process::Command;
 
 use crate::rig::backend::{Backend, docker};
@@ -98,6 +99,8 @@ impl Apache {
         let process = Command::new("apache2")
             .args(["-D", "FOREGROUND", "-f"])
             .arg(dir.path().join("httpd.conf"))
+            // On SIGTERM it ends its whole group, and that is not to be ours.
+            .process_group(0)
             .spawn()
             .unwrap();
         eventually("Apache serves", || std::net::TcpStream::connect(address));

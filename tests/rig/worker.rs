@@ -5,14 +5,14 @@ use std::path::Path;
 
 use rustix::net::{RecvFlags, SendFlags};
 use server::identity::{Incarnation, Secret, Token};
-use server::link::{self, FromWorker, LONGEST, Note, Received, Scoreboard, ToWorker, TurnFrame};
+use server::link::{self, FromWorker, LONGEST, Note, Received, ScoreboardPen, ToWorker, TurnFrame};
 
 use super::Stack;
 
 /// One end of a link, in the story's own hands.
 pub struct FakeWorker {
     link: OwnedFd,
-    board: Option<Scoreboard>,
+    board: Option<ScoreboardPen>,
 }
 
 impl FakeWorker {
@@ -35,7 +35,7 @@ impl FakeWorker {
     pub fn says_hello(&mut self, life: &Incarnation, token: Token, credit: u16) -> Option<ToWorker> {
         self.says(&FromWorker::Hello { version: link::VERSION, credit, token, life: life.clone() });
         let (frame, board) = self.hears()?;
-        self.board = board.map(Scoreboard::received);
+        self.board = board.map(|board| ScoreboardPen::for_board(board).unwrap());
         Some(frame)
     }
 
@@ -63,7 +63,7 @@ impl FakeWorker {
     /// Announces an answer of so many bytes, as an honest worker does before it writes it.
     pub fn announces(&self, turn: &TurnFrame, bytes: usize) {
         let note = Note { turn: turn.turn, bytes: bytes as u64, keep: true };
-        self.board.as_ref().expect("it has joined").note(0, &note).unwrap();
+        self.board.as_ref().expect("it has joined").note(0, &note);
     }
 
     /// Waits for a turn and the client's socket.

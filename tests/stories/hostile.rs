@@ -1,6 +1,6 @@
 //! Workers that lie, babble, hoard or do not listen, played by the stories themselves.
 
-use server::link::{FromWorker, ToWorker};
+use server::link::{After, FromWorker, ToWorker};
 
 use crate::rig::load::Load;
 use crate::rig::worker::FakeWorker;
@@ -43,7 +43,7 @@ pub fn strangers_are_turned_away(backend: Backend) {
     assert!(matches!(refused("web-7.1", forged), Some(ToWorker::Refused { .. })), "a forged token was taken");
     // Who begins with anything but a hello hears no more than that.
     let mut rude = FakeWorker::dials(&stack.link_socket());
-    rude.says(&FromWorker::Done { turn: 1, keep: true });
+    rude.says(&FromWorker::Done { turn: 1, after: After::Keep { written: 1 } });
     assert!(matches!(rude.hears(), Some((ToWorker::Refused { .. }, None))));
     assert!(rude.hears().is_none(), "the link was not closed");
     // The real one has noticed nothing.

@@ -17,7 +17,7 @@ use tokio::time::Instant;
 
 use crate::http::chunked::Decoder;
 use crate::identity::Incarnation;
-use crate::link::Note;
+use crate::link::{After, Note};
 use crate::sys;
 
 /// A client's connection. Its task, its pool's queue and the link of the worker that holds it share it; the
@@ -32,6 +32,8 @@ pub(super) struct Client {
     pub(super) whereabouts: Cell<Whereabouts>,
     /// Bytes of the requests that have been served on this connection; `None` once one of them was not seen whole.
     consumed: Cell<Option<u64>>,
+    /// Bytes that have been written to it, as far as [`sys::progress`] counts them; `None` where only the kernel knows.
+    written: Cell<Option<u64>>,
     end: Cell<Option<TurnEnd>>,
     waiting: Cell<Option<Waker>>,
 }
@@ -90,10 +92,7 @@ pub(super) struct FailedDelivery {
 #[derive(Debug)]
 pub(super) enum TurnEnd {
     /// The worker is done.
-    Done {
-        /// The connection can carry another request.
-        keep: bool,
-    },
+    Done(After),
     /// The worker has died.
     Lost(Loss),
     /// The client was gone before a worker was found.
@@ -125,6 +124,7 @@ impl Client {
             request: RefCell::default(),
             whereabouts: Cell::new(Whereabouts::Parked),
             consumed: Cell::new(Some(0)),
+            written: Cell::new(None),
             end: Cell::new(None),
             waiting: Cell::new(None),
         }))
@@ -159,8 +159,26 @@ impl Client {
         .await
     }
 
-    /// Notes that the request has been served, and so consumed.
-    pub(super) fn count_consumed(&self) {
+    /// Notes that the request has been served, and so consumed, and how many bytes its answer had.
+    pub(super) fn count_served(&self, written: u64) {
+        self.written.set(self.request.borrow().written_before.checked_add(written));
+        self.count_consumed();
+    }
+
+    /// What has been written to it so far, when that is known and it was heard of a moment ago. Else the kernel is
+    /// asked, and `None` says that the client has gone.
+    pub(super) fn written_so_far(&self, silent_for: Duration) -> Option<u64> {
+        /// Asking for each turn would be the door's dearest system call.
+        const LONG_AGO: Duration = Duration::from_millis(20);
+        if let Some(written) = self.written.get().filter(|_| silent_for < LONG_AGO) {
+            return Some(written);
+        }
+        let progress = sys::progress(self.fd()).ok().filter(|progress| !progress.gone)?;
+        self.written.set(Some(progress.written));
+        Some(progress.written)
+    }
+
+    fn count_consumed(&self) {
         let whole = u64::from(self.request.borrow().whole);
         self.consumed.set(self.consumed.get().filter(|_| whole > 0).map(|before| before + whole));
     }
@@ -185,12 +203,14 @@ impl Client {
                 Ok(_) | Err(_) => return false,
             }
         }
+        self.written.set(None);
         self.count_consumed();
         true
     }
 
     /// Writes what is short, or gives up: whoever does not take so little is not listening.
     pub(super) fn tell(&self, bytes: &[u8]) {
+        self.written.set(None);
         let _ = send(self.fd(), bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL);
     }
 

@@ -24,6 +24,7 @@ use super::pool::{Pool, Position, QueueFull};
 use super::redeliver::{self, Facts, Reason, Verdict, Written};
 use crate::config::{Protocol, TurnUnit};
 use crate::control::Outcome;
+use crate::link;
 use crate::sys::{self, Progress};
 
 /// How long a closing connection is listened to, so that its last answer is not lost to a reset.
@@ -110,15 +111,15 @@ async fn take_turn(client: &Rc<Client>, pool: &Rc<Pool>) -> After {
             return expire(client, pool);
         };
         match end {
-            TurnEnd::Done { keep: true } => {
-                client.count_consumed();
+            TurnEnd::Done(link::After::Keep { written }) => {
+                client.count_served(written);
                 return After::Park;
             }
             // What was not seen whole may still be coming.
-            TurnEnd::Done { keep: false } if client.request.borrow().whole > 0 => {
+            TurnEnd::Done(link::After::Close) if client.request.borrow().whole > 0 => {
                 return After::End(Ending::Close);
             }
-            TurnEnd::Done { keep: false } => return After::End(Ending::Linger),
+            TurnEnd::Done(link::After::Close) => return After::End(Ending::Linger),
             TurnEnd::ClientGone => {
                 if let Some(failed) = client.request.borrow_mut().failed.take() {
                     pool.settle(&failed, Outcome::Closed { why: Reason::ClientGone.to_string() });

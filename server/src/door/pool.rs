@@ -24,8 +24,8 @@ use super::roster::{Roster, Seat};
 use crate::config::{Clients, DoorPool, Protocol, RedeliverMethods};
 use crate::control::{Counters, Held, Notice, Outcome, PoolReport, Retirement, Stamp, WorkerReport};
 use crate::identity::Incarnation;
-use crate::link::{self, Scoreboard, Sent, ToWorker, TurnFrame};
-use crate::sys::{self, SlowToClose};
+use crate::link::{self, After, Scoreboard, Sent, ToWorker, TurnFrame};
+use crate::sys::SlowToClose;
 
 /// One pool, open for business.
 #[derive(Debug)]
@@ -156,7 +156,7 @@ impl Pool {
     /// Gives the client's turn to a worker, or puts it in the queue.
     pub(super) fn submit(&self, client: &Rc<Client>, position: Position) -> Result<(), QueueFull> {
         let floor = &mut *self.floor.borrow_mut();
-        if self.give_to_anybody(floor, client) {
+        if self.give_to_anybody(floor, client, Duration::ZERO) {
             return Ok(());
         }
         let queued = Queued { client: Rc::clone(client), since: Instant::now() };
@@ -185,7 +185,7 @@ impl Pool {
         while floor.roster.pick().is_some()
             && let Some(queued) = floor.queue.pop_front()
         {
-            if !self.give_to_anybody(floor, &queued.client) {
+            if !self.give_to_anybody(floor, &queued.client, queued.since.elapsed()) {
                 floor.queue.push_front(queued);
             }
         }
@@ -193,19 +193,18 @@ impl Pool {
 
     /// Gives a turn to the worker that the roster picks; to the next one when that one turns out to be gone or deaf.
     /// `true` also when the turn is over, because its client has gone.
-    fn give_to_anybody(&self, floor: &mut Floor, client: &Rc<Client>) -> bool {
+    fn give_to_anybody(&self, floor: &mut Floor, client: &Rc<Client>, waited: Duration) -> bool {
         while let Some(seat) = floor.roster.pick() {
             let Some(link) = floor.links.get_mut(&seat) else {
                 floor.roster.leave(seat);
                 continue;
             };
-            let progress = sys::progress(client.fd());
-            let Some(progress) = progress.ok().filter(|progress| !progress.gone) else {
+            let Some(written) = client.written_so_far(waited) else {
                 self.counters.borrow_mut().abandoned += 1;
                 client.end_turn(TurnEnd::ClientGone);
                 return true;
             };
-            match self.give(link, client, progress.written) {
+            match self.give(link, client, written) {
                 Ok(Sent::Whole) => {
                     floor.roster.give(seat);
                     return true;
@@ -343,7 +342,7 @@ impl Pool {
     }
 
     /// A worker is done with a turn.
-    pub(super) fn done(&self, seat: Seat, turn: u64, keep: bool) -> Heard {
+    pub(super) fn done(&self, seat: Seat, turn: u64, after: After) -> Heard {
         let floor = &mut *self.floor.borrow_mut();
         let Some(link) = floor.links.get_mut(&seat).filter(|link| link.state != LinkState::Condemned) else {
             return Heard::Fine;
@@ -361,7 +360,7 @@ impl Pool {
         self.counters.borrow_mut().turns += 1;
         // The worker first, so that it has its next turn while its last client's task is woken.
         self.feed(floor);
-        held.client.end_turn(TurnEnd::Done { keep });
+        held.client.end_turn(TurnEnd::Done(after));
         if held.overran { Heard::Late } else { Heard::Fine }
     }
 

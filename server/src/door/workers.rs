@@ -275,7 +275,7 @@ async fn listen(pool: &Rc<Pool>, seat: Seat, link: &WorkerLink) {
 
 fn hear(pool: &Rc<Pool>, seat: Seat, frame: FromWorker) -> Heard {
     match frame {
-        FromWorker::Done { turn, keep } => return pool.done(seat, turn, keep),
+        FromWorker::Done { turn, after } => return pool.done(seat, turn, after),
         FromWorker::Acknowledge { turn } => return pool.acknowledged(seat, turn),
         FromWorker::Goodbye(why) => pool.dismiss(seat, why),
         FromWorker::Panicked { turn, message } => match pool.request_of(seat, turn) {

@@ -36,8 +36,8 @@ pub enum FromWorker {
     Done {
         /// Which.
         turn: u64,
-        /// Whether the connection can carry another request.
-        keep: bool,
+        /// What becomes of the connection.
+        after: After,
     },
     /// A thread has panicked over this turn; the worker caught it.
     Panicked {
@@ -48,6 +48,19 @@ pub enum FromWorker {
     },
     /// No further turns, please.
     Goodbye(Retirement),
+}
+
+/// What a worker leaves behind of a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum After {
+    /// It can carry another request.
+    Keep {
+        /// Bytes that the worker has written to it. The door counts from there what the next worker writes. Whoever
+        /// lies here spoils a connection that it held, which it could in any case.
+        written: u64,
+    },
+    /// It is to be closed.
+    Close,
 }
 
 /// What the door says.
@@ -98,7 +111,8 @@ pub enum Breach {
 
 const HELLO: u8 = b'H';
 const ACKNOWLEDGE: u8 = b'A';
-const DONE: u8 = b'D';
+const DONE_KEEP: u8 = b'D';
+const DONE_CLOSE: u8 = b'C';
 const PANICKED: u8 = b'P';
 const RECYCLED: u8 = b'G';
 const WELCOME: u8 = b'W';
@@ -121,10 +135,14 @@ impl FromWorker {
                 to.push(ACKNOWLEDGE);
                 to.extend(turn.to_le_bytes());
             }
-            Self::Done { turn, keep } => {
-                to.push(DONE);
+            Self::Done { turn, after } => {
+                let written = match after {
+                    After::Keep { written } => Some(*written),
+                    After::Close => None,
+                };
+                to.push(if written.is_some() { DONE_KEEP } else { DONE_CLOSE });
                 to.extend(turn.to_le_bytes());
-                to.push((*keep).into());
+                to.extend(written.map(u64::to_le_bytes).into_iter().flatten());
             }
             Self::Panicked { turn, message } => {
                 to.push(PANICKED);
@@ -152,7 +170,11 @@ impl FromWorker {
                 Self::Hello { version, credit, token, life }
             }
             ACKNOWLEDGE => Self::Acknowledge { turn: u64::from_le_bytes(fields.take()?) },
-            DONE => Self::Done { turn: u64::from_le_bytes(fields.take()?), keep: fields.flag()? },
+            DONE_KEEP => {
+                let turn = u64::from_le_bytes(fields.take()?);
+                Self::Done { turn, after: After::Keep { written: u64::from_le_bytes(fields.take()?) } }
+            }
+            DONE_CLOSE => Self::Done { turn: u64::from_le_bytes(fields.take()?), after: After::Close },
             PANICKED => {
                 let turn = u64::from_le_bytes(fields.take()?);
                 Self::Panicked { turn, message: fields.text()?.to_owned() }
@@ -231,14 +253,6 @@ impl<'f> Fields<'f> {
         Ok(*field)
     }
 
-    fn flag(&mut self) -> Result<bool, Breach> {
-        match self.take()? {
-            [0] => Ok(false),
-            [1] => Ok(true),
-            _ => Err(Breach::Field(self.kind)),
-        }
-    }
-
     fn text(&mut self) -> Result<&'f str, Breach> {
         let text =
             std::str::from_utf8(std::mem::take(&mut self.rest)).map_err(|_| Breach::Field(self.kind))?;
@@ -275,7 +289,10 @@ mod tests {
                 }
             ),
             any::<u64>().prop_map(|turn| FromWorker::Acknowledge { turn }),
-            (any::<u64>(), any::<bool>()).prop_map(|(turn, keep)| FromWorker::Done { turn, keep }),
+            (any::<u64>(), any::<Option<u64>>()).prop_map(|(turn, written)| {
+                let after = written.map_or(After::Close, |written| After::Keep { written });
+                FromWorker::Done { turn, after }
+            }),
             (any::<u64>(), ".{0,100}").prop_map(|(turn, message)| FromWorker::Panicked { turn, message }),
             Just(FromWorker::Goodbye(Retirement::Told)),
             Just(FromWorker::Goodbye(Retirement::Recycled)),

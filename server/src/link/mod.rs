@@ -6,7 +6,7 @@
 //!   │ ◄──────────────────── welcome + scoreboard ─│   it is in the roster
 //!   │ ◄───────────── turn + the client's socket ─│   never more turns than credit
 //!   │ ── acknowledge (if the turn asks for it) ► │   from here on it may have been executed
-//!   │ ── done: keep or close ─────────────────► │   the credit is free again
+//!   │ ── done: close, or keep + bytes written ─► │   the credit is free again
 //!   │ ── goodbye ─────────────────────────────► │   SIGTERM, an order to drain, or enough requests
 //!   │ ◄────────── farewell, and end of the link ─│   behind every turn that was given; none follows
 //!   ╵ closes: it has left cleanly
@@ -39,11 +39,11 @@ mod frame;
 mod scoreboard;
 
 pub use fd::{FrameBuffer, Received, Sent, dial, listen, receive, receive_bare, send, send_with};
-pub use frame::{Breach, FromWorker, LONGEST, ToWorker, TurnFrame};
-pub use scoreboard::{Note, Scoreboard};
+pub use frame::{After, Breach, FromWorker, LONGEST, ToWorker, TurnFrame};
+pub use scoreboard::{Note, Scoreboard, ScoreboardPen};
 
 /// The version of this protocol.
-pub const VERSION: u16 = 1;
+pub const VERSION: u16 = 2;
 
 /// The frame that says [`FromWorker::Goodbye`]: one byte, so that a signal handler can send it.
 pub const GOODBYE: &[u8] = b"X";

@@ -9,16 +9,22 @@
 //! connection goes on. A worker that lies here can spoil the connections that it holds, which it can in any case.
 //!
 //! The board is a small file without a name (`memfd`) that the door makes and hands over with its welcome. It
-//! outlives the worker, writing to it wakes nobody up, and it is read only after a death. Its size is sealed. The
-//! door makes it and not the worker, because reading a stranger's descriptor could block.
+//! outlives the worker, and it is read only after a death. The worker maps it, so that a note is three stores in memory
+//! and no system call; its size is sealed, so that the mapping cannot be cut short. The door makes it and not the
+//! worker, because reading a stranger's descriptor could block.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::Ordering;
 
 use rustix::fs::{MemfdFlags, SealFlags};
 
+use crate::sys::SharedWords;
+
+/// Words of a note: the turn, the bytes, and whether the connection can go on.
+const WORDS: usize = 3;
 /// Bytes of a note.
-const NOTE: usize = 24;
+const NOTE: usize = WORDS * size_of::<u64>();
 
 /// What a worker announces of one answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,9 +37,13 @@ pub struct Note {
     pub keep: bool,
 }
 
-/// A worker's scoreboard, with a line for each turn that it can hold.
+/// A worker's scoreboard as the door holds it, with a line for each turn that the worker can hold.
 #[derive(Debug)]
 pub struct Scoreboard(OwnedFd);
+
+/// A worker's scoreboard as the worker holds it.
+#[derive(Debug)]
+pub struct ScoreboardPen(SharedWords);
 
 impl Scoreboard {
     /// A board with `lines` lines.
@@ -44,21 +54,6 @@ impl Scoreboard {
         Ok(Self(board))
     }
 
-    /// The board that came over a link.
-    pub fn received(board: OwnedFd) -> Self {
-        Self(board)
-    }
-
-    /// Notes an answer on a line that only the caller writes to.
-    pub fn note(&self, line: u16, note: &Note) -> io::Result<()> {
-        let mut bytes = [0; NOTE];
-        bytes[..8].copy_from_slice(&note.turn.to_le_bytes());
-        bytes[8..16].copy_from_slice(&note.bytes.to_le_bytes());
-        bytes[16] = note.keep.into();
-        rustix::io::pwrite(&self.0, &bytes, u64::from(line) * NOTE as u64)?;
-        Ok(())
-    }
-
     /// What was noted of a turn; the worker is dead.
     pub fn of_turn(&self, turn: u64, lines: u16) -> Option<Note> {
         (0..lines).filter_map(|line| self.read(line)).find(|note| note.turn == turn)
@@ -67,9 +62,30 @@ impl Scoreboard {
     fn read(&self, line: u16) -> Option<Note> {
         let mut bytes = [0; NOTE];
         let read = rustix::io::pread(&self.0, &mut bytes[..], u64::from(line) * NOTE as u64).ok()?;
-        let number = |at: usize| Some(u64::from_le_bytes(*bytes[at..].first_chunk()?));
+        let word = |at: usize| Some(u64::from_ne_bytes(*bytes[at * size_of::<u64>()..].first_chunk()?));
         (read == NOTE).then_some(())?;
-        Some(Note { turn: number(0)?, bytes: number(8)?, keep: bytes[16] == 1 })
+        Some(Note { turn: word(0)?, bytes: word(1)?, keep: word(2)? == 1 })
+    }
+}
+
+impl ScoreboardPen {
+    /// For the board that came over a link.
+    ///
+    /// # Errors
+    /// It is none, or cannot be mapped.
+    pub fn for_board(board: impl AsFd) -> io::Result<Self> {
+        SharedWords::map(board).map(Self)
+    }
+
+    /// Notes an answer on a line that only the caller writes to. On a line that the board does not have, nothing is
+    /// noted: a death at the worst moment then cuts the connection, as it would without a board.
+    pub fn note(&self, line: u16, note: &Note) {
+        let word = |at: usize| self.0.get(usize::from(line) * WORDS + at);
+        let (Some(turn), Some(bytes), Some(keep)) = (word(0), word(1), word(2)) else { return };
+        bytes.store(note.bytes, Ordering::Relaxed);
+        keep.store(note.keep.into(), Ordering::Relaxed);
+        // Last: whoever dies on the way here leaves the number of a turn that is over.
+        turn.store(note.turn, Ordering::Release);
     }
 }
 
@@ -86,16 +102,16 @@ mod tests {
     #[test]
     fn what_was_noted_is_found_by_its_turn() -> io::Result<()> {
         let door = Scoreboard::new(3)?;
-        let worker = Scoreboard::received(door.0.try_clone()?);
+        let worker = ScoreboardPen::for_board(&door)?;
         let (one, two) =
             (Note { turn: 7, bytes: 100, keep: true }, Note { turn: 9, bytes: 1 << 40, keep: false });
-        worker.note(0, &one)?;
-        worker.note(2, &two)?;
+        worker.note(0, &one);
+        worker.note(2, &two);
         assert_eq!(
             (door.of_turn(7, 3), door.of_turn(9, 3), door.of_turn(8, 3)),
             (Some(one), Some(two), None)
         );
-        worker.note(0, &Note { turn: 10, ..one })?;
+        worker.note(0, &Note { turn: 10, ..one });
         assert_eq!(door.of_turn(7, 3), None, "the line was used again");
         Ok(())
     }
@@ -104,7 +120,8 @@ mod tests {
     fn a_worker_cannot_take_it_away() -> io::Result<()> {
         let board = Scoreboard::new(1)?;
         assert!(rustix::fs::ftruncate(&board, 0).is_err() && rustix::fs::ftruncate(&board, 1 << 30).is_err());
-        assert!(board.note(1, &Note { turn: 1, bytes: 1, keep: true }).is_err(), "it grew");
+        ScoreboardPen::for_board(&board)?.note(1, &Note { turn: 1, bytes: 1, keep: true });
+        assert_eq!(board.of_turn(1, 2), None, "it grew");
         Ok(())
     }
 }

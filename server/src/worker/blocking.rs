@@ -19,7 +19,7 @@ use crate::apps::{Me, demo, echo};
 use crate::config::{App, Model, Protocol, TurnUnit};
 use crate::control::Retirement;
 use crate::http::{HeaderSpace, parse_head};
-use crate::link::{self, FromWorker, LONGEST, Received, Scoreboard, ToWorker, TurnFrame};
+use crate::link::{self, After, FromWorker, LONGEST, Received, ScoreboardPen, ToWorker, TurnFrame};
 use crate::sys::{self, Termination};
 
 /// What a thread needs of stack: handlers of the demo keep their buffers on the heap.
@@ -74,7 +74,7 @@ struct Worker<'w> {
     options: &'w Options,
     me: &'w Me,
     link: OwnedFd,
-    board: Scoreboard,
+    board: ScoreboardPen,
     /// Whether one of the threads has had the farewell. The others see the end of the link behind it.
     dismissed: AtomicBool,
     /// Whether it has said that it has served enough.
@@ -149,9 +149,10 @@ impl Worker<'_> {
             let client = Client::new(socket);
             // A client that goes away in the middle is no concern of anybody's: its connection is closed.
             let keep = self.serve(&client, &turn, &mut buffers).unwrap_or(false);
+            let after = if keep { After::Keep { written: client.written() } } else { After::Close };
             // Before the door hears that it is done: from then on the descriptor is the door's alone.
             drop(client);
-            say(&self.link, &FromWorker::Done { turn: turn.turn, keep });
+            say(&self.link, &FromWorker::Done { turn: turn.turn, after });
             if self.options.retire_after.is_some_and(|most| served >= most.get().into())
                 && !self.retiring.swap(true, Ordering::Relaxed)
             {

@@ -1,7 +1,8 @@
 //! A client as a worker sees it: something to peek into, read from and write to, blocking.
 
+use std::cell::Cell;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::OwnedFd;
 
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, Shutdown, recv, send};
@@ -12,12 +13,16 @@ use rustix::net::{RecvFlags, SendFlags, Shutdown, recv, send};
 /// How long a call may wait is a property of the socket, which the door has set: a client that neither sends
 /// nor takes anything for the pool's `timeouts.head` makes the call fail with [`io::ErrorKind::WouldBlock`].
 #[derive(Debug)]
-pub struct Client(OwnedFd);
+pub struct Client {
+    socket: OwnedFd,
+    /// Bytes written so far. The door counts them, so nothing may be written past this.
+    written: Cell<u64>,
+}
 
 impl Client {
     /// The client behind `socket`.
     pub fn new(socket: OwnedFd) -> Self {
-        Self(socket)
+        Self { socket, written: Cell::new(0) }
     }
 
     /// Looks at what the client has sent and leaves it where it is. 0: there is nothing and nothing will come.
@@ -52,8 +57,11 @@ impl Client {
     /// Writes all of `bytes`.
     pub fn write_all(&self, mut bytes: &[u8]) -> io::Result<()> {
         while !bytes.is_empty() {
-            match send(&self.0, bytes, SendFlags::NOSIGNAL) {
-                Ok(sent) => bytes = &bytes[sent..],
+            match send(&self.socket, bytes, SendFlags::NOSIGNAL) {
+                Ok(sent) => {
+                    bytes = &bytes[sent..];
+                    self.written.set(self.written.get() + sent as u64);
+                }
                 Err(Errno::INTR) => {}
                 Err(error) => return Err(error.into()),
             }
@@ -61,24 +69,23 @@ impl Client {
         Ok(())
     }
 
+    /// Bytes that have been written to it in this turn.
+    pub fn written(&self) -> u64 {
+        self.written.get()
+    }
+
     /// Says that nothing more will be written.
     pub fn end(&self) -> io::Result<()> {
-        Ok(rustix::net::shutdown(&self.0, Shutdown::Write)?)
+        Ok(rustix::net::shutdown(&self.socket, Shutdown::Write)?)
     }
 
     fn receive(&self, into: &mut [u8], flags: RecvFlags) -> io::Result<usize> {
         loop {
-            match recv(&self.0, &mut *into, flags) {
+            match recv(&self.socket, &mut *into, flags) {
                 Ok((received, _)) => return Ok(received),
                 Err(Errno::INTR) => {}
                 Err(error) => return Err(error.into()),
             }
         }
-    }
-}
-
-impl AsFd for Client {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
     }
 }

@@ -30,7 +30,7 @@ use crate::control::Retirement;
 use crate::http::answer::{AnswerHead, AnswerLength, Persistence};
 use crate::http::chunked::Decoder;
 use crate::http::{Framing, Head, HeaderSpace, parse_head};
-use crate::link::{self, FromWorker, LONGEST, Received, ToWorker, TurnFrame};
+use crate::link::{self, After, FromWorker, LONGEST, Received, ToWorker, TurnFrame};
 use crate::sys::{self, Termination};
 
 /// The largest body that this model takes: it reads a body whole before it answers.
@@ -139,12 +139,12 @@ impl Worker {
             say(link, &FromWorker::Acknowledge { turn: turn.turn });
         }
         let served = self.me.count_turn();
-        let keep = match sys::watch(socket, Interest::READABLE | Interest::WRITABLE) {
+        let after = match sys::watch(socket, Interest::READABLE | Interest::WRITABLE) {
             // The client is closed within, before the door hears that the turn is done.
-            Ok(socket) => self.serve(&turn, Client::new(socket)).await.unwrap_or(false),
-            Err(_) => false,
+            Ok(socket) => self.serve(&turn, Client::new(socket)).await.unwrap_or(After::Close),
+            Err(_) => After::Close,
         };
-        say(link, &FromWorker::Done { turn: turn.turn, keep });
+        say(link, &FromWorker::Done { turn: turn.turn, after });
         if self.options.retire_after.is_some_and(|most| served >= most.get().into())
             && !self.retiring.replace(true)
         {
@@ -152,7 +152,7 @@ impl Worker {
         }
     }
 
-    async fn serve(&self, turn: &TurnFrame, client: Client) -> io::Result<bool> {
+    async fn serve(&self, turn: &TurnFrame, client: Client) -> io::Result<After> {
         match (self.options.protocol, self.options.turn) {
             (Protocol::Tcp, _) => {
                 let mut reply = [0; echo::PREFIX.len() + 4096];
@@ -167,15 +167,18 @@ impl Worker {
                     }
                 }
                 shutdown(&client.socket, Shutdown::Write)?;
-                Ok(false)
+                Ok(After::Close)
             }
-            (Protocol::Http, TurnUnit::Request) => self.request(turn, &client).await,
+            (Protocol::Http, TurnUnit::Request) => {
+                let keep = self.request(turn, &client).await?;
+                Ok(if keep { After::Keep { written: client.written.get() } } else { After::Close })
+            }
             (Protocol::Http, TurnUnit::Connection) => {
                 let mut turn = *turn;
                 while self.request(&turn, &client).await? {
                     turn = TurnFrame { whole: 0, continued: false, ..turn };
                 }
-                Ok(false)
+                Ok(After::Close)
             }
         }
     }
@@ -269,12 +272,14 @@ struct Client {
     socket: AsyncFd<OwnedFd>,
     /// How long it may stall: the door has set it on the socket, for those who block on it.
     patience: Duration,
+    /// Bytes written so far.
+    written: Cell<u64>,
 }
 
 impl Client {
     fn new(socket: AsyncFd<OwnedFd>) -> Self {
         let patience = rustix::net::sockopt::socket_timeout(socket.get_ref(), Timeout::Recv).ok().flatten();
-        Self { socket, patience: patience.unwrap_or(Duration::MAX) }
+        Self { socket, patience: patience.unwrap_or(Duration::MAX), written: Cell::new(0) }
     }
 
     /// Waits until the client has sent something, or takes something again.
@@ -299,7 +304,10 @@ impl Client {
         while !bytes.is_empty() {
             // Most answers fit: wait only where one does not.
             match send(self.socket.as_fd(), bytes, SendFlags::NOSIGNAL | SendFlags::DONTWAIT) {
-                Ok(sent) => bytes = &bytes[sent..],
+                Ok(sent) => {
+                    bytes = &bytes[sent..];
+                    self.written.set(self.written.get() + sent as u64);
+                }
                 Err(Errno::AGAIN) => self.ready(Interest::WRITABLE).await?.clear_ready(),
                 Err(Errno::INTR) => {}
                 Err(error) => return Err(error.into()),

@@ -17,7 +17,7 @@ use super::client::Client;
 use crate::http::answer::{AnswerHead, AnswerLength, Persistence};
 use crate::http::chunked::Decoder;
 use crate::http::{Framing, Head};
-use crate::link::{Note, Scoreboard, TurnFrame};
+use crate::link::{Note, ScoreboardPen, TurnFrame};
 
 /// How much of a body that the app did not read is read and dropped to keep the connection; more is not worth it.
 const WORTH_DRAINING: u64 = 256 * 1024;
@@ -34,7 +34,7 @@ pub struct Exchange<'t> {
     body: Body<'t>,
     stage: Stage,
     keep: bool,
-    board: &'t Scoreboard,
+    board: &'t ScoreboardPen,
     line: u16,
     turn: u64,
     /// Reused from turn to turn, so that a small answer allocates nothing.
@@ -97,7 +97,7 @@ impl<'t> Exchange<'t> {
         turn: &TurnFrame,
         head: Head<'t>,
         peeked: &'t [u8],
-        (board, line): (&'t Scoreboard, u16),
+        (board, line): (&'t ScoreboardPen, u16),
         out: &'t mut Vec<u8>,
     ) -> Self {
         let framing = match head.framing {
@@ -243,8 +243,7 @@ impl<'t> Exchange<'t> {
         // What is left of a body that was not seen whole only this worker knows.
         if matches!(self.body, Body::Whole { .. }) {
             let note = Note { turn: self.turn, bytes: bytes as u64, keep: self.keep };
-            // Without the note, a death at the worst moment cuts the connection: no reason not to answer.
-            let _ = self.board.note(self.line, &note);
+            self.board.note(self.line, &note);
         }
     }
 

@@ -7,7 +7,7 @@ use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{RecvFlags, SendFlags};
 
 use super::{Ending, Options};
-use crate::link::{self, FromWorker, LONGEST, Received, Scoreboard, ToWorker};
+use crate::link::{self, FromWorker, LONGEST, Received, ScoreboardPen, ToWorker};
 use crate::sys;
 
 /// The first wait before another try to reach a door, and the longest.
@@ -15,7 +15,7 @@ const REDIAL: (Duration, Duration) = (Duration::from_millis(5), Duration::from_m
 
 /// A link whose hello was welcome, and its scoreboard; or how the worker ends without one. Waits for a door for as long as nobody
 /// tells the worker to go.
-pub(super) fn join(options: &Options) -> Result<(OwnedFd, Scoreboard), Ending> {
+pub(super) fn join(options: &Options) -> Result<(OwnedFd, ScoreboardPen), Ending> {
     let mut wait = REDIAL.0;
     let mut told_why = false;
     while !sys::told_to_go() {
@@ -46,7 +46,7 @@ pub(super) fn join(options: &Options) -> Result<(OwnedFd, Scoreboard), Ending> {
 }
 
 enum Greeting {
-    Welcome(Scoreboard),
+    Welcome(ScoreboardPen),
     Refused(String),
     Closed,
 }
@@ -71,7 +71,10 @@ fn greet(link: &OwnedFd, options: &Options) -> Greeting {
     let _ = set_socket_timeout(link, Timeout::Recv, None);
     match answer {
         Ok(Received::Frame { len, descriptor }) => match (ToWorker::decode(&buffer[..len]), descriptor) {
-            (Ok(ToWorker::Welcome), Some(board)) => Greeting::Welcome(Scoreboard::received(board)),
+            (Ok(ToWorker::Welcome), Some(board)) => match ScoreboardPen::for_board(board) {
+                Ok(pen) => Greeting::Welcome(pen),
+                Err(error) => Greeting::Refused(format!("its scoreboard cannot be mapped: {error}")),
+            },
             (Ok(ToWorker::Refused { why }), _) => Greeting::Refused(why),
             (Ok(other), _) => Greeting::Refused(format!("it answered the hello with {other:?}")),
             (Err(breach), _) => Greeting::Refused(format!("it answered the hello with {breach}")),

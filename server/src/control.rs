@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use crate::identity::{Incarnation, PoolName, Secret};
 
 /// The version of this protocol. Door and controller of different versions refuse each other by name.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// The longest line that either side accepts, in bytes.
 pub const LONGEST_LINE: usize = 8 << 20;
@@ -36,6 +36,12 @@ pub enum Order {
     },
     /// Give this worker no further turn; when its last one is done, send it away.
     Drain {
+        /// Which.
+        worker: Incarnation,
+    },
+    /// This worker is about to be killed, which takes an engine tens of milliseconds: give it no turn that would be
+    /// killed with it. Holds for a second, for the kill may fail and the controller may die.
+    Withhold {
         /// Which.
         worker: Incarnation,
     },

@@ -4,6 +4,7 @@
 pub mod api;
 pub mod backend;
 pub mod compose;
+pub mod controller;
 pub mod http;
 pub mod load;
 pub mod stack;

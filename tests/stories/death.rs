@@ -4,6 +4,9 @@ use std::time::Instant;
 
 use serde_json::Value;
 
+use server::control::{Notice, Order};
+
+use crate::rig::controller::FakeController;
 use crate::rig::http::Connection;
 use crate::rig::load::Load;
 use crate::rig::worker::FakeWorker;
@@ -197,6 +200,33 @@ pub fn killed_under_load_loses_no_get(backend: Backend) {
     assert_eq!(tally.failed, Vec::<String>::new(), "{} answered in {:?}", tally.answered, start.elapsed());
     assert!(tally.answered > 0);
     assert_eq!(stack.api().incidents().len(), 8);
+    stack.down();
+}
+
+pub fn whoever_is_about_to_be_killed_gets_no_turn(backend: Backend) {
+    let mut stack = Stack::web(backend, 2, "");
+    stack.ready("web", 2);
+    let mut client = stack.connect();
+    let mut server = || {
+        let text = client.get("/").text();
+        text.lines().find_map(|line| line.strip_prefix("worker: ").map(str::to_owned)).expect("who served")
+    };
+    let last = server();
+    assert_eq!(server(), last, "whoever came back last is warm, and is asked first");
+    stack.kill_controller();
+    let mut controller = FakeController::takes_over(&stack);
+    controller.orders(&Order::Withhold { worker: format!("{last}.1").parse().unwrap() });
+    controller.orders(&Order::Report { query: 1 });
+    controller.hears(|notice| matches!(notice, Notice::Report { query: 1, .. }));
+    let other = server();
+    assert_ne!(other, last, "a turn was given to a worker that is about to be killed");
+    // The kill never comes. It is asked again, when there is nobody else to ask.
+    controller.orders(&Order::Withhold { worker: format!("{other}.1").parse().unwrap() });
+    eventually("the worker that was spared gets a turn", || match server() {
+        served if served == last => Ok(()),
+        served => Err(served),
+    });
+    stack.start();
     stack.down();
 }
 

@@ -28,6 +28,7 @@ pub const ALL: &[(&str, Story)] = &[
     ("killed_behind_its_answer_costs_nothing", death::killed_behind_its_answer_costs_nothing),
     ("a_poison_get_stops_at_the_limit", death::a_poison_get_stops_at_the_limit),
     ("killed_under_load_loses_no_get", death::killed_under_load_loses_no_get),
+    ("whoever_is_about_to_be_killed_gets_no_turn", death::whoever_is_about_to_be_killed_gets_no_turn),
     ("a_raw_connection_is_closed_with_its_worker", death::a_raw_connection_is_closed_with_its_worker),
     ("a_hang_is_ended_named_and_answered_504", faults::a_hang_is_ended_named_and_answered_504),
     ("a_client_that_stalls_costs_no_worker", faults::a_client_that_stalls_costs_no_worker),

@@ -7,7 +7,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use server::control::Report;
+use rustix::process::Signal;
+use server::control::{Order, Report};
 use server::identity::{Incarnation, PoolName, WorkerId};
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot};
@@ -149,6 +150,9 @@ impl Handle {
         let (life, unit) = self.ask(|reply| Request::Locate(worker.clone(), reply)).await??;
         // Noted first: the death may be known before the backend has returned.
         self.command(Command::Kill { worker: worker.clone(), signal }).await?;
+        if signal == Signal::KILL.as_raw() {
+            self.door.order(Order::Withhold { worker: life.clone() });
+        }
         let signalled = self.backend.signal(&life, &unit, signal);
         match self.patiently("signal", worker, signalled).await {
             Err(CommandError::Backend { source: BackendError::Gone { .. }, .. }) => {

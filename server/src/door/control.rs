@@ -111,6 +111,7 @@ impl Control {
                 Order::Drain { worker } => {
                     self.workers.drain(&worker);
                 }
+                Order::Withhold { worker } => self.workers.withhold(&worker),
                 Order::Bury { worker } => self.workers.bury(&worker),
                 Order::Report { query } => {
                     let report = Report { pools: self.pools.iter().map(|pool| pool.report()).collect() };

@@ -405,6 +405,18 @@ impl Pool {
         }
     }
 
+    /// A worker is about to be killed.
+    pub(super) fn withhold(&self, seat: Seat) {
+        self.floor.borrow_mut().roster.withhold(seat);
+    }
+
+    /// A worker that was about to be killed is still there.
+    pub(super) fn release(&self, seat: Seat) {
+        let floor = &mut *self.floor.borrow_mut();
+        floor.roster.release(seat);
+        self.feed(floor);
+    }
+
     /// A worker has broken the protocol.
     pub(super) fn breach(&self, seat: Seat, detail: &str) {
         let floor = &mut *self.floor.borrow_mut();

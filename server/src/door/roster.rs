@@ -22,22 +22,31 @@ pub(super) struct Roster {
 struct Standing {
     credit: u16,
     in_hand: u16,
-    /// Whether it may get further turns.
-    open: bool,
-    /// Whether it has to say something first: what it was sent last found no room.
-    paused: bool,
+    gate: Gate,
+}
+
+/// Whether a worker with credit may get a turn. What stands later in this list outlasts what stands earlier.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Gate {
+    Open,
+    /// Not before it is done with one: what it was sent last found no room.
+    Paused,
+    /// Not while it is about to be killed.
+    Withheld,
+    /// Never again.
+    Closed,
 }
 
 impl Standing {
     fn is_free(self) -> bool {
-        self.open && !self.paused && self.in_hand < self.credit
+        self.gate == Gate::Open && self.in_hand < self.credit
     }
 }
 
 impl Roster {
     /// Seats a worker that takes `credit` turns at a time.
     pub(super) fn seat(&mut self, seat: Seat, credit: u16) {
-        self.change(seat, |_| Some(Standing { credit, in_hand: 0, open: true, paused: false }));
+        self.change(seat, |_| Some(Standing { credit, in_hand: 0, gate: Gate::Open }));
     }
 
     /// Who should have the next turn; nobody when no credit is left.
@@ -54,19 +63,35 @@ impl Roster {
 
     /// Gives the worker no turn until it is done with one.
     pub(super) fn pause(&mut self, seat: Seat) {
-        self.change(seat, |standing| standing.map(|it| Standing { paused: true, ..it }));
+        self.narrow(seat, Gate::Paused);
     }
 
     /// Notes that the worker is done with a turn.
     pub(super) fn take_back(&mut self, seat: Seat) {
         self.change(seat, |standing| {
-            standing.map(|it| Standing { in_hand: it.in_hand.saturating_sub(1), paused: false, ..it })
+            let opened = |gate| if gate == Gate::Paused { Gate::Open } else { gate };
+            standing.map(|it| Standing { in_hand: it.in_hand.saturating_sub(1), gate: opened(it.gate), ..it })
         });
+    }
+
+    /// Gives the worker no turn until it is released.
+    pub(super) fn withhold(&mut self, seat: Seat) {
+        self.narrow(seat, Gate::Withheld);
+    }
+
+    /// Ends what [`Roster::withhold`] began.
+    pub(super) fn release(&mut self, seat: Seat) {
+        let opened = |gate| if gate == Gate::Withheld { Gate::Open } else { gate };
+        self.change(seat, |standing| standing.map(|it| Standing { gate: opened(it.gate), ..it }));
     }
 
     /// Gives the worker no further turns.
     pub(super) fn close(&mut self, seat: Seat) {
-        self.change(seat, |standing| standing.map(|it| Standing { open: false, ..it }));
+        self.narrow(seat, Gate::Closed);
+    }
+
+    fn narrow(&mut self, seat: Seat, to: Gate) {
+        self.change(seat, |standing| standing.map(|it| Standing { gate: it.gate.max(to), ..it }));
     }
 
     /// Forgets the worker.
@@ -110,6 +135,8 @@ mod tests {
         Give,
         TakeBack(usize),
         Pause(usize),
+        Withhold(usize),
+        Release(usize),
         Close(usize),
         Leave(usize),
     }
@@ -120,6 +147,8 @@ mod tests {
             8 => Just(Step::Give),
             6 => any::<usize>().prop_map(Step::TakeBack),
             1 => any::<usize>().prop_map(Step::Pause),
+            1 => any::<usize>().prop_map(Step::Withhold),
+            1 => any::<usize>().prop_map(Step::Release),
             1 => any::<usize>().prop_map(Step::Close),
             1 => any::<usize>().prop_map(Step::Leave),
         ];
@@ -127,37 +156,45 @@ mod tests {
     }
 
     proptest! {
-        /// Against the plainest model there is: a list of (seat, credit, in hand, open, paused).
+        /// Against the plainest model there is: a list of (seat, credit, in hand, open, what keeps it from turns).
         #[test]
         fn turns_go_only_where_credit_is_left(steps in steps()) {
-            let (mut roster, mut model, mut next) = (Roster::default(), Vec::<(Seat, u16, u16, bool, bool)>::new(), 0);
+            let (mut roster, mut model, mut next) = (Roster::default(), Vec::<(Seat, u16, u16, bool, Option<Step>)>::new(), 0);
             for step in steps {
                 let index = |n: usize| (!model.is_empty()).then(|| n % model.len());
                 match step {
                     Step::Seat(credit) => {
                         roster.seat(next, credit);
-                        model.push((next, credit, 0, true, false));
+                        model.push((next, credit, 0, true, None));
                         next += 1;
                     }
                     Step::Give => {
                         let picked = roster.pick();
-                        let fewest = model.iter().filter(|it| it.3 && !it.4 && it.2 < it.1).map(|it| it.2).min();
+                        let fewest = model.iter().filter(|it| it.3 && it.4.is_none() && it.2 < it.1).map(|it| it.2).min();
                         let picked_has = picked.and_then(|seat| model.iter_mut().find(|it| it.0 == seat));
                         prop_assert_eq!(picked_has.as_ref().map(|it| it.2), fewest, "not the least busy one");
                         if let Some(it) = picked_has {
-                            prop_assert!(it.3 && !it.4 && it.2 < it.1, "given beyond its credit");
+                            prop_assert!(it.3 && it.4.is_none() && it.2 < it.1, "given beyond its credit");
                             it.2 += 1;
                             roster.give(it.0);
                         }
                     }
                     Step::TakeBack(n) => if let Some(at) = index(n) && model[at].2 > 0 {
                         model[at].2 -= 1;
-                        model[at].4 = false;
+                        model[at].4.take_if(|it| matches!(it, Step::Pause(_)));
                         roster.take_back(model[at].0);
                     },
                     Step::Pause(n) => if let Some(at) = index(n) {
-                        model[at].4 = true;
+                        model[at].4.get_or_insert(Step::Pause(n));
                         roster.pause(model[at].0);
+                    },
+                    Step::Withhold(n) => if let Some(at) = index(n) {
+                        model[at].4 = Some(Step::Withhold(n));
+                        roster.withhold(model[at].0);
+                    },
+                    Step::Release(n) => if let Some(at) = index(n) {
+                        model[at].4.take_if(|it| matches!(it, Step::Withhold(_)));
+                        roster.release(model[at].0);
                     },
                     Step::Close(n) => if let Some(at) = index(n) {
                         model[at].3 = false;

@@ -83,6 +83,19 @@ impl Workers {
         found.is_some()
     }
 
+    /// Gives a worker that is about to be killed no turn for a while.
+    pub(super) fn withhold(&self, life: &Incarnation) {
+        let found = self.pools.get(&life.worker.pool).and_then(|pool| Some((pool, pool.seat_of(life)?)));
+        if let Some((pool, seat)) = found {
+            pool.withhold(seat);
+            let pool = Rc::clone(pool);
+            tokio::task::spawn_local(async move {
+                tokio::time::sleep(WITHHELD).await;
+                pool.release(seat);
+            });
+        }
+    }
+
     /// Notes that every process of a worker is dead, and decides about its turns even if its link still looks open.
     pub(super) fn bury(&self, life: &Incarnation) {
         self.note(life, true);
@@ -241,6 +254,9 @@ async fn receive_hello(link: &WorkerLink) -> Option<Result<FromWorker, link::Bre
         }
     }
 }
+
+/// How long a worker that is about to be killed is believed to be.
+const WITHHELD: Duration = Duration::from_secs(1);
 
 /// Listens to a worker until its link closes.
 async fn listen(pool: &Rc<Pool>, seat: Seat, link: &WorkerLink) {

@@ -22,6 +22,8 @@ pub struct DoorPool {
     pub protocol: Protocol,
     /// What a worker is given at a time.
     pub turn: TurnUnit,
+    /// How many turns a worker is given at a time at the most, whatever it says that it takes: what its model takes.
+    pub credit: u16,
     /// How long things may take.
     pub timeouts: Timeouts,
     /// Where whole requests wait for a worker.

@@ -52,38 +52,68 @@ pub fn strangers_are_turned_away(backend: Backend) {
     stack.down();
 }
 
-pub fn a_worker_that_hoards_or_is_deaf_stalls_nobody(backend: Backend) {
+pub fn a_worker_that_claims_too_much_gets_what_its_model_takes(backend: Backend) {
     let stack = Stack::web(backend, 1, "");
     stack.ready("web", 1);
-    // It grants credit without end, takes what it is given, and never does anything with it.
     let mut busy = stack.connect();
     busy.send_get("/work?ms=1500");
     stack.holder_of("GET /work?ms=1500");
+    let mut liar = FakeWorker::joins(&stack, "web-91.1", 1000);
+    let mut clients: Vec<_> = (0..3).map(|_| stack.connect()).collect();
+    for client in &mut clients {
+        client.send_get("/work?ms=1");
+    }
+    let turn = liar.takes_a_turn();
+    eventually("the others wait for a worker that is free", || {
+        match stack.api().pool("web")["queued"].as_u64() {
+            Some(2) => Ok(()),
+            queued => Err(queued),
+        }
+    });
+    drop((liar, turn));
+    for client in &mut clients {
+        assert_eq!(client.response().status, 200);
+    }
+    assert_eq!(busy.response().status, 200);
+    stack.down();
+}
+
+pub fn a_worker_that_hoards_or_is_deaf_stalls_nobody(backend: Backend) {
+    // A pool whose model takes many turns at a time, and no worker of it yet but the one that the story plays.
+    let stack = Stack::web(backend, 0, "worker: { model: { event: 1000 }, limits: { open_files: 2048 } }");
+    let honest = |workers: u32| {
+        assert!((200..300).contains(&stack.api().scale("web", workers).status));
+        eventually(&format!("{workers} honest workers are linked"), || {
+            let ready = stack.api().workers().into_iter().filter(|it| it.is_ready() && it.is_known()).count();
+            if ready == workers as usize { Ok(()) } else { Err(ready) }
+        });
+    };
+    // It takes what it is given, and never does anything with it.
     let mut hoarder = FakeWorker::joins(&stack, "web-91.1", 1000);
     let mut victims: Vec<_> = (0..20).map(|_| stack.connect()).collect();
     for victim in &mut victims {
         victim.send_get("/work?ms=1");
     }
-    let mut hoard = vec![hoarder.takes_a_turn()];
-    while hoard.len() < 20 {
-        hoard.push(hoarder.takes_a_turn());
-    }
+    let hoard: Vec<_> = (0..20).map(|_| hoarder.takes_a_turn()).collect();
+    honest(1);
+    assert_eq!(stack.connect().get("/work?ms=1").status, 200, "the door was stalled");
     // Those that it holds wait; when it dies, they are served by another.
     drop((hoarder, hoard));
     for victim in &mut victims {
         assert_eq!(victim.response().status, 200);
     }
-    assert_eq!(busy.response().status, 200);
-    // It never reads: what it is sent piles up in its socket until that is full, and then it is evicted.
-    let mut busy = stack.connect();
-    busy.send_get("/work?ms=1000");
-    stack.holder_of("GET /work?ms=1000");
+    // It never reads: what it is sent piles up in its socket until that is full, and then it gets no more.
+    honest(0);
     let deaf = FakeWorker::joins(&stack, "web-92.1", 1000);
     let mut victims: Vec<_> = (0..600).map(|_| stack.connect()).collect();
     for victim in &mut victims {
         victim.send_get("/work?ms=0");
     }
-    assert_eq!(busy.response().status, 200, "the door was stalled");
+    eventually("the rest waits", || match stack.api().pool("web")["queued"].as_u64() {
+        Some(1..) => Ok(()),
+        queued => Err(queued),
+    });
+    honest(1);
     assert_eq!(stack.connect().get("/work?ms=0").status, 200, "the door was stalled");
     drop(deaf);
     for victim in &mut victims {

@@ -56,6 +56,10 @@ pub const ALL: &[(&str, Story)] = &[
     ("http_is_spoken_as_written", doorstep::http_is_spoken_as_written),
     ("garbage_on_a_link_evicts_that_worker_only", hostile::garbage_on_a_link_evicts_that_worker_only),
     ("strangers_are_turned_away", hostile::strangers_are_turned_away),
+    (
+        "a_worker_that_claims_too_much_gets_what_its_model_takes",
+        hostile::a_worker_that_claims_too_much_gets_what_its_model_takes,
+    ),
     ("a_worker_that_hoards_or_is_deaf_stalls_nobody", hostile::a_worker_that_hoards_or_is_deaf_stalls_nobody),
     ("threads_share_a_fault_and_catch_a_panic", models::threads_share_a_fault_and_catch_a_panic),
     ("a_worker_of_many_threads_leaves_when_told", models::a_worker_of_many_threads_leaves_when_told),

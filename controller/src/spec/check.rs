@@ -87,6 +87,7 @@ fn pool(
             listen: listen?,
             protocol: protocol?,
             turn: turn?,
+            credit: worker.as_ref()?.model.credit(),
             timeouts: timeouts?,
             queue: queue?,
             clients: clients?,

@@ -410,6 +410,7 @@ fn any_pool() -> impl Strategy<Value = Pool> {
                     listen: (ip, 0).into(),
                     protocol,
                     turn: if http && by_request { TurnUnit::Request } else { TurnUnit::Connection },
+                    credit: model.credit(),
                     timeouts: Timeouts {
                         start: times.0,
                         head: times.1,

@@ -35,6 +35,7 @@ pub(super) fn pool(name: &str, workers: u32) -> Pool {
             listen: ([127, 0, 0, 1], 0).into(),
             protocol: Protocol::Http,
             turn: TurnUnit::Request,
+            credit: 1,
             timeouts: Timeouts {
                 start: Duration::from_secs(5),
                 head: Duration::from_secs(10),

@@ -140,6 +140,7 @@ pub(crate) fn order(name: &str) -> Result<SpawnOrder> {
             listen: ([127, 0, 0, 1], 0).into(),
             protocol: Protocol::Http,
             turn: TurnUnit::Request,
+            credit: 1,
             timeouts: Timeouts {
                 start: second,
                 head: second,

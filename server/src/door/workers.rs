@@ -15,7 +15,6 @@ use tokio::time::timeout;
 use super::notices::Notices;
 use super::pool::{Heard, Pool, WorkerLink};
 use super::roster::Seat;
-use crate::config::Model;
 use crate::control::{Notice, Retirement, Stamp};
 use crate::identity::{Incarnation, PoolName, Secret, WorkerId};
 use crate::link::{self, FromWorker, LONGEST, Received, Scoreboard, ToWorker};
@@ -180,6 +179,7 @@ impl Workers {
                 let secret = self.secret.subscribe().wait_for(Option::is_some).await.ok()?.clone()?;
                 match self.judge(version, credit, &life, secret.vouches_for(&life, &token)) {
                     Ok(pool) => {
+                        let credit = granted(&life, credit, pool.config.credit);
                         let board = Scoreboard::new(credit).ok()?;
                         let mut welcome = Vec::new();
                         ToWorker::Welcome.encode(&mut welcome);
@@ -213,11 +213,8 @@ impl Workers {
         let Some(pool) = self.pools.get(&life.worker.pool) else {
             return Err(format!("there is no pool {}", life.worker.pool));
         };
-        if credit == 0 || credit > Model::MOST_TURNS {
-            return Err(format!(
-                "it takes {credit} turns at a time, and 1 to {} are possible",
-                Model::MOST_TURNS
-            ));
+        if credit == 0 {
+            return Err("it takes no turns".to_owned());
         }
         if pool.is_linked(life) {
             return Err(format!("{life} is here already"));
@@ -232,6 +229,15 @@ impl Workers {
             _ => Ok(Rc::clone(pool)),
         }
     }
+}
+
+/// The credit of a worker that says it takes `claimed` turns at a time, in a pool whose model takes `most`. A worker that
+/// is left over from another model is as good with less; one that lies gets no more clients to harm than an honest one.
+fn granted(life: &Incarnation, claimed: u16, most: u16) -> u16 {
+    if claimed > most {
+        tracing::warn!(worker = %life, claimed, most, "it takes more turns at a time than its pool's model: it gets no more");
+    }
+    claimed.min(most)
 }
 
 /// A worker whose hello was good.

@@ -329,6 +329,7 @@ mod tests {
                 listen: ([127, 0, 0, 1], 8080).into(),
                 protocol: Protocol::Http,
                 turn: TurnUnit::Request,
+                credit: 1,
                 timeouts: Timeouts {
                     start: second,
                     head: second,

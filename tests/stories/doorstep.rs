@@ -204,3 +204,47 @@ pub fn http_is_spoken_as_written(backend: Backend) {
     assert_eq!(client.get("/nowhere").status, 404);
     stack.down();
 }
+
+pub fn what_follows_on_a_connection_of_its_own_is_bounded(backend: Backend) {
+    let pool = |name: &str, model: &str| {
+        format!(
+            "{name}:\n  listen: 127.0.0.1:0\n  turn: connection\n  size: {{ workers: 1 }}\n  worker: {{ model: {model} }}\n  \
+             clients: {{ head: 2KiB, body: 8KiB }}\n  timeouts: {{ head: 1s, keep_alive: 1s }}\n"
+        )
+    };
+    let stack = Stack::up(backend, &[pool("web", "prefork"), pool("loop", "{ event: 4 }")].concat());
+    let long = format!("GET /{} HTTP/1.1\r\n", "a".repeat(4000));
+    let chunk = format!(
+        "POST /body HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n2710\r\n{}\r\n0\r\n\r\n",
+        "x".repeat(10_000)
+    );
+    for pool in ["web", "loop"] {
+        stack.ready(pool, 1);
+        for (bytes, status) in [
+            ("GARBAGE\r\n\r\n", 400),
+            ("GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n", 400),
+            ("POST /body HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nxyz\r\n", 400),
+            ("GET / HTTP/1.1\r\nHost: a\r\nX-Slow: ", 408),
+            ("POST /body HTTP/1.1\r\nHost: a\r\nContent-Length: 8193\r\n\r\n", 413),
+            (chunk.as_str(), 413),
+            (long.as_str(), 431),
+        ] {
+            // The door has read the first request; what follows only the worker does.
+            let mut client = Connection::to(stack.address(pool));
+            assert_eq!(client.get("/work?ms=1").status, 200, "{pool}");
+            client.send(bytes);
+            let answer = client
+                .try_response()
+                .unwrap_or_else(|error| panic!("{pool}: no answer to {bytes:?}: {error}"));
+            assert_eq!(answer.status, status, "{pool}: {bytes:?}: {}", answer.text());
+            assert_eq!(answer.header("connection"), Some("close"), "{pool}: {bytes:?}");
+            assert_eq!(client.rest().unwrap(), b"", "{pool}: {bytes:?}");
+        }
+        // Whoever is idle for too long is let go, and the worker is free again.
+        let mut idle = Connection::to(stack.address(pool));
+        assert_eq!(idle.get("/work?ms=1").status, 200);
+        assert_eq!(idle.rest().unwrap(), b"");
+        assert_eq!(Connection::to(stack.address(pool)).get("/work?ms=1").status, 200);
+    }
+    stack.down();
+}

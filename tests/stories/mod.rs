@@ -52,6 +52,10 @@ pub const ALL: &[(&str, Story)] = &[
     ("a_full_queue_is_answered_503", doorstep::a_full_queue_is_answered_503),
     ("a_long_wait_is_answered_503", doorstep::a_long_wait_is_answered_503),
     ("what_is_not_a_request_is_refused_at_the_door", doorstep::what_is_not_a_request_is_refused_at_the_door),
+    (
+        "what_follows_on_a_connection_of_its_own_is_bounded",
+        doorstep::what_follows_on_a_connection_of_its_own_is_bounded,
+    ),
     ("bodies_of_every_kind_arrive", doorstep::bodies_of_every_kind_arrive),
     ("http_is_spoken_as_written", doorstep::http_is_spoken_as_written),
     ("garbage_on_a_link_evicts_that_worker_only", hostile::garbage_on_a_link_evicts_that_worker_only),

@@ -12,6 +12,7 @@ use tokio::time::{Instant, timeout_at};
 use super::client::{Client, Request};
 use crate::config::{Clients, DoorPool};
 use crate::http::chunked::Decoder;
+use crate::http::problem::AnswerBody;
 use crate::http::{Framing, Head, HeaderSpace, Refusal, parse_head};
 
 /// What has become of the wait for a request.
@@ -148,7 +149,7 @@ fn look(bytes: &[u8], clients: &Clients, request: &mut Request) -> Result<Look, 
     request.name(head.method, head.target);
     request.whole = u32::try_from(whole).unwrap_or(0);
     request.idempotent = head.is_idempotent() || head.idempotency_key;
-    request.head_only = head.method == "HEAD";
+    request.answer_body = AnswerBody::of(head.method);
     request.http_1_0 = head.http_1_0;
     Ok(Look::Ready)
 }

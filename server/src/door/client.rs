@@ -16,6 +16,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::time::Instant;
 
 use crate::http::chunked::Decoder;
+use crate::http::problem::AnswerBody;
 use crate::identity::Incarnation;
 use crate::link::{After, Note};
 use crate::sys;
@@ -62,8 +63,8 @@ pub(super) struct Request {
     pub announced: Option<u64>,
     /// Its method is idempotent, or it carries an `Idempotency-Key`.
     pub idempotent: bool,
-    /// Answers to it have no body.
-    pub head_only: bool,
+    /// Whether an answer to it has a body.
+    pub answer_body: AnswerBody,
     /// Its client speaks HTTP/1.0.
     pub http_1_0: bool,
     /// The door has sent `100 Continue`.

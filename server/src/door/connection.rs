@@ -17,13 +17,13 @@ use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};
 
-use super::answer::Problem;
 use super::arrival::{self, Arrival};
 use super::client::{Client, Loss, TurnEnd};
 use super::pool::{Pool, Position, QueueFull};
 use super::redeliver::{self, Facts, Reason, Verdict, Written};
 use crate::config::{Protocol, TurnUnit};
 use crate::control::Outcome;
+use crate::http::problem::Problem;
 use crate::link;
 use crate::sys::{self, Progress};
 
@@ -70,7 +70,7 @@ async fn serve_http(client: &Rc<Client>, pool: &Rc<Pool>) -> Ending {
             Arrival::Request => {}
             Arrival::Closed => return Ending::Close,
             Arrival::Refused(refusal) => {
-                say(client, pool, &Problem::new(refusal.status(), &refusal), refusal.status());
+                say(client, pool, &refusal.into(), refusal.status());
                 return Ending::Linger;
             }
         }
@@ -95,7 +95,8 @@ async fn serve_raw(client: &Rc<Client>, pool: &Rc<Pool>) -> Ending {
 /// Answers in a worker's place, where there are words for it.
 fn say(client: &Client, pool: &Pool, problem: &Problem<'_>, status: u16) {
     if pool.config.protocol == Protocol::Http {
-        client.tell(&problem.answer(&client.request.borrow()));
+        let body = client.request.borrow().answer_body;
+        client.tell(&problem.answer(body));
         pool.count_answer(status);
     }
 }
@@ -115,8 +116,11 @@ async fn take_turn(client: &Rc<Client>, pool: &Rc<Pool>) -> After {
                 client.count_served(written);
                 return After::Park;
             }
-            // What was not seen whole may still be coming.
-            TurnEnd::Done(link::After::Close) if client.request.borrow().whole > 0 => {
+            // What was not seen whole may still be coming, and so may what the worker has refused to read on a connection
+            // of its own.
+            TurnEnd::Done(link::After::Close)
+                if client.request.borrow().whole > 0 && pool.config.turn == TurnUnit::Request =>
+            {
                 return After::End(Ending::Close);
             }
             TurnEnd::Done(link::After::Close) => return After::End(Ending::Linger),

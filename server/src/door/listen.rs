@@ -11,11 +11,11 @@ use rustix::net::sockopt::{self, Timeout};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, accept_with, bind, getsockname, socket_with};
 use tokio::io::Interest;
 
-use super::answer::Problem;
-use super::client::{Client, Request, Whereabouts};
+use super::client::{Client, Whereabouts};
 use super::connection;
 use super::pool::Pool;
 use crate::config::{Clients, DoorPool, Protocol};
+use crate::http::problem::{AnswerBody, Problem};
 use crate::sys;
 
 /// Connections that the kernel may keep for us before they are accepted; `net.core.somaxconn` caps it.
@@ -111,7 +111,7 @@ fn admit(socket: OwnedFd, pool: &Pool) -> Option<Rc<Client>> {
     if pool.connections.get() >= pool.clients.connections {
         if pool.config.protocol == Protocol::Http {
             let problem = Problem::new(503, &"too many connections are open");
-            let answer = problem.answer(&Request::default());
+            let answer = problem.answer(AnswerBody::Sent);
             let flags = rustix::net::SendFlags::DONTWAIT | rustix::net::SendFlags::NOSIGNAL;
             let _ = rustix::net::send(&socket, &answer, flags);
             pool.count_answer(503);

@@ -12,7 +12,7 @@
 //! 3. The connection's task looks at the door's own duplicate of the socket: is the request still whole, has a byte
 //!    of an answer been written ([`connection`])? The contract decides ([`redeliver`], pure).
 //! 4. The turn goes to the front of the queue and from there to the next worker with credit ([`roster`], pure); or
-//!    the door answers `502` or `504` itself ([`answer`]); or, when an answer had begun, the connection is cut.
+//!    the door answers `502` or `504` itself; or, when an answer had begun, the connection is cut.
 //!
 //! # How it can fail
 //!
@@ -23,7 +23,6 @@
 //!   for either but the clients that it holds.
 //! - It runs out of descriptors: clients wait in the kernel's backlog.
 
-mod answer;
 mod arrival;
 mod client;
 mod connection;

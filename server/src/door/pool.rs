@@ -24,7 +24,7 @@ use super::roster::{Roster, Seat};
 use crate::config::{Clients, DoorPool, Protocol, RedeliverMethods};
 use crate::control::{Counters, Held, Notice, Outcome, PoolReport, Retirement, Stamp, WorkerReport};
 use crate::identity::Incarnation;
-use crate::link::{self, After, Scoreboard, Sent, ToWorker, TurnFrame};
+use crate::link::{self, After, Scoreboard, Sent, Terms, ToWorker, TurnFrame};
 use crate::sys::SlowToClose;
 
 /// One pool, open for business.
@@ -148,6 +148,17 @@ impl Pool {
             draining: Cell::new(false),
             floor: RefCell::default(),
             turns,
+        }
+    }
+
+    /// What workers are told that clients may ask.
+    pub(super) fn terms(&self) -> Terms {
+        let timeouts = &self.config.timeouts;
+        Terms {
+            head_bytes: u32::try_from(self.clients.head_bytes).unwrap_or(u32::MAX),
+            body_bytes: self.clients.body_bytes,
+            head: timeouts.head,
+            keep_alive: timeouts.keep_alive,
         }
     }
 

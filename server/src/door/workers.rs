@@ -182,7 +182,7 @@ impl Workers {
                         let credit = granted(&life, credit, pool.config.credit);
                         let board = Scoreboard::new(credit).ok()?;
                         let mut welcome = Vec::new();
-                        ToWorker::Welcome.encode(&mut welcome);
+                        ToWorker::Welcome(pool.terms()).encode(&mut welcome);
                         link::send_with(link.as_fd(), &welcome, board.as_fd()).ok()?;
                         return Some(Guest { pool, life, credit, link, board });
                     }

@@ -12,6 +12,7 @@
 pub mod answer;
 pub mod chunked;
 pub mod head;
+pub mod problem;
 
 use thiserror::Error;
 

@@ -2,6 +2,8 @@
 //!
 //! Integers are little-endian. Text is UTF-8 and stands last.
 
+use std::time::Duration;
+
 use thiserror::Error;
 
 use super::GOODBYE;
@@ -67,7 +69,7 @@ pub enum After {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ToWorker {
     /// The hello was good.
-    Welcome,
+    Welcome(Terms),
     /// It was not, and the link is about to be closed.
     Refused {
         /// Why.
@@ -77,6 +79,20 @@ pub enum ToWorker {
     Turn(TurnFrame),
     /// No turn follows, and the door's half of the link ends behind this.
     Farewell,
+}
+
+/// What clients of a pool may ask, for the worker that reads their requests itself: all of them after the first on a
+/// connection that is one turn, and the chunks of a body that the door has not waited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Terms {
+    /// Bytes of request line and headers; more is answered `431`.
+    pub head_bytes: u32,
+    /// Bytes of body; more is answered `413`.
+    pub body_bytes: u64,
+    /// How long a client may take to send a head, and how long it may stall otherwise; to the microsecond.
+    pub head: Duration,
+    /// How long a client may be idle between two requests; to the microsecond.
+    pub keep_alive: Duration,
 }
 
 /// What the door says of a turn.
@@ -190,7 +206,13 @@ impl ToWorker {
     /// Writes the frame to the end of `to`, which the caller has emptied.
     pub fn encode(&self, to: &mut Vec<u8>) {
         match self {
-            Self::Welcome => to.push(WELCOME),
+            Self::Welcome(terms) => {
+                to.push(WELCOME);
+                to.extend(terms.head_bytes.to_le_bytes());
+                to.extend(terms.body_bytes.to_le_bytes());
+                to.extend(micros(terms.head).to_le_bytes());
+                to.extend(micros(terms.keep_alive).to_le_bytes());
+            }
             Self::Refused { why } => {
                 to.push(REFUSED);
                 to.extend(shortened(why).bytes());
@@ -211,7 +233,12 @@ impl ToWorker {
     pub fn decode(frame: &[u8]) -> Result<Self, Breach> {
         let mut fields = Fields::of(frame)?;
         let frame = match fields.kind {
-            WELCOME => Self::Welcome,
+            WELCOME => Self::Welcome(Terms {
+                head_bytes: u32::from_le_bytes(fields.take()?),
+                body_bytes: u64::from_le_bytes(fields.take()?),
+                head: Duration::from_micros(u64::from_le_bytes(fields.take()?)),
+                keep_alive: Duration::from_micros(u64::from_le_bytes(fields.take()?)),
+            }),
             REFUSED => Self::Refused { why: fields.text()?.to_owned() },
             TURN => {
                 let turn = u64::from_le_bytes(fields.take()?);
@@ -264,6 +291,10 @@ impl<'f> Fields<'f> {
     }
 }
 
+fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
+}
+
 /// As much of `text` as a frame takes, cut between characters.
 fn shortened(text: &str) -> &str {
     let end = (0..=text.len().min(LONGEST_TEXT)).rev().find(|&at| text.is_char_boundary(at));
@@ -301,7 +332,10 @@ mod tests {
 
     fn to_worker() -> impl Strategy<Value = ToWorker> {
         prop_oneof![
-            Just(ToWorker::Welcome),
+            (any::<u32>(), any::<[u64; 3]>()).prop_map(|(head_bytes, [body_bytes, head, keep_alive])| {
+                let (head, keep_alive) = (Duration::from_micros(head), Duration::from_micros(keep_alive));
+                ToWorker::Welcome(Terms { head_bytes, body_bytes, head, keep_alive })
+            }),
             ".{0,100}".prop_map(|why| ToWorker::Refused { why }),
             (any::<u64>(), any::<u32>(), any::<[bool; 3]>()).prop_map(
                 |(turn, whole, [acknowledge, continued, last])| {

@@ -3,7 +3,7 @@
 //! ```text
 //! worker                                door
 //!   │ ── hello: version, life, token, credit ─► │   refused (and why), or
-//!   │ ◄──────────────────── welcome + scoreboard ─│   it is in the roster
+//!   │ ◄───────────── welcome: terms + scoreboard ─│   it is in the roster
 //!   │ ◄───────────── turn + the client's socket ─│   never more turns than credit
 //!   │ ── acknowledge (if the turn asks for it) ► │   from here on it may have been executed
 //!   │ ── done: close, or keep + bytes written ─► │   the credit is free again
@@ -39,11 +39,11 @@ mod frame;
 mod scoreboard;
 
 pub use fd::{FrameBuffer, Received, Sent, dial, listen, receive, receive_bare, send, send_with};
-pub use frame::{After, Breach, FromWorker, LONGEST, ToWorker, TurnFrame};
+pub use frame::{After, Breach, FromWorker, LONGEST, Terms, ToWorker, TurnFrame};
 pub use scoreboard::{Note, Scoreboard, ScoreboardPen};
 
 /// The version of this protocol.
-pub const VERSION: u16 = 2;
+pub const VERSION: u16 = 3;
 
 /// The frame that says [`FromWorker::Goodbye`]: one byte, so that a signal handler can send it.
 pub const GOODBYE: &[u8] = b"X";

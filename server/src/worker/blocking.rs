@@ -13,27 +13,27 @@ use rustix::net::RecvFlags;
 
 use super::client::Client;
 use super::exchange::Exchange;
-use super::session::{join, say};
+use super::next::{Next, await_request, refusal_in};
+use super::session::{Joined, join, say};
 use super::{Ending, Options};
 use crate::apps::{Me, demo, echo};
 use crate::config::{App, Model, Protocol, TurnUnit};
 use crate::control::Retirement;
-use crate::http::{HeaderSpace, parse_head};
-use crate::link::{self, After, FromWorker, LONGEST, Received, ScoreboardPen, ToWorker, TurnFrame};
+use crate::http::problem::{AnswerBody, Problem};
+use crate::http::{HeaderSpace, Refusal, parse_head};
+use crate::link::{self, After, FromWorker, LONGEST, Received, ScoreboardPen, Terms, ToWorker, TurnFrame};
 use crate::sys::{self, Termination};
 
 /// What a thread needs of stack: handlers of the demo keep their buffers on the heap.
 const STACK_BYTES: usize = 256 * 1024;
 /// Room for most requests. One that is larger makes its thread's buffer grow, once.
 const USUAL_REQUEST: usize = 4 * 1024;
-/// Heads are smaller than this by far: the door has a limit of its own.
-const LARGEST_HEAD: usize = 1 << 20;
 
 /// Serves until told to go.
 pub(super) fn run(options: &Options) -> Ending {
     let me = Me::new(options.life.clone(), options.model);
     loop {
-        let (link, board) = match join(options) {
+        let Joined { link, board, terms } = match join(options) {
             Ok(joined) => joined,
             Err(ending) => return ending,
         };
@@ -44,6 +44,7 @@ pub(super) fn run(options: &Options) -> Ending {
             me: &me,
             link,
             board,
+            terms,
             dismissed: AtomicBool::new(false),
             retiring: AtomicBool::new(false),
         };
@@ -75,6 +76,7 @@ struct Worker<'w> {
     me: &'w Me,
     link: OwnedFd,
     board: ScoreboardPen,
+    terms: Terms,
     /// Whether one of the threads has had the farewell. The others see the end of the link behind it.
     dismissed: AtomicBool,
     /// Whether it has said that it has served enough.
@@ -132,7 +134,7 @@ impl Worker<'_> {
                     self.dismissed.store(true, Ordering::Release);
                     return Ended::Farewell;
                 }
-                Ok(ToWorker::Welcome | ToWorker::Refused { .. }) | Err(_) => return Ended::Breach,
+                Ok(ToWorker::Welcome(_) | ToWorker::Refused { .. }) | Err(_) => return Ended::Breach,
             };
             let Some(socket) = descriptor else {
                 eprintln!(
@@ -181,17 +183,21 @@ impl Worker<'_> {
     }
 
     fn serve_request(&self, client: &Client, turn: &TurnFrame, buffers: &mut Buffers) -> io::Result<bool> {
-        let Some(peeked) = peek_request(client, turn, &mut buffers.request)? else { return Ok(false) };
-        let mut space = HeaderSpace::new();
-        // The door has read the same bytes with the same reader; only on a connection of our own can it differ.
-        let Ok(Some(head)) = parse_head(&buffers.request[..peeked], &mut space, LARGEST_HEAD) else {
-            return Ok(false);
+        let peeked = match self.peek_request(client, turn, &mut buffers.request)? {
+            Next::Request(peeked) => peeked,
+            Next::Refused(refusal) => return refuse(client, refusal, AnswerBody::Sent),
+            Next::Gone => return Ok(false),
         };
+        let mut space = HeaderSpace::new();
+        // These bytes have been read before, by the door or by us, with the same reader.
+        let head = parse_head(&buffers.request[..peeked], &mut space, self.terms.head_bytes as usize);
+        let Ok(Some(head)) = head else { return Ok(false) };
         let mut exchange = Exchange::new(
             client,
             turn,
             head,
             &buffers.request[..peeked],
+            &self.terms,
             (&self.board, buffers.thread),
             &mut buffers.answer,
         );
@@ -200,9 +206,9 @@ impl Worker<'_> {
             App::Echo => Ok(()),
         });
         match served {
-            Some(Err(error)) if error.kind() == io::ErrorKind::InvalidData && exchange.is_unanswered() => {
-                exchange.respond(400, "text/plain", format!("{error}\n").as_bytes())?;
-                return Ok(false);
+            Some(Err(error)) if exchange.is_unanswered() => {
+                let refusal = refusal_in(&error).ok_or(error)?;
+                return refuse(client, refusal, AnswerBody::of(head.method));
             }
             Some(served) => served?,
             None if exchange.is_unanswered() => {
@@ -211,6 +217,19 @@ impl Worker<'_> {
             None => return Ok(false),
         }
         exchange.close()
+    }
+
+    /// Looks at the request: all of it where the door says that all is there, else as much as its head.
+    fn peek_request(&self, client: &Client, turn: &TurnFrame, buffer: &mut Vec<u8>) -> io::Result<Next> {
+        let whole = turn.whole as usize;
+        if whole == 0 {
+            return await_request(client, &self.terms, buffer);
+        }
+        if buffer.len() < whole {
+            buffer.resize(whole, 0);
+        }
+        let peeked = client.peek(&mut buffer[..whole])?;
+        Ok(if peeked == whole { Next::Request(whole) } else { Next::Gone })
     }
 
     /// Runs a handler. In `threads:N` a panic ends this turn and no other, and is reported: `None`. In
@@ -230,34 +249,10 @@ impl Worker<'_> {
     }
 }
 
-/// Looks at the request, all of it when the door says how long it is; how many bytes are in `buffer` then.
-/// `None`: the client has gone, or sends nothing more.
-fn peek_request(client: &Client, turn: &TurnFrame, buffer: &mut Vec<u8>) -> io::Result<Option<usize>> {
-    let whole = turn.whole as usize;
-    if whole > 0 {
-        if buffer.len() < whole {
-            buffer.resize(whole, 0);
-        }
-        let peeked = client.peek(&mut buffer[..whole])?;
-        return Ok((peeked == whole).then_some(peeked));
-    }
-    let mut peeked = client.peek(buffer)?;
-    while peeked > 0 {
-        match parse_head(&buffer[..peeked], &mut HeaderSpace::new(), LARGEST_HEAD) {
-            Ok(None) => {}
-            Ok(Some(_)) | Err(_) => return Ok(Some(peeked)),
-        }
-        if peeked == buffer.len() {
-            buffer.resize(peeked * 2, 0);
-        }
-        // Wait for one byte more than there was: peeking takes nothing, so the rest comes along.
-        let more = client.peek_all(&mut buffer[..=peeked])?;
-        if more <= peeked {
-            return Ok(None);
-        }
-        peeked = client.peek(buffer)?;
-    }
-    Ok(None)
+/// Says why a request is not served. The connection cannot carry another one.
+fn refuse(client: &Client, refusal: Refusal, body: AnswerBody) -> io::Result<bool> {
+    client.write_all(&Problem::from(refusal).answer(body))?;
+    Ok(false)
 }
 
 fn panic_message(payload: &(dyn Any + Send)) -> &str {

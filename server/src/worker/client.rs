@@ -3,8 +3,11 @@
 use std::cell::Cell;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
+use rustix::net::sockopt::{Timeout, set_socket_timeout, socket_timeout};
 use rustix::net::{RecvFlags, SendFlags, Shutdown, recv, send};
 
 /// A client that this worker holds for one turn. Dropping it closes the worker's duplicate of the socket, and
@@ -19,6 +22,17 @@ pub struct Client {
     written: Cell<u64>,
 }
 
+/// What [`Client::peek_at_least`] has seen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Peeked {
+    /// So many bytes.
+    Bytes(usize),
+    /// Fewer than was asked for, and no more will come.
+    Ended,
+    /// Fewer than was asked for until then.
+    TimeIsUp,
+}
+
 impl Client {
     /// The client behind `socket`.
     pub fn new(socket: OwnedFd) -> Self {
@@ -30,10 +44,35 @@ impl Client {
         self.receive(into, RecvFlags::PEEK)
     }
 
-    /// Looks at what the client has sent once `into` can be filled; with less when the client sends no more or
-    /// stalls.
-    pub fn peek_all(&self, into: &mut [u8]) -> io::Result<usize> {
-        self.receive(into, RecvFlags::PEEK | RecvFlags::WAITALL)
+    /// Looks at what the client has sent as soon as that is `least` bytes, for which `into` has room, and leaves it where
+    /// it is.
+    pub fn peek_at_least(&self, into: &mut [u8], least: usize, until: Instant) -> io::Result<Peeked> {
+        let usual = socket_timeout(&self.socket, Timeout::Recv)?;
+        loop {
+            match self.receive(into, RecvFlags::PEEK | RecvFlags::DONTWAIT) {
+                Ok(0) => return Ok(Peeked::Ended),
+                Ok(there) if there >= least => return Ok(Peeked::Bytes(there)),
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Err(error),
+            }
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Ok(Peeked::TimeIsUp);
+            }
+            if has_ended(&self.socket)? {
+                return Ok(Peeked::Ended);
+            }
+            // Peeking takes nothing, so it has to be all of them that are waited for. Zero would be for ever.
+            set_socket_timeout(&self.socket, Timeout::Recv, Some(left.max(Duration::from_millis(1))))?;
+            let waited = self.receive(&mut into[..least], RecvFlags::PEEK | RecvFlags::WAITALL);
+            set_socket_timeout(&self.socket, Timeout::Recv, usual)?;
+            match waited {
+                Err(error) if error.kind() != io::ErrorKind::WouldBlock => return Err(error),
+                // Enough, or the end, or a signal, or time is up: another look tells them apart.
+                Ok(_) | Err(_) => {}
+            }
+        }
     }
 
     /// Takes what the client has sent. 0: nothing more will come.
@@ -88,4 +127,12 @@ impl Client {
             }
         }
     }
+}
+
+/// Whether the client has ended its half, or its connection is gone.
+fn has_ended(socket: &OwnedFd) -> io::Result<bool> {
+    let mut asked = [PollFd::new(socket, PollFlags::RDHUP)];
+    let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
+    poll(&mut asked, Some(&at_once))?;
+    Ok(asked[0].revents().intersects(PollFlags::RDHUP | PollFlags::HUP | PollFlags::ERR))
 }

@@ -20,8 +20,10 @@ use rustix::net::{RecvFlags, SendFlags, Shutdown, recv, send, shutdown};
 use tokio::io::Interest;
 use tokio::io::unix::{AsyncFd, AsyncFdReadyGuard};
 use tokio::task::{JoinError, JoinSet, LocalSet};
+use tokio::time::{Instant, timeout_at};
 
-use super::session::{join, say};
+use super::next::{Next, is_served, refusal_in, refused};
+use super::session::{Joined, join, say};
 use super::{Ending, Options};
 use crate::apps::demo::{self, Act};
 use crate::apps::{Me, echo};
@@ -29,14 +31,13 @@ use crate::config::{Protocol, TurnUnit};
 use crate::control::Retirement;
 use crate::http::answer::{AnswerHead, AnswerLength, Persistence};
 use crate::http::chunked::Decoder;
-use crate::http::{Framing, Head, HeaderSpace, parse_head};
-use crate::link::{self, After, FromWorker, LONGEST, Received, ToWorker, TurnFrame};
+use crate::http::problem::{AnswerBody, Problem};
+use crate::http::{Framing, Head, HeaderSpace, Refusal, parse_head};
+use crate::link::{self, After, FromWorker, LONGEST, Received, Terms, ToWorker, TurnFrame};
 use crate::sys::{self, Termination};
 
 /// The largest body that this model takes: it reads a body whole before it answers.
 const LARGEST_BODY: usize = 16 << 20;
-/// Heads are smaller than this by far: the door has a limit of its own.
-const LARGEST_HEAD: usize = 1 << 20;
 
 /// Serves until told to go.
 pub(super) fn run(options: &Options) -> Ending {
@@ -46,14 +47,14 @@ pub(super) fn run(options: &Options) -> Ending {
     };
     loop {
         // Its answers are not announced: what is compared is how turns share a thread.
-        let (link, _board) = match join(options) {
+        let Joined { link, terms, board: _ } = match join(options) {
             Ok(joined) => joined,
             Err(ending) => return ending,
         };
         let Ok(spare) = link.try_clone() else { return Ending::NoDescriptor };
         let on_signal = Termination::on(spare);
-        let ended =
-            runtime.block_on(LocalSet::new().run_until(take_turns(options.clone(), Rc::clone(&me), link)));
+        let turns = take_turns(options.clone(), terms, Rc::clone(&me), link);
+        let ended = runtime.block_on(LocalSet::new().run_until(turns));
         drop(on_signal);
         match ended {
             Some(ending) => return ending,
@@ -65,9 +66,9 @@ pub(super) fn run(options: &Options) -> Ending {
 
 /// Takes turns until the farewell has come (an ending) or the door has gone (`None`), and sees those through that
 /// are under way.
-async fn take_turns(options: Options, me: Rc<Me>, link: OwnedFd) -> Option<Ending> {
+async fn take_turns(options: Options, terms: Terms, me: Rc<Me>, link: OwnedFd) -> Option<Ending> {
     let Ok(link) = sys::watch(link, Interest::READABLE) else { return Some(Ending::Setup) };
-    let worker = Rc::new(Worker { options, me, link, retiring: Cell::new(false) });
+    let worker = Rc::new(Worker { options, terms, me, link, retiring: Cell::new(false) });
     let mut turns = JoinSet::new();
     let mut frame = [0; LONGEST + 1];
     loop {
@@ -103,7 +104,7 @@ async fn take_turns(options: Options, me: Rc<Me>, link: OwnedFd) -> Option<Endin
                 finish(turns).await;
                 return Some(Ending::Goodbye);
             }
-            (Ok(ToWorker::Welcome | ToWorker::Refused { .. }) | Err(_), _) => return Some(Ending::Breach),
+            (Ok(ToWorker::Welcome(_) | ToWorker::Refused { .. }) | Err(_), _) => return Some(Ending::Breach),
         }
     }
 }
@@ -126,6 +127,7 @@ fn pass_on_panic(ended: Result<(), JoinError>) {
 
 struct Worker {
     options: Options,
+    terms: Terms,
     me: Rc<Me>,
     link: AsyncFd<OwnedFd>,
     /// Whether it has said that it has served enough.
@@ -186,9 +188,14 @@ impl Worker {
     /// Serves one request; whether the connection can carry another.
     async fn request(&self, turn: &TurnFrame, client: &Client) -> io::Result<bool> {
         let mut bytes = vec![0; (turn.whole as usize).max(4096)];
-        let Some(peeked) = client.peek_head(&mut bytes).await? else { return Ok(false) };
+        let peeked = match client.await_request(&self.terms, &mut bytes).await? {
+            Next::Request(peeked) => peeked,
+            Next::Refused(refusal) => return client.refuse(refusal, AnswerBody::Sent).await,
+            Next::Gone => return Ok(false),
+        };
         let mut space = HeaderSpace::new();
-        let Ok(Some(head)) = parse_head(&bytes[..peeked], &mut space, LARGEST_HEAD) else { return Ok(false) };
+        let head = parse_head(&bytes[..peeked], &mut space, self.terms.head_bytes as usize);
+        let Ok(Some(head)) = head else { return Ok(false) };
         let mut answer =
             Answer { client, head: &head, keep: head.keep_alive && !turn.last, in_socket: head.len };
         match demo::decide(&head, &self.me) {
@@ -201,10 +208,12 @@ impl Worker {
                 if head.expects_continue && !turn.continued {
                     client.write_all(b"HTTP/1.1 100 Continue\r\n\r\n").await?;
                 }
-                let Some(mut body) = client.body(&head).await? else {
-                    answer.keep = false;
-                    answer.respond(413, b"this model takes bodies of up to 16 MiB\n").await?;
-                    return Ok(false);
+                let mut body = match client.body(&head, &self.terms).await {
+                    Ok(body) => body,
+                    Err(error) => {
+                        let refusal = refusal_in(&error).ok_or(error)?;
+                        return client.refuse(refusal, AnswerBody::of(head.method)).await;
+                    }
                 };
                 body.extend(format!("\n{} bytes\n", body.len()).bytes());
                 answer.respond(200, &body).await?;
@@ -232,8 +241,10 @@ impl Worker {
             return Ok(false);
         }
         // Whatever of a body nobody wanted to read goes, if there is not too much of it.
-        let dropped = if head.has_body() { client.body(&head).await?.is_some() } else { true };
-        Ok(answer.keep && dropped)
+        if head.has_body() {
+            client.body(&head, &self.terms).await?;
+        }
+        Ok(answer.keep)
     }
 }
 
@@ -328,24 +339,35 @@ impl Client {
         Ok(())
     }
 
-    /// Looks at a head without taking it. `None`: there is none.
-    async fn peek_head(&self, bytes: &mut Vec<u8>) -> io::Result<Option<usize>> {
+    /// Waits for a request and looks at its head without taking it.
+    async fn await_request(&self, terms: &Terms, bytes: &mut Vec<u8>) -> io::Result<Next> {
+        let mut until = Instant::now() + terms.keep_alive;
         let mut before = 0;
         loop {
-            let peeked = self.receive(bytes, RecvFlags::PEEK).await?;
-            if peeked == 0 {
-                return Ok(None);
+            let peeked = match timeout_at(until, self.receive(bytes, RecvFlags::PEEK)).await {
+                Ok(Ok(0)) => return Ok(Next::Gone),
+                Ok(Ok(peeked)) => peeked,
+                // It is only thinking.
+                Ok(Err(error)) if error.kind() == io::ErrorKind::WouldBlock => continue,
+                Ok(Err(error)) => return Err(error),
+                Err(_elapsed) if before > 0 => return Ok(Next::Refused(Refusal::TooSlow)),
+                Err(_elapsed) => return Ok(Next::Gone),
+            };
+            match is_served(&bytes[..peeked], terms) {
+                Ok(true) => return Ok(Next::Request(peeked)),
+                Ok(false) => {}
+                Err(refusal) => return Ok(Next::Refused(refusal)),
             }
-            if !matches!(parse_head(&bytes[..peeked], &mut HeaderSpace::new(), LARGEST_HEAD), Ok(None)) {
-                return Ok(Some(peeked));
+            if before == 0 {
+                until = Instant::now() + terms.head;
             }
             if peeked == bytes.len() {
                 bytes.resize(peeked * 2, 0);
             } else if peeked == before {
-                // Peeking does not use readiness up: wait for the next bytes, or for the end.
-                let mut ready = self.ready(Interest::READABLE).await?;
+                // Peeking does not use readiness up: the next look has to wait for more bytes, or for the end.
+                let mut ready = self.socket.readable().await?;
                 if ready.ready().is_read_closed() {
-                    return Ok(None);
+                    return Ok(Next::Gone);
                 }
                 ready.clear_ready();
             }
@@ -353,23 +375,30 @@ impl Client {
         }
     }
 
-    /// Takes a body, decoded. `None`: it is larger than this model takes, and some of it is left.
-    async fn body(&self, head: &Head<'_>) -> io::Result<Option<Vec<u8>>> {
+    /// Says why a request is not served. The connection cannot carry another one.
+    async fn refuse(&self, refusal: Refusal, body: AnswerBody) -> io::Result<bool> {
+        self.write_all(&Problem::from(refusal).answer(body)).await?;
+        Ok(false)
+    }
+
+    /// Takes a body, decoded.
+    ///
+    /// # Errors
+    /// It is none, or larger than the pool allows or this model takes; or the client has gone or stalls.
+    async fn body(&self, head: &Head<'_>, terms: &Terms) -> io::Result<Vec<u8>> {
+        let most = usize::try_from(terms.body_bytes).unwrap_or(usize::MAX).min(LARGEST_BODY);
         let mut body = Vec::new();
         let mut piece = vec![0; 16 * 1024];
         let mut decoder = Decoder::new();
         loop {
             let room = match head.framing {
                 Framing::Length(length) => match length - body.len() as u64 {
-                    0 => return Ok(Some(body)),
+                    0 => return Ok(body),
                     left => usize::try_from(left).unwrap_or(usize::MAX).min(piece.len()),
                 },
-                Framing::Chunked if decoder.is_done() => return Ok(Some(body)),
+                Framing::Chunked if decoder.is_done() => return Ok(body),
                 Framing::Chunked => piece.len(),
             };
-            if body.len() > LARGEST_BODY {
-                return Ok(None);
-            }
             // Only what belongs to this request may be taken, and chunks have to be read to know: look, then take.
             let there = self.receive(&mut piece[..room], RecvFlags::PEEK).await?;
             if there == 0 {
@@ -381,13 +410,15 @@ impl Client {
                     there
                 }
                 Framing::Chunked => {
-                    let step = decoder.step(&piece[..there]);
-                    let step = step.map_err(|refusal| io::Error::new(io::ErrorKind::InvalidData, refusal))?;
+                    let step = decoder.step(&piece[..there]).map_err(refused)?;
                     body.extend(step.data);
                     step.consumed
                 }
             };
             self.discard(taken).await?;
+            if body.len() > most {
+                return Err(refused(Refusal::BodyTooLarge));
+            }
         }
     }
 }

@@ -14,10 +14,11 @@
 use std::io;
 
 use super::client::Client;
+use super::next::refused;
 use crate::http::answer::{AnswerHead, AnswerLength, Persistence};
 use crate::http::chunked::Decoder;
-use crate::http::{Framing, Head};
-use crate::link::{Note, ScoreboardPen, TurnFrame};
+use crate::http::{Framing, Head, Refusal};
+use crate::link::{Note, ScoreboardPen, Terms, TurnFrame};
 
 /// How much of a body that the app did not read is read and dropped to keep the connection; more is not worth it.
 const WORTH_DRAINING: u64 = 256 * 1024;
@@ -32,6 +33,8 @@ pub struct Exchange<'t> {
     client: &'t Client,
     head: Head<'t>,
     body: Body<'t>,
+    /// Bytes of body that the pool still allows, for one that does not say its length.
+    body_left: u64,
     stage: Stage,
     keep: bool,
     board: &'t ScoreboardPen,
@@ -97,6 +100,7 @@ impl<'t> Exchange<'t> {
         turn: &TurnFrame,
         head: Head<'t>,
         peeked: &'t [u8],
+        terms: &Terms,
         (board, line): (&'t ScoreboardPen, u16),
         out: &'t mut Vec<u8>,
     ) -> Self {
@@ -112,7 +116,18 @@ impl<'t> Exchange<'t> {
             Body::Arriving { framing, head_in_socket: head.len, awaits_continue }
         };
         let keep = head.keep_alive && !turn.last;
-        Self { client, head, body, stage: Stage::Unanswered, keep, board, line, turn: turn.turn, out }
+        Self {
+            client,
+            head,
+            body,
+            body_left: terms.body_bytes,
+            stage: Stage::Unanswered,
+            keep,
+            board,
+            line,
+            turn: turn.turn,
+            out,
+        }
     }
 
     /// The request's head.
@@ -126,6 +141,10 @@ impl<'t> Exchange<'t> {
     }
 
     /// Reads on in the request's body; 0 at its end.
+    ///
+    /// # Errors
+    /// The client has gone or stalls; or it sends what is no body, or more than the pool allows: then the kind is
+    /// [`io::ErrorKind::InvalidData`], and a handler that has not begun to answer may leave the answer to the worker.
     pub fn read_body(&mut self, into: &mut [u8]) -> io::Result<usize> {
         loop {
             let read = match &mut self.body {
@@ -155,6 +174,8 @@ impl<'t> Exchange<'t> {
             };
             // Framing alone is no data, and not the end either.
             if read > 0 {
+                let left = self.body_left.checked_sub(read as u64);
+                self.body_left = left.ok_or_else(|| refused(Refusal::BodyTooLarge))?;
                 return Ok(read);
             }
         }
@@ -281,8 +302,7 @@ fn decode(framing: &mut Unread, input: &[u8], into: &mut [u8]) -> io::Result<(us
         Unread::Chunked(decoder) => {
             // Data never outgrows its encoding, so as much input as there is room is never too much.
             let input = &input[..input.len().min(into.len())];
-            let step =
-                decoder.step(input).map_err(|refusal| io::Error::new(io::ErrorKind::InvalidData, refusal))?;
+            let step = decoder.step(input).map_err(refused)?;
             into[..step.data.len()].copy_from_slice(step.data);
             Ok((step.consumed, step.data.len()))
         }

@@ -26,6 +26,7 @@ mod client;
 mod event;
 mod exchange;
 mod limits;
+mod next;
 mod session;
 
 use std::num::NonZeroU32;
@@ -36,7 +37,7 @@ use crate::config::{App, Model, Protocol, TurnUnit};
 use crate::identity::{Incarnation, Token};
 use crate::sys::{self, Termination};
 
-pub use client::Client;
+pub use client::{Client, Peeked};
 pub use exchange::Exchange;
 
 /// What a worker is to be.

@@ -7,24 +7,30 @@ use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{RecvFlags, SendFlags};
 
 use super::{Ending, Options};
-use crate::link::{self, FromWorker, LONGEST, Received, ScoreboardPen, ToWorker};
+use crate::link::{self, FromWorker, LONGEST, Received, ScoreboardPen, Terms, ToWorker};
 use crate::sys;
 
 /// The first wait before another try to reach a door, and the longest.
 const REDIAL: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(250));
 
-/// A link whose hello was welcome, and its scoreboard; or how the worker ends without one. Waits for a door for as long as nobody
-/// tells the worker to go.
-pub(super) fn join(options: &Options) -> Result<(OwnedFd, ScoreboardPen), Ending> {
+/// A link whose hello was welcome.
+pub(super) struct Joined {
+    pub(super) link: OwnedFd,
+    pub(super) board: ScoreboardPen,
+    pub(super) terms: Terms,
+}
+
+/// Gets a link, or says how the worker ends without one. Waits for a door for as long as nobody tells the worker to go.
+pub(super) fn join(options: &Options) -> Result<Joined, Ending> {
     let mut wait = REDIAL.0;
     let mut told_why = false;
     while !sys::told_to_go() {
         match link::dial(&options.link) {
             Ok(link) => match greet(&link, options) {
-                Greeting::Welcome(board) => {
+                Greeting::Welcome(board, terms) => {
                     // Starting up is over. Where that is not possible, the worker is as good, and larger.
                     let _ = sys::release_code_pages();
-                    return Ok((link, board));
+                    return Ok(Joined { link, board, terms });
                 }
                 Greeting::Refused(why) => {
                     eprintln!("{}: the door refuses this worker: {why}", options.life);
@@ -46,7 +52,7 @@ pub(super) fn join(options: &Options) -> Result<(OwnedFd, ScoreboardPen), Ending
 }
 
 enum Greeting {
-    Welcome(ScoreboardPen),
+    Welcome(ScoreboardPen, Terms),
     Refused(String),
     Closed,
 }
@@ -71,8 +77,8 @@ fn greet(link: &OwnedFd, options: &Options) -> Greeting {
     let _ = set_socket_timeout(link, Timeout::Recv, None);
     match answer {
         Ok(Received::Frame { len, descriptor }) => match (ToWorker::decode(&buffer[..len]), descriptor) {
-            (Ok(ToWorker::Welcome), Some(board)) => match ScoreboardPen::for_board(board) {
-                Ok(pen) => Greeting::Welcome(pen),
+            (Ok(ToWorker::Welcome(terms)), Some(board)) => match ScoreboardPen::for_board(board) {
+                Ok(pen) => Greeting::Welcome(pen, terms),
                 Err(error) => Greeting::Refused(format!("its scoreboard cannot be mapped: {error}")),
             },
             (Ok(ToWorker::Refused { why }), _) => Greeting::Refused(why),

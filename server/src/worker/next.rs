@@ -1,0 +1,118 @@
+//! What comes next on a connection, for a worker that reads requests itself.
+//!
+//! The door has looked at the first request of every turn. Where a connection is one turn, those behind it are the
+//! worker's own, and what the door does for others it has to do itself: bound what a head and a body may take and how
+//! long a client may take to send them, and refuse what is no request. [`Terms`] say what the pool allows.
+
+use std::io;
+use std::time::Instant;
+
+use super::client::{Client, Peeked};
+use crate::http::{Framing, HeaderSpace, Refusal, parse_head};
+use crate::link::Terms;
+
+/// What has come.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Next {
+    /// A whole head, in so many bytes; there may be more than the head in them.
+    Request(usize),
+    /// Nothing that is served here.
+    Refused(Refusal),
+    /// The client has gone, or was idle for too long.
+    Gone,
+}
+
+/// Waits for a request and looks at it, in `buffer`, which grows as it has to.
+pub(super) fn await_request(client: &Client, terms: &Terms, buffer: &mut Vec<u8>) -> io::Result<Next> {
+    let mut until = Instant::now() + terms.keep_alive;
+    let mut least = 1;
+    loop {
+        let there = match client.peek_at_least(buffer, least, until)? {
+            Peeked::Bytes(there) => there,
+            Peeked::TimeIsUp if least > 1 => return Ok(Next::Refused(Refusal::TooSlow)),
+            Peeked::TimeIsUp | Peeked::Ended => return Ok(Next::Gone),
+        };
+        match is_served(&buffer[..there], terms) {
+            Ok(true) => return Ok(Next::Request(there)),
+            Ok(false) => {}
+            Err(refusal) => return Ok(Next::Refused(refusal)),
+        }
+        if least == 1 {
+            until = Instant::now() + terms.head;
+        }
+        least = there + 1;
+        if buffer.len() < least {
+            buffer.resize(2 * there, 0);
+        }
+    }
+}
+
+/// Whether `bytes` begin with a whole head; what stands there may be refused long before it is whole.
+pub(super) fn is_served(bytes: &[u8], terms: &Terms) -> Result<bool, Refusal> {
+    match parse_head(bytes, &mut HeaderSpace::new(), terms.head_bytes as usize)?.map(|head| head.framing) {
+        Some(Framing::Length(body)) if body > terms.body_bytes => Err(Refusal::BodyTooLarge),
+        Some(_) => Ok(true),
+        None => Ok(false),
+    }
+}
+
+/// Why a body cannot be read on, if it is for what the client has sent.
+pub(super) fn refusal_in(error: &io::Error) -> Option<Refusal> {
+    error.get_ref()?.downcast_ref::<Refusal>().copied()
+}
+
+/// The other way round, for those who read bodies.
+pub(super) fn refused(refusal: Refusal) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, refusal)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::net::{TcpListener, TcpStream};
+    use std::time::Duration;
+
+    use super::*;
+
+    const TERMS: Terms = Terms {
+        head_bytes: 64,
+        body_bytes: 100,
+        head: Duration::from_millis(50),
+        keep_alive: Duration::from_millis(50),
+    };
+
+    /// What comes next when the client has sent this, and then waits, or ends its half.
+    fn after(sent: &[u8], ends: bool) -> io::Result<Next> {
+        let listener = TcpListener::bind("127.0.0.1:0")?;
+        let mut client = TcpStream::connect(listener.local_addr()?)?;
+        let (served, _) = listener.accept()?;
+        client.write_all(sent)?;
+        if ends {
+            client.shutdown(std::net::Shutdown::Write)?;
+        }
+        let served = Client::new(served.into());
+        // Smaller than a head, as it may be.
+        await_request(&served, &TERMS, &mut vec![0; 8])
+    }
+
+    #[test]
+    fn a_request_is_there_or_refused() -> io::Result<()> {
+        let whole = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+        assert_eq!(after(whole.as_bytes(), false)?, Next::Request(whole.len()));
+        let long = format!("GET /{} HTTP/1.1\r\n", "a".repeat(64));
+        assert_eq!(after(long.as_bytes(), false)?, Next::Refused(Refusal::HeadTooLarge));
+        let large = "PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 101\r\n\r\n";
+        assert_eq!(after(large.as_bytes(), false)?, Next::Refused(Refusal::BodyTooLarge));
+        assert!(matches!(after(b"GARBAGE\r\n\r\n", false)?, Next::Refused(Refusal::Malformed(_))));
+        Ok(())
+    }
+
+    #[test]
+    fn who_sends_slowly_is_told_and_who_sends_nothing_is_let_go() -> io::Result<()> {
+        assert_eq!(after(b"GET / HT", false)?, Next::Refused(Refusal::TooSlow));
+        assert_eq!(after(b"", false)?, Next::Gone);
+        assert_eq!(after(b"", true)?, Next::Gone);
+        assert_eq!(after(b"GET / HT", true)?, Next::Gone);
+        Ok(())
+    }
+}

@@ -52,6 +52,27 @@ pub fn strangers_are_turned_away(backend: Backend) {
     stack.down();
 }
 
+pub fn a_done_without_an_answer_is_a_breach(backend: Backend) {
+    let stack = Stack::web(backend, 1, "");
+    stack.ready("web", 1);
+    // Of two that are idle, the one that came last is picked.
+    let mut liar = FakeWorker::joins(&stack, "web-91.1", 1);
+    let mut client = stack.connect();
+    client.send_get("/work?ms=1");
+    let (turn, socket) = liar.takes_a_turn();
+    drop(socket);
+    liar.says(&FromWorker::Done { turn: turn.turn, after: After::Keep { written: 0 } });
+    assert_eq!(stack.connect().get("/work?ms=1").status, 200);
+    drop(liar);
+    // It has had no say in what becomes of its client.
+    assert_eq!(client.response().text(), "worked 1 ms\n");
+    let incident = stack.api().incident("web-91.1", |it| it["held"][0]["outcome"].is_string());
+    assert_eq!(incident["held"][0]["outcome"], "redelivered", "{incident:#}");
+    assert_eq!(incident["held"][0]["to"], "web-0", "{incident:#}");
+    let said = stack.down();
+    assert!(said.contains("broke the protocol") && said.contains("has written no answer"), "{said}");
+}
+
 pub fn a_worker_that_claims_too_much_gets_what_its_model_takes(backend: Backend) {
     let stack = Stack::web(backend, 1, "");
     stack.ready("web", 1);

@@ -60,6 +60,7 @@ pub const ALL: &[(&str, Story)] = &[
     ("http_is_spoken_as_written", doorstep::http_is_spoken_as_written),
     ("garbage_on_a_link_evicts_that_worker_only", hostile::garbage_on_a_link_evicts_that_worker_only),
     ("strangers_are_turned_away", hostile::strangers_are_turned_away),
+    ("a_done_without_an_answer_is_a_breach", hostile::a_done_without_an_answer_is_a_breach),
     (
         "a_worker_that_claims_too_much_gets_what_its_model_takes",
         hostile::a_worker_that_claims_too_much_gets_what_its_model_takes,

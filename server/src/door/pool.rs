@@ -21,7 +21,7 @@ use super::arrival::{self, Scratch};
 use super::client::{Client, FailedDelivery, Loss, TurnEnd, Whereabouts};
 use super::notices::Notices;
 use super::roster::{Roster, Seat};
-use crate::config::{Clients, DoorPool, Protocol, RedeliverMethods};
+use crate::config::{Clients, DoorPool, Protocol, RedeliverMethods, TurnUnit};
 use crate::control::{Counters, Held, Notice, Outcome, PoolReport, Retirement, Stamp, WorkerReport};
 use crate::identity::Incarnation;
 use crate::link::{self, After, Scoreboard, Sent, Terms, ToWorker, TurnFrame};
@@ -361,6 +361,10 @@ impl Pool {
         let Some(at) = link.held.iter().position(|held| held.turn == turn) else {
             return Heard::Breach(format!("it is done with turn {turn}, which it does not hold"));
         };
+        if let Some(flaw) = flaw(after, self.config.protocol, self.config.turn) {
+            // The turn stays with it: what becomes of the client is decided when it is dead.
+            return Heard::Breach(format!("it is done with turn {turn}, and {flaw}"));
+        }
         let held = link.held.remove(at);
         link.turns_done += 1;
         link.idle_since = Instant::now();
@@ -557,6 +561,43 @@ impl Link {
             draining: self.state != LinkState::Open,
             idle_for: if idle { now.saturating_duration_since(self.idle_since) } else { Duration::ZERO },
             holding: self.held.iter().map(|held| held.describe(now)).collect(),
+        }
+    }
+}
+
+/// What is wrong with how a worker leaves a turn, if anything is. Pure.
+///
+/// A connection that is kept is parked again. One whose request nobody has answered would be given to the next worker
+/// as if it had come anew, whatever the contract says, or its client would wait for an answer that nobody owes it.
+fn flaw(after: After, protocol: Protocol, turn: TurnUnit) -> Option<&'static str> {
+    match (protocol, turn, after) {
+        (_, _, After::Close) => None,
+        (Protocol::Http, TurnUnit::Request, After::Keep { written: 1.. }) => None,
+        (Protocol::Http, TurnUnit::Request, After::Keep { written: 0 }) => {
+            Some("keeps a connection on which it has written no answer")
+        }
+        (Protocol::Tcp, _, After::Keep { .. }) | (_, TurnUnit::Connection, After::Keep { .. }) => {
+            Some("keeps a connection that was its own to the end")
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_is_kept_only_behind_an_answer() {
+        use Protocol::{Http, Tcp};
+        use TurnUnit::{Connection, Request};
+        let keep = |written| After::Keep { written };
+        for (protocol, turn) in [(Http, Request), (Http, Connection), (Tcp, Connection)] {
+            assert_eq!(flaw(After::Close, protocol, turn), None);
+        }
+        assert_eq!(flaw(keep(1), Http, Request), None);
+        assert_eq!(flaw(keep(u64::MAX), Http, Request), None);
+        for (written, protocol, turn) in [(0, Http, Request), (1, Http, Connection), (1, Tcp, Connection)] {
+            assert!(flaw(keep(written), protocol, turn).is_some(), "{written} {protocol} {turn}");
         }
     }
 }

@@ -119,3 +119,35 @@ pub fn ctrl_c_lets_turns_finish_and_leaves_nothing(backend: Backend) {
     assert!(status.success(), "{status}:\n{said}");
     assert_eq!(stack.leftovers(), Vec::<String>::new());
 }
+
+pub fn who_has_got_through_before_a_stop_is_served(backend: Backend) {
+    use rustix::process::{Signal, kill_process};
+
+    let mut stack = Stack::web(backend, 2, "");
+    stack.ready("web", 2);
+    // The kernel takes connections for a door that does not come to accept them.
+    let door = stack.door_pid();
+    kill_process(door, Signal::STOP).unwrap();
+    let mut clients: Vec<_> = (0..400).map(|_| stack.connect()).collect();
+    for client in &mut clients[..300] {
+        client.send_get("/work?ms=0");
+    }
+    stack.interrupt();
+    eventually("`up` drains", || {
+        let said = stack.said();
+        if said.contains("draining") { Ok(()) } else { Err(said) }
+    });
+    kill_process(door, Signal::TERM).unwrap();
+    kill_process(door, Signal::CONT).unwrap();
+    // Some of them have sent their request already, and some do so now.
+    for client in &mut clients[300..] {
+        client.send_get("/work?ms=0");
+    }
+    for client in &mut clients {
+        assert_eq!(client.response().status, 200);
+        assert_eq!(client.rest().unwrap(), b"");
+    }
+    let (status, said) = stack.wait();
+    assert!(status.success(), "{status}: {said}");
+    assert_eq!(stack.leftovers(), Vec::<String>::new());
+}

@@ -28,6 +28,8 @@ pub(super) struct Client {
     /// `MSG_DONTWAIT`.
     socket: AsyncFd<OwnedFd>,
     pub(super) peer: SocketAddr,
+    /// When it was accepted.
+    pub(super) came: Instant,
     /// The request that is being served, or the last one.
     pub(super) request: RefCell<Request>,
     pub(super) whereabouts: Cell<Whereabouts>,
@@ -42,7 +44,9 @@ pub(super) struct Client {
 /// Where a connection is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Whereabouts {
-    /// With its own task: idle, or sending its request.
+    /// With its own task: it has asked for nothing yet, or is sending its first request.
+    New,
+    /// With its own task, between two requests: idle, or sending the next one.
     Parked,
     /// In the pool's queue.
     Queued,
@@ -122,8 +126,9 @@ impl Client {
         Ok(Rc::new(Self {
             socket: sys::watch(socket, Interest::READABLE)?,
             peer,
+            came: Instant::now(),
             request: RefCell::default(),
-            whereabouts: Cell::new(Whereabouts::Parked),
+            whereabouts: Cell::new(Whereabouts::New),
             consumed: Cell::new(Some(0)),
             written: Cell::new(None),
             end: Cell::new(None),

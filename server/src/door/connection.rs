@@ -18,7 +18,7 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
 
 use super::arrival::{self, Arrival};
-use super::client::{Client, Loss, TurnEnd};
+use super::client::{Client, Loss, TurnEnd, Whereabouts};
 use super::pool::{Pool, Position, QueueFull};
 use super::redeliver::{self, Facts, Reason, Verdict, Written};
 use crate::config::{Protocol, TurnUnit};
@@ -65,7 +65,11 @@ enum After {
 }
 
 async fn serve_http(client: &Rc<Client>, pool: &Rc<Pool>) -> Ending {
-    while !pool.draining.get() {
+    loop {
+        // In a drain nobody is waited for any more; what has been sent by then is still served.
+        if pool.draining.get() && client.whereabouts.get() == Whereabouts::Parked && !client.has_unread() {
+            return Ending::Close;
+        }
         match arrival::request(client, &pool.config, &pool.clients, &pool.scratch).await {
             Arrival::Request => {}
             Arrival::Closed => return Ending::Close,
@@ -80,7 +84,6 @@ async fn serve_http(client: &Rc<Client>, pool: &Rc<Pool>) -> Ending {
             After::End(ending) => return ending,
         }
     }
-    Ending::Close
 }
 
 /// On a raw pool there is nothing to wait for: the connection itself is the turn.
@@ -140,8 +143,7 @@ async fn take_turn(client: &Rc<Client>, pool: &Rc<Pool>) -> After {
 
 /// The end of the turn; `None` when it waited in the queue for longer than the pool allows.
 async fn turn_end(client: &Rc<Client>, pool: &Rc<Pool>) -> Option<TurnEnd> {
-    use super::client::Whereabouts::Queued;
-    if client.whereabouts.get() == Queued {
+    if client.whereabouts.get() == Whereabouts::Queued {
         let deadline = Instant::now() + pool.config.queue.wait;
         if let Ok(end) = timeout_at(deadline, client.turn_end()).await {
             return Some(end);

@@ -10,6 +10,9 @@ use rustix::io::Errno;
 use rustix::net::sockopt::{self, Timeout};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, accept_with, bind, getsockname, socket_with};
 use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::sync::watch;
+use tokio::time::Instant;
 
 use super::client::{Client, Whereabouts};
 use super::connection;
@@ -64,44 +67,85 @@ pub(super) fn open(pool: &DoorPool) -> io::Result<(OwnedFd, SocketAddr, Clients)
 /// The clients of a pool, to find those that are parked.
 pub(super) type Guests = std::cell::RefCell<Vec<Weak<Client>>>;
 
-/// Accepts clients for as long as it is polled.
-pub(super) async fn accept(listener: OwnedFd, pool: Rc<Pool>, guests: Rc<Guests>) {
+/// Accepts clients until `closing` says that no more are wanted.
+///
+/// Then it takes in whoever has got through to the kernel already: for those clients the connection stands, and closing
+/// the listener would reset it under the request that they may have sent. Only who comes between the last look and the
+/// close is still reset.
+pub(super) async fn accept(
+    listener: OwnedFd,
+    pool: Rc<Pool>,
+    guests: Rc<Guests>,
+    mut closing: watch::Receiver<bool>,
+) {
     let listener = match sys::watch(listener, Interest::READABLE) {
         Ok(listener) => listener,
         Err(error) => return tracing::error!(pool = %pool.config.name, %error, "cannot wait for clients"),
     };
     let mut sweep_at = 1024;
     loop {
-        let Ok(mut ready) = listener.readable().await else { return };
-        // The accepted socket blocks: O_NONBLOCK would be the worker's too.
-        match accept_with(&listener, SocketFlags::CLOEXEC) {
-            Ok(socket) => {
-                if let Some(client) = admit(socket, &pool) {
-                    pool.connections.set(pool.connections.get() + 1);
-                    let mut guests = guests.borrow_mut();
-                    guests.push(Rc::downgrade(&client));
-                    if guests.len() >= sweep_at {
-                        guests.retain(|guest| guest.strong_count() > 0);
-                        sweep_at = 1024.max(2 * guests.len());
-                    }
-                    tokio::task::spawn_local(guest(client, Rc::clone(&pool)));
-                }
-            }
-            Err(Errno::AGAIN) => ready.clear_ready(),
-            // The client has gone while it waited to be accepted.
-            Err(Errno::CONNABORTED | Errno::INTR | Errno::PROTO) => {}
-            Err(error @ (Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM)) => {
+        let mut ready = tokio::select! {
+            ready = listener.readable() => match ready {
+                Ok(ready) => ready,
+                Err(_) => return,
+            },
+            _ = closing.wait_for(|&closing| closing) => break,
+        };
+        match take_in(&listener, &pool, &guests) {
+            Came::Somebody => {}
+            Came::Nobody => ready.clear_ready(),
+            Came::NoRoom(error) => {
                 tracing::warn!(pool = %pool.config.name, %error, "cannot accept: new clients have to wait");
                 tokio::time::sleep(OUT_OF_DESCRIPTORS).await;
             }
-            Err(error @ (Errno::BADF | Errno::INVAL | Errno::NOTSOCK)) => {
+            Came::Broken(error) => {
                 return tracing::error!(pool = %pool.config.name, %error, "cannot accept clients any more");
             }
-            // What went wrong with one client's network, accept(2) tells us here.
-            Err(error) => tracing::debug!(pool = %pool.config.name, %error, "a client did not come through"),
+        }
+        if guests.borrow().len() >= sweep_at {
+            let mut guests = guests.borrow_mut();
+            guests.retain(|guest| guest.strong_count() > 0);
+            sweep_at = 1024.max(2 * guests.len());
         }
         // However many come, the others have their turn.
         tokio::task::consume_budget().await;
+    }
+    // As many as the kernel keeps: those that come meanwhile must not put the end off for ever.
+    let waited = (0..=BACKLOG).take_while(|_| matches!(take_in(&listener, &pool, &guests), Came::Somebody));
+    tracing::info!(pool = %pool.config.name, waited = waited.count(), "closed");
+}
+
+/// Who stands at the entrance.
+enum Came {
+    /// A client: taken in, turned away, or gone before it came to that.
+    Somebody,
+    Nobody,
+    /// Clients, perhaps, and no descriptor or memory for them.
+    NoRoom(Errno),
+    /// There is no entrance.
+    Broken(Errno),
+}
+
+fn take_in(listener: &AsyncFd<OwnedFd>, pool: &Rc<Pool>, guests: &Guests) -> Came {
+    // The accepted socket blocks: O_NONBLOCK would be the worker's too.
+    match accept_with(listener, SocketFlags::CLOEXEC) {
+        Ok(socket) => {
+            if let Some(client) = admit(socket, pool) {
+                pool.connections.set(pool.connections.get() + 1);
+                guests.borrow_mut().push(Rc::downgrade(&client));
+                tokio::task::spawn_local(guest(client, Rc::clone(pool)));
+            }
+            Came::Somebody
+        }
+        Err(Errno::AGAIN) => Came::Nobody,
+        Err(error @ (Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM)) => Came::NoRoom(error),
+        Err(error @ (Errno::BADF | Errno::INVAL | Errno::NOTSOCK)) => Came::Broken(error),
+        // The client has gone while it waited to be accepted, or accept(2) tells us here what went wrong with its
+        // network.
+        Err(error) => {
+            tracing::debug!(pool = %pool.config.name, %error, "a client did not come through");
+            Came::Somebody
+        }
     }
 }
 
@@ -134,10 +178,18 @@ async fn guest(client: Rc<Client>, pool: Rc<Pool>) {
     pool.connections.set(pool.connections.get() - 1);
 }
 
-/// Closes the connections that are parked: their tasks see the end and leave.
-pub(super) fn close_parked(guests: &Guests) {
+/// How long a client that has just come may take to send something when the door is about to close.
+const JUST_COME: Duration = Duration::from_secs(1);
+
+/// Closes the connections that are idle: their tasks see the end and leave.
+pub(super) fn close_idle(guests: &Guests, now: Instant) {
     for guest in guests.borrow().iter().filter_map(Weak::upgrade) {
-        let idle = guest.whereabouts.get() == Whereabouts::Parked && guest.request.borrow().line.is_empty();
+        let idle = match guest.whereabouts.get() {
+            Whereabouts::New => now.saturating_duration_since(guest.came) >= JUST_COME,
+            // Else its turn has ended a moment ago, and its task has yet to see how.
+            Whereabouts::Parked => guest.request.borrow().line.is_empty(),
+            Whereabouts::Queued | Whereabouts::Held | Whereabouts::Leaving => false,
+        };
         // Whoever is in the middle of sending a request is let finish it.
         if idle && !guest.has_unread() {
             guest.shut_down();

@@ -48,7 +48,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use thiserror::Error;
 use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio::task::LocalSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
 
@@ -110,7 +110,7 @@ pub enum DoorError {
 const OVERRUN_LOOKS: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(100));
 
 /// Opens the door and serves until SIGTERM, SIGINT or [`Order::Stop`](crate::control::Order::Stop), then drains:
-/// stops accepting, closes idle connections, lets turns finish until the longest of the pools' drain times is up,
+/// takes in whoever waits in the kernel's backlog and stops listening, closes idle connections, lets turns finish until the longest of the pools' drain times is up,
 /// and cuts off what is left. A second signal cuts off at once. Blocks; runs an event loop of its own.
 pub fn run(config: &Config) -> Result<(), DoorError> {
     let config = &within(config, raise_descriptor_limit());
@@ -150,11 +150,12 @@ async fn serve(config: &Config) -> Result<(), DoorError> {
     tokio::task::spawn_local(workers.accept(link));
     tokio::task::spawn_local(Rc::clone(&control).accept(controllers));
     let guests = Rc::new(Guests::default());
-    let mut listeners = Vec::new();
+    let (mut listeners, closing) = (Vec::new(), watch::Sender::new(false));
     for (pool, listener) in opened {
         tracing::info!(pool = %pool.config.name, address = %pool.address, "open");
         tokio::task::spawn_local(look_for_overruns(Rc::clone(&pool)));
-        listeners.push(tokio::task::spawn_local(listen::accept(listener, pool, Rc::clone(&guests))));
+        let accepting = listen::accept(listener, pool, Rc::clone(&guests), closing.subscribe());
+        listeners.push(tokio::task::spawn_local(accepting));
     }
 
     tokio::select! {
@@ -162,11 +163,13 @@ async fn serve(config: &Config) -> Result<(), DoorError> {
         _ = interrupt.recv() => {}
         () = stop.notified() => {}
     }
-    for listener in listeners {
-        listener.abort();
-    }
     control.stopping.set(true);
     notices.post(Notice::Stopping);
+    pools.iter().for_each(|pool| pool.draining.set(true));
+    closing.send_replace(true);
+    for listener in listeners {
+        let _ = listener.await;
+    }
     let drained = drain(&pools, &guests);
     tokio::select! {
         () = drained => {}
@@ -183,16 +186,13 @@ async fn serve(config: &Config) -> Result<(), DoorError> {
 async fn drain(pools: &[Rc<Pool>], guests: &Guests) {
     let deadline =
         Instant::now() + pools.iter().map(|pool| pool.config.timeouts.drain).max().unwrap_or_default();
-    for pool in pools {
-        pool.draining.set(true);
-    }
     let open = || pools.iter().map(|pool| pool.connections.get()).sum::<usize>();
     tracing::info!(connections = open(), "draining");
     let mut look = interval(Duration::from_millis(10));
     let empty = async {
         while open() > 0 {
             // Again and again: a connection may have been parked since the last look.
-            listen::close_parked(guests);
+            listen::close_idle(guests, Instant::now());
             look.tick().await;
         }
     };

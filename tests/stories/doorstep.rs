@@ -97,6 +97,7 @@ pub fn what_is_not_a_request_is_refused_at_the_door(backend: Backend) {
         ("GET / HTTP/1.1\r\nHost : a\r\n\r\n", 400),
         (long.as_str(), 431),
         ("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 70000\r\n\r\n", 413),
+        ("GET / HTTP/1.1\r\nHost: a\r\nExpect: the-best\r\n\r\n", 417),
         ("GET / HTTP/3.0\r\nHost: a\r\n\r\n", 505),
     ] {
         let mut client = stack.connect();

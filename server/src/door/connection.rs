@@ -7,7 +7,7 @@
 //!              │              │             │        │
 //!           idle too       refused:      503 when    └─ worker dead ─► queued again, at the front
 //!             long        400 408 413    full or                   └─► answered 502 or 504, or cut
-//!              │          431 501 505   too long
+//!              │        417 431 501 505 too long
 //!              ▼
 //!            closed
 //! ```

@@ -178,7 +178,7 @@ impl Said {
                 4 if is("host") => said.hosts += 1,
                 6 if is("expect") => {
                     if !header.value.eq_ignore_ascii_case(b"100-continue") {
-                        return Err(Refusal::Malformed("the only expectation is 100-continue"));
+                        return Err(Refusal::Expectation);
                     }
                     said.expects_continue = true;
                 }
@@ -268,7 +268,8 @@ mod tests {
             ("GET  / HTTP/1.1\r\nHost: a\r\n\r\n", 400),
             ("GET / HTTP/2.0\r\nHost: a\r\n\r\n", 505),
             ("CONNECT a:1 HTTP/1.1\r\nHost: a\r\n\r\n", 501),
-            ("GET / HTTP/1.1\r\nHost: a\r\nExpect: 200-ok\r\n\r\n", 400),
+            ("GET / HTTP/1.1\r\nHost: a\r\nExpect: 200-ok\r\n\r\n", 417),
+            ("GET / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue, more\r\n\r\n", 417),
             ("\x16\x03\x01\x02\x00\x01\x00", 400),
         ] {
             assert_eq!(refused(request), Some(status), "{request:?}");

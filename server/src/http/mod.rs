@@ -30,6 +30,9 @@ pub enum Refusal {
     /// The body that it announces is larger than the pool allows: `413`.
     #[error("the body is larger than this pool accepts")]
     BodyTooLarge,
+    /// It expects what no server of this kind does: `417`.
+    #[error("the only expectation that is met here is 100-continue")]
+    Expectation,
     /// Request line and headers are larger than the pool allows, or too many: `431`.
     #[error("the request's head is larger than this pool accepts")]
     HeadTooLarge,
@@ -48,6 +51,7 @@ impl Refusal {
             Self::Malformed(_) => 400,
             Self::TooSlow => 408,
             Self::BodyTooLarge => 413,
+            Self::Expectation => 417,
             Self::HeadTooLarge => 431,
             Self::NotImplemented(_) => 501,
             Self::Version => 505,

@@ -8,7 +8,7 @@
 //! # When a worker is killed in the middle of a request
 //!
 //! 1. The kernel closes the worker's end of its link; the door's loop wakes ([`workers`]).
-//! 2. The worker leaves the roster, the controller is told, and each connection that it held hears of it ([`pool`]).
+//! 2. The worker leaves the roster, the controller is told, and each connection that it held hears of it ([`links`]).
 //! 3. The connection's task looks at the door's own duplicate of the socket: is the request still whole, has a byte
 //!    of an answer been written ([`connection`])? The contract decides ([`redeliver`], pure).
 //! 4. The turn goes to the front of the queue and from there to the next worker with credit ([`roster`], pure); or
@@ -27,6 +27,7 @@ mod arrival;
 mod client;
 mod connection;
 mod control;
+mod links;
 mod listen;
 mod notices;
 mod pool;

@@ -12,8 +12,9 @@ use tokio::sync::watch;
 use tokio::task::AbortHandle;
 use tokio::time::timeout;
 
+use super::links::WorkerLink;
 use super::notices::Notices;
-use super::pool::{Heard, Pool, WorkerLink};
+use super::pool::{Heard, Pool};
 use super::roster::Seat;
 use crate::control::{Notice, Retirement, Stamp};
 use crate::identity::{Incarnation, PoolName, Secret, WorkerId};

@@ -1,0 +1,259 @@
+//! The links of a pool's workers: who is here, what each of them holds, and how they go.
+//!
+//! ```text
+//!   welcome ─► open ── goodbye, drain ──► dismissed ── farewell sent ──► leaving ──► left
+//!               │                              │                             │
+//!               └── breach ────────────────────┴─────────────────────────────┴──► condemned ──► left
+//! ```
+//!
+//! A worker whose link has closed is dead, whatever state it was in. It has left cleanly when it was leaving and held
+//! nothing; otherwise each turn that it held is lost, and the task of that turn's client decides what becomes of it.
+//! What turns go through before that is in [`pool`](super::pool).
+
+use std::os::fd::AsFd;
+use std::rc::Rc;
+use std::time::Duration;
+
+use rustix::net::{SendFlags, Shutdown};
+use tokio::io::unix::AsyncFd;
+use tokio::time::Instant;
+
+use super::client::{Client, FailedDelivery, Loss, TurnEnd};
+use super::pool::Pool;
+use super::roster::Seat;
+use crate::control::{Held, Notice, Retirement, Stamp, WorkerReport};
+use crate::identity::Incarnation;
+use crate::link::{self, Scoreboard, Sent, Terms, ToWorker};
+use crate::sys::SlowToClose;
+
+/// The door's end of a worker's link.
+pub(super) type WorkerLink = AsyncFd<SlowToClose>;
+
+/// A worker whose link is up.
+#[derive(Debug)]
+pub(super) struct Link {
+    pub(super) life: Incarnation,
+    pub(super) socket: Rc<WorkerLink>,
+    pub(super) board: Scoreboard,
+    pub(super) credit: u16,
+    pub(super) state: LinkState,
+    /// What it holds, oldest first. As many at the most as it has credit.
+    pub(super) held: Vec<HeldTurn>,
+    pub(super) turns_done: u64,
+    pub(super) idle_since: Instant,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum LinkState {
+    /// It gets turns.
+    Open,
+    /// It gets no turns, and its farewell as soon as there is room for it.
+    Dismissed,
+    /// It has been sent its farewell: nothing more will come, and it will leave.
+    Leaving,
+    /// It has broken the protocol. It gets no turn and is not listened to any more; what it
+    /// holds is decided when it is dead, for until then it may be at work.
+    Condemned,
+}
+
+#[derive(Debug)]
+pub(super) struct HeldTurn {
+    pub(super) turn: u64,
+    pub(super) client: Rc<Client>,
+    pub(super) given: Instant,
+    /// It was asked to acknowledge, and has not.
+    pub(super) untouched: bool,
+    pub(super) overran: bool,
+    /// When its client was sent away for keeping the worker waiting.
+    pub(super) hung_up: Option<Instant>,
+}
+
+impl Pool {
+    /// What workers are told that clients may ask.
+    pub(super) fn terms(&self) -> Terms {
+        let timeouts = &self.config.timeouts;
+        Terms {
+            head_bytes: u32::try_from(self.clients.head_bytes).unwrap_or(u32::MAX),
+            body_bytes: self.clients.body_bytes,
+            head: timeouts.head,
+            keep_alive: timeouts.keep_alive,
+        }
+    }
+
+    /// Takes in a worker whose hello was good.
+    pub(super) fn welcome(
+        &self,
+        life: Incarnation,
+        credit: u16,
+        socket: Rc<WorkerLink>,
+        board: Scoreboard,
+    ) -> Seat {
+        let floor = &mut *self.floor.borrow_mut();
+        let seat = floor.next_seat;
+        floor.next_seat += 1;
+        self.notices.post(Notice::Joined { worker: life.clone(), at: Stamp::now() });
+        let link = Link {
+            life,
+            socket,
+            board,
+            credit,
+            state: LinkState::Open,
+            held: Vec::new(),
+            turns_done: 0,
+            idle_since: Instant::now(),
+        };
+        floor.links.insert(seat, link);
+        floor.roster.seat(seat, credit);
+        self.feed(floor);
+        seat
+    }
+
+    /// Whether a worker's link is up.
+    pub(super) fn is_linked(&self, life: &Incarnation) -> bool {
+        self.seat_of(life).is_some()
+    }
+
+    /// The workers whose links are up.
+    pub(super) fn linked(&self) -> Vec<Incarnation> {
+        self.floor.borrow().links.values().map(|link| link.life.clone()).collect()
+    }
+
+    pub(super) fn seat_of(&self, life: &Incarnation) -> Option<Seat> {
+        let floor = self.floor.borrow();
+        floor.links.iter().find_map(|(&seat, link)| (link.life == *life).then_some(seat))
+    }
+
+    /// The link of a worker.
+    pub(super) fn link(&self, seat: Seat) -> Option<Rc<WorkerLink>> {
+        self.floor.borrow().links.get(&seat).map(|link| Rc::clone(&link.socket))
+    }
+
+    /// What a worker holds by this turn's number, for a report of it.
+    pub(super) fn request_of(&self, seat: Seat, turn: u64) -> Option<(Incarnation, String)> {
+        let floor = self.floor.borrow();
+        let link = floor.links.get(&seat)?;
+        let held = link.held.iter().find(|held| held.turn == turn)?;
+        Some((link.life.clone(), held.client.request.borrow().line.clone()))
+    }
+
+    /// A worker said goodbye, or is to be sent away: it gets no further turns, and its farewell.
+    pub(super) fn dismiss(&self, seat: Seat, why: Retirement) {
+        let floor = &mut *self.floor.borrow_mut();
+        let Some(link) = floor.links.get_mut(&seat).filter(|link| link.state == LinkState::Open) else {
+            return;
+        };
+        link.state = LinkState::Dismissed;
+        floor.roster.close(seat);
+        self.notices.post(Notice::Retiring { worker: link.life.clone(), why });
+        self.say_farewell(link);
+    }
+
+    pub(super) fn say_farewell(&self, link: &mut Link) {
+        let mut farewell = Vec::new();
+        ToWorker::Farewell.encode(&mut farewell);
+        match link::send(link.socket.as_fd(), &farewell, SendFlags::DONTWAIT) {
+            // One of its threads hears it; the others see the end of what the door has to say, behind every turn that
+            // was given before.
+            Ok(Sent::Whole) => {
+                link.state = LinkState::Leaving;
+                let _ = rustix::net::shutdown(&link.socket, Shutdown::Write);
+            }
+            // Again when it is done with a turn; or its death is about to be read from the link.
+            Ok(Sent::Full | Sent::Closed) => {}
+            Err(error) => self.condemn(link, &format!("its link has failed: {error}")),
+        }
+    }
+
+    /// A worker is about to be killed.
+    pub(super) fn withhold(&self, seat: Seat) {
+        self.floor.borrow_mut().roster.withhold(seat);
+    }
+
+    /// A worker that was about to be killed is still there.
+    pub(super) fn release(&self, seat: Seat) {
+        let floor = &mut *self.floor.borrow_mut();
+        floor.roster.release(seat);
+        self.feed(floor);
+    }
+
+    /// A worker has broken the protocol.
+    pub(super) fn breach(&self, seat: Seat, detail: &str) {
+        let floor = &mut *self.floor.borrow_mut();
+        floor.roster.close(seat);
+        if let Some(link) = floor.links.get_mut(&seat) {
+            self.condemn(link, detail);
+        }
+    }
+
+    fn condemn(&self, link: &mut Link, detail: &str) {
+        if link.state != LinkState::Condemned {
+            link.state = LinkState::Condemned;
+            self.notices.post(Notice::Broke { worker: link.life.clone(), detail: detail.to_owned() });
+        }
+    }
+
+    /// A worker's link has closed: it is dead, and what it held is decided by each client's own task.
+    pub(super) fn left(&self, seat: Seat) {
+        let floor = &mut *self.floor.borrow_mut();
+        floor.roster.leave(seat);
+        let Some(link) = floor.links.remove(&seat) else { return };
+        let cleanly = link.state == LinkState::Leaving && link.held.is_empty();
+        if !cleanly {
+            self.counters.borrow_mut().deaths += 1;
+        }
+        let now = Instant::now();
+        self.notices.post(Notice::Left {
+            worker: link.life.clone(),
+            at: Stamp::now(),
+            cleanly,
+            held: link.held.iter().map(|held| held.describe(now)).collect(),
+            siblings: floor.links.len(),
+        });
+        for HeldTurn { turn, client, given, untouched, overran, .. } in link.held {
+            let delivery = FailedDelivery { worker: link.life.clone(), turn, given };
+            let note = link.board.of_turn(turn, link.credit);
+            client.end_turn(TurnEnd::Lost(Loss { delivery, untouched, overran, note }));
+        }
+    }
+
+    /// Says again what a controller has to act on, for one that may not have heard it.
+    pub(super) fn repeat_what_is_wrong(&self) {
+        let now = Instant::now();
+        for link in self.floor.borrow().links.values() {
+            for held in link.held.iter().filter(|held| held.overran) {
+                self.notices.post(Notice::Overran { worker: link.life.clone(), held: held.describe(now) });
+            }
+            if link.state == LinkState::Condemned {
+                let detail = "it had broken the protocol before this controller came".to_owned();
+                self.notices.post(Notice::Broke { worker: link.life.clone(), detail });
+            }
+        }
+    }
+}
+
+impl HeldTurn {
+    pub(super) fn describe(&self, now: Instant) -> Held {
+        let request = self.client.request.borrow();
+        Held {
+            turn: self.turn,
+            request: request.line.clone(),
+            held_for: now.saturating_duration_since(self.given),
+            delivery: request.deliveries,
+            overran: self.overran,
+        }
+    }
+}
+
+impl Link {
+    pub(super) fn report(&self, now: Instant) -> WorkerReport {
+        let idle = self.held.is_empty();
+        WorkerReport {
+            worker: self.life.clone(),
+            turns: self.turns_done,
+            credit: self.credit,
+            draining: self.state != LinkState::Open,
+            idle_for: if idle { now.saturating_duration_since(self.idle_since) } else { Duration::ZERO },
+            holding: self.held.iter().map(|held| held.describe(now)).collect(),
+        }
+    }
+}

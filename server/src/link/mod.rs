@@ -40,7 +40,7 @@ mod scoreboard;
 
 pub use fd::{FrameBuffer, Received, Sent, dial, listen, receive, receive_bare, send, send_with};
 pub use frame::{After, Breach, FromWorker, LONGEST, Terms, ToWorker, TurnFrame};
-pub use scoreboard::{Note, Scoreboard, ScoreboardPen};
+pub use scoreboard::{Note, ScoreLine, Scoreboard, ScoreboardPen};
 
 /// The version of this protocol.
 pub const VERSION: u16 = 3;

@@ -45,6 +45,14 @@ pub struct Scoreboard(OwnedFd);
 #[derive(Debug)]
 pub struct ScoreboardPen(SharedWords);
 
+/// Where the answers of one turn are noted: a line of the board that nobody else writes to meanwhile.
+#[derive(Debug, Clone, Copy)]
+pub struct ScoreLine<'p> {
+    pen: &'p ScoreboardPen,
+    line: u16,
+    turn: u64,
+}
+
 impl Scoreboard {
     /// A board with `lines` lines.
     pub fn new(lines: u16) -> io::Result<Self> {
@@ -77,6 +85,11 @@ impl ScoreboardPen {
         SharedWords::map(board).map(Self)
     }
 
+    /// The line of a turn. Only the caller may write to it until the turn is over.
+    pub fn line(&self, line: u16, turn: u64) -> ScoreLine<'_> {
+        ScoreLine { pen: self, line, turn }
+    }
+
     /// Notes an answer on a line that only the caller writes to. On a line that the board does not have, nothing is
     /// noted: a death at the worst moment then cuts the connection, as it would without a board.
     pub fn note(&self, line: u16, note: &Note) {
@@ -86,6 +99,13 @@ impl ScoreboardPen {
         keep.store(note.keep.into(), Ordering::Relaxed);
         // Last: whoever dies on the way here leaves the number of a turn that is over.
         turn.store(note.turn, Ordering::Release);
+    }
+}
+
+impl ScoreLine<'_> {
+    /// Notes the answer that is about to be written: its bytes, and whether the connection can go on behind it.
+    pub fn announce(&self, bytes: u64, keep: bool) {
+        self.pen.note(self.line, &Note { turn: self.turn, bytes, keep });
     }
 }
 

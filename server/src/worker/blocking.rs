@@ -198,7 +198,7 @@ impl Worker<'_> {
             head,
             &buffers.request[..peeked],
             &self.terms,
-            (&self.board, buffers.thread),
+            self.board.line(buffers.thread, turn.turn),
             &mut buffers.answer,
         );
         let served = self.guarded(turn, || match self.options.app {

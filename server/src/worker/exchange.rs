@@ -18,7 +18,7 @@ use super::next::refused;
 use crate::http::answer::{AnswerHead, AnswerLength, Persistence};
 use crate::http::chunked::Decoder;
 use crate::http::{Framing, Head, Refusal};
-use crate::link::{Note, ScoreboardPen, Terms, TurnFrame};
+use crate::link::{ScoreLine, Terms, TurnFrame};
 
 /// How much of a body that the app did not read is read and dropped to keep the connection; more is not worth it.
 const WORTH_DRAINING: u64 = 256 * 1024;
@@ -37,9 +37,8 @@ pub struct Exchange<'t> {
     body_left: u64,
     stage: Stage,
     keep: bool,
-    board: &'t ScoreboardPen,
-    line: u16,
-    turn: u64,
+    /// Where the door finds out how long the answer was to be, if this worker dies of it.
+    line: ScoreLine<'t>,
     /// Reused from turn to turn, so that a small answer allocates nothing.
     out: &'t mut Vec<u8>,
 }
@@ -101,7 +100,7 @@ impl<'t> Exchange<'t> {
         head: Head<'t>,
         peeked: &'t [u8],
         terms: &Terms,
-        (board, line): (&'t ScoreboardPen, u16),
+        line: ScoreLine<'t>,
         out: &'t mut Vec<u8>,
     ) -> Self {
         let framing = match head.framing {
@@ -116,18 +115,7 @@ impl<'t> Exchange<'t> {
             Body::Arriving { framing, head_in_socket: head.len, awaits_continue }
         };
         let keep = head.keep_alive && !turn.last;
-        Self {
-            client,
-            head,
-            body,
-            body_left: terms.body_bytes,
-            stage: Stage::Unanswered,
-            keep,
-            board,
-            line,
-            turn: turn.turn,
-            out,
-        }
+        Self { client, head, body, body_left: terms.body_bytes, stage: Stage::Unanswered, keep, line, out }
     }
 
     /// The request's head.
@@ -263,8 +251,7 @@ impl<'t> Exchange<'t> {
     fn announce(&self, bytes: usize) {
         // What is left of a body that was not seen whole only this worker knows.
         if matches!(self.body, Body::Whole { .. }) {
-            let note = Note { turn: self.turn, bytes: bytes as u64, keep: self.keep };
-            self.board.note(self.line, &note);
+            self.line.announce(bytes as u64, self.keep);
         }
     }
 

@@ -10,12 +10,13 @@ use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::notices::Notices;
 use super::pool::Pool;
+use super::recent::RecentTurns;
 use super::workers::Workers;
-use crate::control::{LONGEST_LINE, Notice, Order, Report, VERSION};
+use crate::control::{LONGEST_LINE, Notice, Order, Report, Stamp, VERSION};
 
 /// What the control socket can reach of the door.
 #[derive(Debug)]
@@ -23,6 +24,7 @@ pub(super) struct Control {
     pub(super) pools: Vec<Rc<Pool>>,
     pub(super) workers: Rc<Workers>,
     pub(super) notices: Rc<Notices>,
+    pub(super) recent: Rc<RecentTurns>,
     /// Rung when the door is to drain.
     pub(super) stop: Rc<Notify>,
     pub(super) stopping: Cell<bool>,
@@ -113,15 +115,23 @@ impl Control {
                 }
                 Order::Withhold { worker } => self.workers.withhold(&worker),
                 Order::Bury { worker } => self.workers.bury(&worker),
-                Order::Report { query, turns: _ } => {
-                    let pools = self.pools.iter().map(|pool| pool.report()).collect();
-                    let report = Report { pools, ..Report::default() };
+                Order::Report { query, turns } => {
+                    let report = self.report(turns);
                     self.notices.post(Notice::Report { query, report });
                 }
                 Order::Request { .. } | Order::Trickle { .. } | Order::EndTrickle { .. } => {}
                 Order::Stop => self.stop.notify_one(),
             }
         }
+    }
+
+    fn report(&self, with_turns: bool) -> Report {
+        let (turns, turns_omitted) = match with_turns {
+            true => self.recent.hand_over(Instant::now(), Stamp::now()),
+            false => (Vec::new(), 0),
+        };
+        let pools = self.pools.iter().map(|pool| pool.report()).collect();
+        Report { pools, turns, turns_omitted, trickles: Vec::new() }
     }
 
     async fn tell(&self, mut to: OwnedWriteHalf) {

@@ -31,6 +31,7 @@ mod control;
 mod listen;
 mod notices;
 mod pool;
+mod recent;
 mod redeliver;
 mod roster;
 mod workers;
@@ -57,6 +58,7 @@ use self::control::Control;
 use self::listen::Guests;
 use self::notices::Notices;
 use self::pool::Pool;
+use self::recent::RecentTurns;
 use self::workers::Workers;
 use crate::config::DoorPool;
 use crate::control::Notice;
@@ -123,6 +125,7 @@ pub fn run(config: &Config) -> Result<(), DoorError> {
 async fn serve(config: &Config) -> Result<(), DoorError> {
     let notices = Rc::new(Notices::default());
     let turns = Rc::new(Cell::new(1));
+    let recent = Rc::<RecentTurns>::default();
     let mut opened = Vec::new();
     for pool in &config.pools {
         let (listener, address, clients) = listen::open(pool).map_err(|source| DoorError::Listen {
@@ -130,7 +133,8 @@ async fn serve(config: &Config) -> Result<(), DoorError> {
             address: pool.listen,
             source,
         })?;
-        let pool = Pool::new(pool.clone(), clients, address, Rc::clone(&notices), Rc::clone(&turns));
+        let (notices, turns, recent) = (Rc::clone(&notices), Rc::clone(&turns), Rc::clone(&recent));
+        let pool = Pool::new(pool.clone(), clients, address, notices, turns, recent);
         opened.push((Rc::new(pool), listener));
     }
     let (link, controllers) = open_sockets(config)?;
@@ -144,6 +148,7 @@ async fn serve(config: &Config) -> Result<(), DoorError> {
         pools: pools.clone(),
         workers: Rc::clone(&workers),
         notices: Rc::clone(&notices),
+        recent,
         stop: Rc::clone(&stop),
         stopping: Cell::new(false),
         current: RefCell::default(),

@@ -20,12 +20,13 @@ use tokio::time::Instant;
 use super::arrival::{self, Scratch};
 use super::client::{Client, FailedDelivery, Loss, TurnEnd, Whereabouts};
 use super::notices::Notices;
+use super::recent::{Ended, RecentTurns, Tracer};
 use super::roster::{Roster, Seat};
 use crate::config::{Clients, DoorPool, Protocol, RedeliverMethods};
 use crate::control::{Counters, Held, Notice, Outcome, PoolReport, Retirement, Stamp, WorkerReport};
 use crate::identity::Incarnation;
 use crate::link::{self, After, Scoreboard, Sent, ToWorker, TurnFrame};
-use crate::observation::Histogram;
+use crate::observation::{Histogram, TraceEnd};
 use crate::sys::SlowToClose;
 
 /// One pool, open for business.
@@ -39,6 +40,8 @@ pub(super) struct Pool {
     pub(super) scratch: Scratch,
     pub(super) notices: Rc<Notices>,
     pub(super) counters: RefCell<Counters>,
+    times: RefCell<Times>,
+    recent: Rc<RecentTurns>,
     pub(super) connections: Cell<usize>,
     /// Whether each answer is to be its connection's last.
     pub(super) draining: Cell<bool>,
@@ -49,6 +52,15 @@ pub(super) struct Pool {
 
 /// The door's end of a worker's link.
 pub(super) type WorkerLink = AsyncFd<SlowToClose>;
+
+/// How long things have taken.
+#[derive(Debug, Default)]
+struct Times {
+    /// From given until done.
+    turn: Histogram,
+    /// From submitted until given.
+    queue: Histogram,
+}
 
 #[derive(Debug, Default)]
 struct Floor {
@@ -70,6 +82,7 @@ struct Link {
     life: Incarnation,
     socket: Rc<WorkerLink>,
     board: Scoreboard,
+    tracer: Tracer,
     credit: u16,
     state: LinkState,
     /// What it holds, oldest first. As many at the most as it has credit.
@@ -137,6 +150,7 @@ impl Pool {
         address: SocketAddr,
         notices: Rc<Notices>,
         turns: Rc<Cell<u64>>,
+        recent: Rc<RecentTurns>,
     ) -> Self {
         Self {
             scratch: arrival::scratch(&clients),
@@ -145,6 +159,8 @@ impl Pool {
             address,
             notices,
             counters: RefCell::default(),
+            times: RefCell::default(),
+            recent,
             connections: Cell::new(0),
             draining: Cell::new(false),
             floor: RefCell::default(),
@@ -208,6 +224,7 @@ impl Pool {
             match self.give(link, client, written) {
                 Ok(Sent::Whole) => {
                     floor.roster.give(seat);
+                    self.times.borrow_mut().queue.observe(waited);
                     return true;
                 }
                 // Its end is about to be read from the link, and decides there.
@@ -297,6 +314,7 @@ impl Pool {
         floor.next_seat += 1;
         self.notices.post(Notice::Joined { worker: life.clone(), at: Stamp::now() });
         let link = Link {
+            tracer: Tracer::new(&life),
             life,
             socket,
             board,
@@ -352,8 +370,11 @@ impl Pool {
             return Heard::Breach(format!("it is done with turn {turn}, which it does not hold"));
         };
         let held = link.held.remove(at);
+        let now = Instant::now();
         link.turns_done += 1;
-        link.idle_since = Instant::now();
+        link.idle_since = now;
+        self.times.borrow_mut().turn.observe(now.saturating_duration_since(held.given));
+        held.trace(&self.recent, &mut link.tracer, TraceEnd::Done, now);
         if link.state == LinkState::Dismissed {
             self.say_farewell(link);
         }
@@ -438,7 +459,7 @@ impl Pool {
     pub(super) fn left(&self, seat: Seat) {
         let floor = &mut *self.floor.borrow_mut();
         floor.roster.leave(seat);
-        let Some(link) = floor.links.remove(&seat) else { return };
+        let Some(mut link) = floor.links.remove(&seat) else { return };
         let cleanly = link.state == LinkState::Leaving && link.held.is_empty();
         if !cleanly {
             self.counters.borrow_mut().deaths += 1;
@@ -451,6 +472,9 @@ impl Pool {
             held: link.held.iter().map(|held| held.describe(now)).collect(),
             siblings: floor.links.len(),
         });
+        for held in &link.held {
+            held.trace(&self.recent, &mut link.tracer, TraceEnd::Lost, now);
+        }
         for HeldTurn { turn, client, given, untouched, overran, .. } in link.held {
             let delivery = FailedDelivery { worker: link.life.clone(), turn, given };
             let note = link.board.of_turn(turn, link.credit);
@@ -508,7 +532,7 @@ impl Pool {
 
     /// The pool at this moment.
     pub(super) fn report(&self) -> PoolReport {
-        let (floor, now) = (self.floor.borrow(), Instant::now());
+        let (floor, times, now) = (self.floor.borrow(), self.times.borrow(), Instant::now());
         // By place, so that lists are stable to look at.
         let workers: BTreeMap<_, _> =
             floor.links.values().map(|link| (&link.life, link.report(now))).collect();
@@ -519,8 +543,8 @@ impl Pool {
             queued: floor.queue.len(),
             longest_wait: floor.queue.front().map_or(Duration::ZERO, |queued| now - queued.since),
             counters: self.counters.borrow().clone(),
-            turn_time: Histogram::default(),
-            queue_wait: Histogram::default(),
+            turn_time: times.turn.clone(),
+            queue_wait: times.queue.clone(),
             workers: workers.into_values().collect(),
         }
     }
@@ -536,6 +560,13 @@ impl HeldTurn {
             delivery: request.deliveries,
             overran: self.overran,
         }
+    }
+
+    /// Notes its end, at this moment.
+    fn trace(&self, recent: &RecentTurns, tracer: &mut Tracer, end: TraceEnd, now: Instant) {
+        let request = self.client.request.borrow();
+        let (line, delivery) = (request.line.as_str(), request.deliveries);
+        recent.note(tracer, &Ended { turn: self.turn, given: self.given, request: line, delivery, end }, now);
     }
 }
 

@@ -34,6 +34,7 @@ mod pool;
 mod recent;
 mod redeliver;
 mod roster;
+mod trickle;
 mod workers;
 
 use std::cell::{Cell, RefCell};
@@ -59,6 +60,7 @@ use self::listen::Guests;
 use self::notices::Notices;
 use self::pool::Pool;
 use self::recent::RecentTurns;
+use self::trickle::Trickles;
 use self::workers::Workers;
 use crate::config::DoorPool;
 use crate::control::Notice;
@@ -143,12 +145,14 @@ async fn serve(config: &Config) -> Result<(), DoorError> {
     // Nothing was served until here; from here on nothing fails.
     let pools: Vec<_> = opened.iter().map(|(pool, _)| Rc::clone(pool)).collect();
     let workers = Rc::new(Workers::new(pools.iter().cloned(), Rc::clone(&notices)));
+    let trickles = Rc::new(Trickles::new(pools.iter().cloned()));
     let stop = Rc::new(Notify::new());
     let control = Rc::new(Control {
         pools: pools.clone(),
         workers: Rc::clone(&workers),
         notices: Rc::clone(&notices),
         recent,
+        trickles: Rc::clone(&trickles),
         stop: Rc::clone(&stop),
         stopping: Cell::new(false),
         current: RefCell::default(),
@@ -173,6 +177,7 @@ async fn serve(config: &Config) -> Result<(), DoorError> {
     }
     control.stopping.set(true);
     notices.post(Notice::Stopping);
+    trickles.end_all();
     let drained = drain(&pools, &guests);
     tokio::select! {
         () = drained => {}

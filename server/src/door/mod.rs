@@ -14,6 +14,12 @@
 //! 4. The turn goes to the front of the queue and from there to the next worker with credit ([`roster`], pure); or
 //!    the door answers `502` or `504` itself ([`answer`]); or, when an answer had begun, the connection is cut.
 //!
+//! # What can be seen of it
+//!
+//! The controller asks for a report ([`control`]) as often as it likes: what each pool counts and how long things take,
+//! what each worker holds, and on demand the turns that have just ended ([`recent`]). For people who have no clients of
+//! their own to look at, the door plays one ([`trickle`]).
+//!
 //! # How it can fail
 //!
 //! - It dies: its connections are closed, but for those that a worker holds, which is served to the end by that

@@ -17,6 +17,10 @@
 //! - It is read: at most 1,024 lines of JSON, some 300 KiB.
 //! - Memory: nothing before somebody watches, and then at most 300 KiB.
 //!
+//! What is always counted, watched or not, is in each pool's two [`Histogram`](crate::observation::Histogram)s: how long
+//! turns took and how long they waited. Both are fed from readings of the clock that are taken anyway, for a few
+//! nanoseconds a turn and 168 bytes each.
+//!
 //! When it is full the oldest turn makes room. What was not written and what was overwritten is counted, so that what is
 //! handed over and what is counted together are all the turns that have ended.
 

@@ -103,6 +103,11 @@ pub fn what_the_door_sends_itself_is_served_counted_and_seen(backend: Backend) {
         .controller
         .hears(|notice| matches!(notice, Notice::TrickleEnded { .. } | Notice::Report { query: 0, .. }));
     assert!(matches!(&next, Notice::Report { report, .. } if report.trickles.is_empty()), "{next:?}");
+
+    // It goes on without a controller, and ends with the door.
+    watcher.controller.orders(&trickle("/work?ms=3", 50.0, LONGEST_TRICKLE));
+    assert_eq!(watcher.controller.report(false).trickles.len(), 1);
+    drop(watcher);
     stack.start();
     stack.down();
 }

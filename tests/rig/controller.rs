@@ -3,7 +3,7 @@
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
 
-use server::control::{Notice, Order, VERSION};
+use server::control::{Notice, Order, Report, VERSION};
 use server::identity::Secret;
 
 use super::{PATIENCE, Stack};
@@ -13,6 +13,7 @@ use super::{PATIENCE, Stack};
 pub struct FakeController {
     to: UnixStream,
     from: BufReader<UnixStream>,
+    queries: u64,
 }
 
 impl FakeController {
@@ -24,7 +25,7 @@ impl FakeController {
         let to = UnixStream::connect(control.join("door.sock")).unwrap();
         to.set_read_timeout(Some(PATIENCE)).unwrap();
         let from = BufReader::new(to.try_clone().unwrap());
-        let mut controller = Self { to, from };
+        let mut controller = Self { to, from, queries: 0 };
         controller.orders(&Order::Hello { version: VERSION, secret });
         controller.hears(|notice| matches!(notice, Notice::Welcome { .. }));
         controller
@@ -45,6 +46,17 @@ impl FakeController {
             if wanted(&notice) {
                 return notice;
             }
+        }
+    }
+
+    /// Asks for a report.
+    pub fn report(&mut self, turns: bool) -> Report {
+        self.queries += 1;
+        let asked = self.queries;
+        self.orders(&Order::Report { query: asked, turns });
+        match self.hears(|notice| matches!(notice, Notice::Report { query, .. } if *query == asked)) {
+            Notice::Report { report, .. } => report,
+            other => panic!("no report: {other:?}"),
         }
     }
 }

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use serde_json::Value;
 
-use server::control::{Notice, Order};
+use server::control::Order;
 
 use crate::rig::controller::FakeController;
 use crate::rig::http::Connection;
@@ -216,8 +216,7 @@ pub fn whoever_is_about_to_be_killed_gets_no_turn(backend: Backend) {
     stack.kill_controller();
     let mut controller = FakeController::takes_over(&stack);
     controller.orders(&Order::Withhold { worker: format!("{last}.1").parse().unwrap() });
-    controller.orders(&Order::Report { query: 1 });
-    controller.hears(|notice| matches!(notice, Notice::Report { query: 1, .. }));
+    controller.report(false);
     let other = server();
     assert_ne!(other, last, "a turn was given to a worker that is about to be killed");
     // The kill never comes. It is asked again, when there is nobody else to ask.

@@ -7,6 +7,7 @@ mod faults;
 mod hostile;
 mod life;
 mod models;
+mod observation;
 
 use crate::rig::Story;
 
@@ -67,6 +68,11 @@ pub const ALL: &[(&str, Story)] = &[
         hostile::a_worker_that_claims_too_much_gets_what_its_model_takes,
     ),
     ("a_worker_that_hoards_or_is_deaf_stalls_nobody", hostile::a_worker_that_hoards_or_is_deaf_stalls_nobody),
+    (
+        "what_the_door_sends_itself_is_served_counted_and_seen",
+        observation::what_the_door_sends_itself_is_served_counted_and_seen,
+    ),
+    ("a_trickle_loses_nothing_to_a_kill", observation::a_trickle_loses_nothing_to_a_kill),
     ("threads_share_a_fault_and_catch_a_panic", models::threads_share_a_fault_and_catch_a_panic),
     ("a_worker_of_many_threads_leaves_when_told", models::a_worker_of_many_threads_leaves_when_told),
     (

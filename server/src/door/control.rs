@@ -10,12 +10,15 @@ use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::notices::Notices;
 use super::pool::Pool;
+use super::recent::RecentTurns;
+use super::trickle::{Trickles, Unfit};
 use super::workers::Workers;
-use crate::control::{LONGEST_LINE, Notice, Order, Report, VERSION};
+use crate::control::{LONGEST_LINE, Notice, Order, Report, Stamp, VERSION};
+use crate::identity::PoolName;
 
 /// What the control socket can reach of the door.
 #[derive(Debug)]
@@ -23,6 +26,8 @@ pub(super) struct Control {
     pub(super) pools: Vec<Rc<Pool>>,
     pub(super) workers: Rc<Workers>,
     pub(super) notices: Rc<Notices>,
+    pub(super) recent: Rc<RecentTurns>,
+    pub(super) trickles: Rc<Trickles>,
     /// Rung when the door is to drain.
     pub(super) stop: Rc<Notify>,
     pub(super) stopping: Cell<bool>,
@@ -113,13 +118,29 @@ impl Control {
                 }
                 Order::Withhold { worker } => self.workers.withhold(&worker),
                 Order::Bury { worker } => self.workers.bury(&worker),
-                Order::Report { query } => {
-                    let report = Report { pools: self.pools.iter().map(|pool| pool.report()).collect() };
+                Order::Report { query, turns } => {
+                    let report = self.report(turns);
                     self.notices.post(Notice::Report { query, report });
                 }
+                Order::Request { pool, method, path } => {
+                    not_sent(&pool, self.trickles.request(&pool, &method, &path));
+                }
+                Order::Trickle { pool, path, per_second, lasting } => {
+                    not_sent(&pool, self.trickles.begin(&pool, path, per_second, lasting));
+                }
+                Order::EndTrickle { pool } => self.trickles.end(&pool),
                 Order::Stop => self.stop.notify_one(),
             }
         }
+    }
+
+    fn report(&self, with_turns: bool) -> Report {
+        let (turns, turns_omitted) = match with_turns {
+            true => self.recent.hand_over(Instant::now(), Stamp::now()),
+            false => (Vec::new(), 0),
+        };
+        let pools = self.pools.iter().map(|pool| pool.report()).collect();
+        Report { pools, turns, turns_omitted, trickles: self.trickles.report() }
     }
 
     async fn tell(&self, mut to: OwnedWriteHalf) {
@@ -145,6 +166,13 @@ fn may_control(stream: &UnixStream) -> bool {
     // tokio's answer, not rustix's: to the kernel, a controller in another container (another pid namespace) has the
     // pid 0, which rustix's type cannot say, and it makes an error of the whole.
     stream.peer_cred().is_ok_and(|peer| peer.uid() == 0 || peer.uid() == rustix::process::geteuid().as_raw())
+}
+
+/// The controller has checked what it asks for, so this is for whoever looks after both.
+fn not_sent(pool: &PoolName, outcome: Result<(), Unfit>) {
+    if let Err(why) = outcome {
+        tracing::warn!(%pool, %why, "the door cannot send itself what it was told to");
+    }
 }
 
 async fn write(to: &mut OwnedWriteHalf, notice: &Notice) -> std::io::Result<()> {

@@ -20,10 +20,12 @@ use tokio::time::Instant;
 
 use super::client::{Client, FailedDelivery, Loss, TurnEnd};
 use super::pool::Pool;
+use super::recent::{Ended, RecentTurns, Tracer};
 use super::roster::Seat;
 use crate::control::{Held, Notice, Retirement, Stamp, WorkerReport};
 use crate::identity::Incarnation;
 use crate::link::{self, Scoreboard, Sent, Terms, ToWorker};
+use crate::observation::TraceEnd;
 use crate::sys::SlowToClose;
 
 /// The door's end of a worker's link.
@@ -35,6 +37,7 @@ pub(super) struct Link {
     pub(super) life: Incarnation,
     pub(super) socket: Rc<WorkerLink>,
     pub(super) board: Scoreboard,
+    pub(super) tracer: Tracer,
     pub(super) credit: u16,
     pub(super) state: LinkState,
     /// What it holds, oldest first. As many at the most as it has credit.
@@ -93,6 +96,7 @@ impl Pool {
         floor.next_seat += 1;
         self.notices.post(Notice::Joined { worker: life.clone(), at: Stamp::now() });
         let link = Link {
+            tracer: Tracer::new(&life),
             life,
             socket,
             board,
@@ -196,7 +200,7 @@ impl Pool {
     pub(super) fn left(&self, seat: Seat) {
         let floor = &mut *self.floor.borrow_mut();
         floor.roster.leave(seat);
-        let Some(link) = floor.links.remove(&seat) else { return };
+        let Some(mut link) = floor.links.remove(&seat) else { return };
         let cleanly = link.state == LinkState::Leaving && link.held.is_empty();
         if !cleanly {
             self.counters.borrow_mut().deaths += 1;
@@ -209,6 +213,9 @@ impl Pool {
             held: link.held.iter().map(|held| held.describe(now)).collect(),
             siblings: floor.links.len(),
         });
+        for held in &link.held {
+            held.trace(&self.recent, &mut link.tracer, TraceEnd::Lost, now);
+        }
         for HeldTurn { turn, client, given, untouched, overran, .. } in link.held {
             let delivery = FailedDelivery { worker: link.life.clone(), turn, given };
             let note = link.board.of_turn(turn, link.credit);
@@ -241,6 +248,13 @@ impl HeldTurn {
             delivery: request.deliveries,
             overran: self.overran,
         }
+    }
+
+    /// Notes its end, at this moment.
+    pub(super) fn trace(&self, recent: &RecentTurns, tracer: &mut Tracer, end: TraceEnd, now: Instant) {
+        let request = self.client.request.borrow();
+        let (line, delivery) = (request.line.as_str(), request.deliveries);
+        recent.note(tracer, &Ended { turn: self.turn, given: self.given, request: line, delivery, end }, now);
     }
 }
 

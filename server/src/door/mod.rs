@@ -14,6 +14,12 @@
 //! 4. The turn goes to the front of the queue and from there to the next worker with credit ([`roster`], pure); or
 //!    the door answers `502` or `504` itself; or, when an answer had begun, the connection is cut.
 //!
+//! # What can be seen of it
+//!
+//! The controller asks for a report ([`control`]) as often as it likes: what each pool counts and how long things take,
+//! what each worker holds, and on demand the turns that have just ended ([`recent`]). For people who have no clients of
+//! their own to look at, the door plays one ([`trickle`]).
+//!
 //! # How it can fail
 //!
 //! - It dies: its connections are closed, but for those that a worker holds, which is served to the end by that
@@ -31,8 +37,10 @@ mod links;
 mod listen;
 mod notices;
 mod pool;
+mod recent;
 mod redeliver;
 mod roster;
+mod trickle;
 mod workers;
 
 use std::cell::{Cell, RefCell};
@@ -57,6 +65,8 @@ use self::control::Control;
 use self::listen::Guests;
 use self::notices::Notices;
 use self::pool::Pool;
+use self::recent::RecentTurns;
+use self::trickle::Trickles;
 use self::workers::Workers;
 use crate::config::DoorPool;
 use crate::control::Notice;
@@ -123,6 +133,7 @@ pub fn run(config: &Config) -> Result<(), DoorError> {
 async fn serve(config: &Config) -> Result<(), DoorError> {
     let notices = Rc::new(Notices::default());
     let turns = Rc::new(Cell::new(1));
+    let recent = Rc::<RecentTurns>::default();
     let mut opened = Vec::new();
     for pool in &config.pools {
         let (listener, address, clients) = listen::open(pool).map_err(|source| DoorError::Listen {
@@ -130,7 +141,8 @@ async fn serve(config: &Config) -> Result<(), DoorError> {
             address: pool.listen,
             source,
         })?;
-        let pool = Pool::new(pool.clone(), clients, address, Rc::clone(&notices), Rc::clone(&turns));
+        let (notices, turns, recent) = (Rc::clone(&notices), Rc::clone(&turns), Rc::clone(&recent));
+        let pool = Pool::new(pool.clone(), clients, address, notices, turns, recent);
         opened.push((Rc::new(pool), listener));
     }
     let (link, controllers) = open_sockets(config)?;
@@ -139,11 +151,14 @@ async fn serve(config: &Config) -> Result<(), DoorError> {
     // Nothing was served until here; from here on nothing fails.
     let pools: Vec<_> = opened.iter().map(|(pool, _)| Rc::clone(pool)).collect();
     let workers = Rc::new(Workers::new(pools.iter().cloned(), Rc::clone(&notices)));
+    let trickles = Rc::new(Trickles::new(pools.iter().cloned()));
     let stop = Rc::new(Notify::new());
     let control = Rc::new(Control {
         pools: pools.clone(),
         workers: Rc::clone(&workers),
         notices: Rc::clone(&notices),
+        recent,
+        trickles: Rc::clone(&trickles),
         stop: Rc::clone(&stop),
         stopping: Cell::new(false),
         current: RefCell::default(),
@@ -166,6 +181,7 @@ async fn serve(config: &Config) -> Result<(), DoorError> {
     }
     control.stopping.set(true);
     notices.post(Notice::Stopping);
+    trickles.end_all();
     pools.iter().for_each(|pool| pool.draining.set(true));
     closing.send_replace(true);
     for listener in listeners {

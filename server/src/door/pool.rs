@@ -21,10 +21,12 @@ use super::arrival::{self, Scratch};
 use super::client::{Client, FailedDelivery, TurnEnd, Whereabouts};
 use super::links::{HeldTurn, Link, LinkState};
 use super::notices::Notices;
+use super::recent::RecentTurns;
 use super::roster::{Roster, Seat};
 use crate::config::{Clients, DoorPool, Protocol, RedeliverMethods, TurnUnit};
 use crate::control::{Counters, Notice, Outcome, PoolReport, Stamp};
 use crate::link::{self, After, Sent, ToWorker, TurnFrame};
+use crate::observation::{Histogram, TraceEnd};
 
 /// One pool, open for business.
 #[derive(Debug)]
@@ -37,12 +39,23 @@ pub(super) struct Pool {
     pub(super) scratch: Scratch,
     pub(super) notices: Rc<Notices>,
     pub(super) counters: RefCell<Counters>,
+    times: RefCell<Times>,
+    pub(super) recent: Rc<RecentTurns>,
     pub(super) connections: Cell<usize>,
     /// Whether each answer is to be its connection's last.
     pub(super) draining: Cell<bool>,
     pub(super) floor: RefCell<Floor>,
     /// The numbers of turns, shared by all pools.
     turns: Rc<Cell<u64>>,
+}
+
+/// How long things have taken.
+#[derive(Debug, Default)]
+struct Times {
+    /// From given until done.
+    turn: Histogram,
+    /// From submitted until given.
+    queue: Histogram,
 }
 
 /// Who holds what, and who waits.
@@ -94,6 +107,7 @@ impl Pool {
         address: SocketAddr,
         notices: Rc<Notices>,
         turns: Rc<Cell<u64>>,
+        recent: Rc<RecentTurns>,
     ) -> Self {
         Self {
             scratch: arrival::scratch(&clients),
@@ -102,6 +116,8 @@ impl Pool {
             address,
             notices,
             counters: RefCell::default(),
+            times: RefCell::default(),
+            recent,
             connections: Cell::new(0),
             draining: Cell::new(false),
             floor: RefCell::default(),
@@ -163,6 +179,7 @@ impl Pool {
             match self.give(link, client, written) {
                 Ok(Sent::Whole) => {
                     floor.roster.give(seat);
+                    self.times.borrow_mut().queue.observe(waited);
                     return true;
                 }
                 // Its end is about to be read from the link, and decides there.
@@ -260,8 +277,11 @@ impl Pool {
             return Heard::Breach(format!("it is done with turn {turn}, and {flaw}"));
         }
         let held = link.held.remove(at);
+        let now = Instant::now();
         link.turns_done += 1;
-        link.idle_since = Instant::now();
+        link.idle_since = now;
+        self.times.borrow_mut().turn.observe(now.saturating_duration_since(held.given));
+        held.trace(&self.recent, &mut link.tracer, TraceEnd::Done, now);
         if link.state == LinkState::Dismissed {
             self.say_farewell(link);
         }
@@ -313,7 +333,7 @@ impl Pool {
 
     /// The pool at this moment.
     pub(super) fn report(&self) -> PoolReport {
-        let (floor, now) = (self.floor.borrow(), Instant::now());
+        let (floor, times, now) = (self.floor.borrow(), self.times.borrow(), Instant::now());
         // By place, so that lists are stable to look at.
         let workers: BTreeMap<_, _> =
             floor.links.values().map(|link| (&link.life, link.report(now))).collect();
@@ -324,6 +344,8 @@ impl Pool {
             queued: floor.queue.len(),
             longest_wait: floor.queue.front().map_or(Duration::ZERO, |queued| now - queued.since),
             counters: self.counters.borrow().clone(),
+            turn_time: times.turn.clone(),
+            queue_wait: times.queue.clone(),
             workers: workers.into_values().collect(),
         }
     }

@@ -37,7 +37,7 @@ use crate::http::is_origin_form;
 use crate::identity::PoolName;
 use crate::observation::{LONGEST_TRICKLE, TRICKLE_IN_FLIGHT, TRICKLE_RATES, TrickleReport};
 
-/// How long a request may take beyond the pool's own limit, which the door answers by itself.
+/// How long a request may take beyond the pool's own limits on waiting and being served, which the door answers by itself.
 const BEYOND_THE_LIMIT: Duration = Duration::from_secs(5);
 /// How long it may take on a pool that has no limit.
 const WITHOUT_A_LIMIT: Duration = Duration::from_secs(60);
@@ -191,7 +191,9 @@ impl OwnClient {
     }
 
     fn patience(&self) -> Duration {
-        self.pool.config.timeouts.request.map_or(WITHOUT_A_LIMIT, |limit| limit + BEYOND_THE_LIMIT)
+        let config = &self.pool.config;
+        let limit = config.timeouts.request.map_or(WITHOUT_A_LIMIT, |limit| limit + BEYOND_THE_LIMIT);
+        config.queue.wait + limit
     }
 
     /// Sends the request again and again until the time is up.
@@ -401,6 +403,7 @@ mod tests {
             listen: "127.0.0.1:0".parse()?,
             protocol,
             turn: TurnUnit::Request,
+            credit: 1,
             timeouts: Timeouts {
                 start: second,
                 head: second,

@@ -15,14 +15,14 @@
     clippy::panic,
     reason = "a story that goes wrong ends there"
 )]
-#![allow(dead_code, unreachable_pub, reason = "the rig is shared: each program that includes it uses a part")]
 
 mod rig;
 
 use std::collections::BTreeMap;
 use std::process::ExitCode;
 
-use libtest_mimic::{Arguments, Completion, Failed, Trial};
+use libtest_mimic::Arguments;
+use rig::Missing;
 use rig::backend::{Availability, Backend, docker};
 use rig::compose::{Compose, Deployment, base_image};
 use rig::load::Load;
@@ -34,23 +34,9 @@ fn main() -> ExitCode {
     arguments.test_threads = Some(1);
     let trials = Compose::ALL.map(|compose| {
         let name = format!("{compose}::from_a_clean_checkout").replace(' ', "_");
-        Trial::ignorable_test(name, move || match what_is_missing(compose) {
-            Some(Missing { why, excused: true }) => {
-                Ok(Completion::ignored_with(why.trim().replace('\n', ": ")))
-            }
-            Some(Missing { why, excused: false }) => Err(Failed::from(why)),
-            None => rig::told(|| from_a_clean_checkout(compose))
-                .map(|()| Completion::Completed)
-                .map_err(Failed::from),
-        })
+        rig::trial(name, move || what_is_missing(compose), move || from_a_clean_checkout(compose))
     });
     libtest_mimic::run(&arguments, trials.into()).exit_code()
-}
-
-/// Why the story cannot be told here, and whether that is all right.
-struct Missing {
-    why: String,
-    excused: bool,
 }
 
 fn what_is_missing(compose: Compose) -> Option<Missing> {

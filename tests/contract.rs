@@ -15,34 +15,30 @@
     clippy::panic,
     reason = "a story that goes wrong ends there"
 )]
-#![allow(dead_code, unreachable_pub, reason = "the rig is shared: each program that includes it uses a part")]
 
 mod rig;
 mod stories;
 
 use std::process::ExitCode;
 
-use libtest_mimic::{Arguments, Failed, Trial};
+use libtest_mimic::Arguments;
+use rig::Missing;
 use rig::backend::{Availability, Backend};
 
 fn main() -> ExitCode {
-    let arguments = Arguments::from_args();
     let mut trials = Vec::new();
     for backend in Backend::ALL {
-        let availability = backend.availability();
-        for &(name, story) in stories::ALL {
-            let name = format!("{backend}::{name}");
-            let run = move || rig::tell(backend, story).map_err(Failed::from);
-            trials.push(match &availability {
-                Availability::Here => Trial::test(name, run),
-                Availability::Missing { why } => {
-                    Trial::test(name, run).with_kind(why.clone()).with_ignored_flag(true)
-                }
-            });
-        }
-        if let Availability::Missing { why } = availability {
+        let missing = match backend.availability() {
+            Availability::Here => None,
+            Availability::Missing { why } => Some(Missing { why, excused: true }),
+        };
+        if let Some(Missing { why, .. }) = &missing {
             eprintln!("the stories on {backend} are ignored: {why}");
         }
+        trials.extend(stories::ALL.iter().map(|&(name, story)| {
+            let missing = missing.clone();
+            rig::trial(format!("{backend}::{name}"), move || missing, move || story(backend))
+        }));
     }
-    libtest_mimic::run(&arguments, trials).exit_code()
+    libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
 }

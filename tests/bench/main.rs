@@ -15,7 +15,6 @@
     clippy::panic,
     reason = "a measurement that fails ends there"
 )]
-#![allow(dead_code, unreachable_pub, reason = "the rig is shared: each program that includes it uses a part")]
 
 mod dispatch;
 mod loss;

@@ -1,6 +1,8 @@
 //! What the stories are told with: a deployment ([`stack`]), a client ([`http`]), the wish that something becomes
 //! true ([`eventually`]).
 
+#![allow(dead_code, unreachable_pub, reason = "each program that includes the rig uses a part of it")]
+
 pub mod api;
 pub mod backend;
 pub mod compose;
@@ -15,6 +17,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
 pub use backend::Backend;
+use libtest_mimic::{Completion, Failed, Trial};
 pub use stack::Stack;
 
 /// How long anything may take before a story says that it will not happen. Generous: machines are shared.
@@ -23,13 +26,28 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 /// A story, told on one backend.
 pub type Story = fn(Backend);
 
-/// Tells a story; what a panic in it said is the failure.
-pub fn tell(backend: Backend, story: Story) -> Result<(), String> {
-    told(|| story(backend))
+/// Why a story cannot be told here.
+#[derive(Debug, Clone)]
+pub struct Missing {
+    pub why: String,
+    /// Whether that is all right: the story shows as ignored then, and else as failed.
+    pub excused: bool,
 }
 
-/// The same for a story that knows what it is told on.
-pub fn told(story: impl FnOnce()) -> Result<(), String> {
+/// A story as a test. What a panic in it said is the failure.
+pub fn trial(
+    name: String,
+    missing: impl FnOnce() -> Option<Missing> + Send + 'static,
+    story: impl FnOnce() + Send + 'static,
+) -> Trial {
+    Trial::ignorable_test(name, move || match missing() {
+        Some(Missing { why, excused: true }) => Ok(Completion::ignored_with(why.trim().replace('\n', ": "))),
+        Some(Missing { why, excused: false }) => Err(Failed::from(why)),
+        None => told(story).map(|()| Completion::Completed).map_err(Failed::from),
+    })
+}
+
+fn told(story: impl FnOnce()) -> Result<(), String> {
     catch_unwind(AssertUnwindSafe(story)).map_err(|panic| {
         let text = panic.downcast_ref::<String>().cloned();
         text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()))

@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::future::Future;
-use std::num::NonZeroU32;
 use std::os::unix::fs::PermissionsExt;
 use std::panic::AssertUnwindSafe;
 use std::path::Path;
@@ -14,12 +13,9 @@ use anyhow::{Context, Result, bail, ensure};
 use controller::backend::docker::{DockerBackend, DockerOptions};
 use controller::backend::{Backend, Found, Home, Sighting, SpawnOrder, Unit};
 use controller::model::Autopsy;
-use controller::spec::{Limits, Network, Pool, Recycle, Restart, Worker};
+use controller::spec::{parse, spell_size};
 use futures_util::FutureExt;
 use libtest_mimic::Failed;
-use server::config::{
-    App, Clients, DoorPool, Model, Protocol, Queue, Redeliver, RedeliverMethods, Timeouts, TurnUnit,
-};
 use server::identity::{Incarnation, Secret};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{mpsc, watch};
@@ -133,40 +129,9 @@ pub(crate) fn life(name: &str) -> Result<Incarnation> {
 
 pub(crate) fn order(name: &str) -> Result<SpawnOrder> {
     let life = life(name)?;
-    let (second, none) = (Duration::from_secs(1), Duration::ZERO);
-    let pool = Pool {
-        door: DoorPool {
-            name: life.worker.pool.clone(),
-            listen: ([127, 0, 0, 1], 0).into(),
-            protocol: Protocol::Http,
-            turn: TurnUnit::Request,
-            credit: 1,
-            timeouts: Timeouts {
-                start: second,
-                head: second,
-                request: None,
-                keep_alive: second,
-                drain: second,
-            },
-            queue: Queue { depth: 1, wait: second },
-            clients: Clients { connections: 1, head_bytes: 1, buffered_body_bytes: 1, body_bytes: 1 },
-            redeliver: Redeliver { attempts: 2, methods: RedeliverMethods::Idempotent },
-        },
-        workers: 1,
-        worker: Worker {
-            app: App::Demo,
-            model: Model::Prefork,
-            limits: Limits {
-                memory_bytes: Some(MEMORY),
-                cpus: Some(0.5),
-                pids: NonZeroU32::new(16),
-                open_files: NonZeroU32::new(64),
-            },
-            network: Network::None,
-        },
-        recycle: Recycle { requests: None, jitter: 0.0 },
-        restart: Restart { backoff: none, longest: none, healthy_after: none, deaths: 1, within: second },
-    };
+    let limits = format!("{{ memory: {}, cpus: 0.5, pids: 16, open_files: 64 }}", spell_size(MEMORY));
+    let spec = format!("pools: {{ {}: {{ worker: {{ limits: {limits} }} }} }}", life.worker.pool);
+    let pool = parse("a test", &spec)?.pools.remove(0);
     let token = Secret::new([7; 32]).token(&life);
     Ok(SpawnOrder { life, token, pool: Arc::new(pool), retire_after: None, spec_hash: "5bec".to_owned() })
 }

@@ -91,11 +91,13 @@ the pool says otherwise.
 
 /// Reads what a request asks for.
 pub fn decide(head: &Head<'_>, me: &Me) -> Act {
-    let (path, query) = head.target.split_once('?').unwrap_or((head.target, ""));
+    let target = head.path_and_query();
+    let (path, query) = target.split_once('?').unwrap_or((target, ""));
     let number = |name: &str, default: u64, most: u64| parameter(query, name).unwrap_or(default).min(most);
     let millis = |default: u64| Duration::from_millis(number("ms", default, 3_600_000));
     match path {
-        "/" => Act::Reply(200, format!("{}\n{PAGES}", self_portrait(me))),
+        "*" => Act::Reply(200, String::new()),
+        "/" | "" => Act::Reply(200, format!("{}\n{PAGES}", self_portrait(me))),
         "/work" => Act::Work(millis(20)),
         "/cpu" => Act::Burn(millis(20)),
         "/body" => Act::EchoBody,

@@ -10,6 +10,7 @@ use std::rc::Rc;
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
+use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, Shutdown, send, shutdown};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -73,8 +74,10 @@ pub(super) struct Request {
     pub http_1_0: bool,
     /// The door has sent `100 Continue`.
     pub continued: bool,
-    /// How far into a chunked body the door has looked: the bytes are peeked again, and not decoded again.
-    pub chunks: Option<(Decoder, usize)>,
+    /// How far into a chunked body the door has looked.
+    pub chunks: Option<Chunks>,
+    /// Its client wants the connection kept open.
+    pub keep_alive: bool,
     /// Times that it was given to a worker.
     pub deliveries: u32,
     /// When it was first given to one.
@@ -83,6 +86,16 @@ pub(super) struct Request {
     pub written_before: u64,
     /// The delivery that failed, until the next one succeeds or is given up.
     pub failed: Option<FailedDelivery>,
+}
+
+/// What has been seen of a chunked body: the bytes are peeked again, and not decoded again.
+#[derive(Debug)]
+pub(super) struct Chunks {
+    pub decoder: Decoder,
+    /// Bytes from the beginning of the request.
+    pub at: usize,
+    /// Bytes of data in them.
+    pub data: u64,
 }
 
 /// A delivery whose worker died.
@@ -238,6 +251,17 @@ impl Client {
         rustix::io::ioctl_fionread(self.fd()).is_ok_and(|unread| unread > 0)
     }
 
+    /// Whether it has begun to send a request, which a few empty lines are not.
+    pub(super) fn is_sending(&self) -> bool {
+        let mut first = [0; 64];
+        let there = match rustix::net::recv(self.fd(), &mut first[..], RecvFlags::PEEK | RecvFlags::DONTWAIT)
+        {
+            Ok((_, there)) => there,
+            Err(_) => 0,
+        };
+        first[..there].iter().any(|byte| !b"\r\n".contains(byte))
+    }
+
     /// Whether it is this client that keeps its worker waiting: it has not sent all of its request, or not taken all of
     /// an answer that has begun.
     pub(super) fn is_in_the_way(&self) -> bool {
@@ -263,18 +287,18 @@ impl Client {
             return;
         }
         let drop_the_rest = async {
-            let mut dropped = 0;
+            let (mut waste, mut dropped) = ([0; 2048], 0);
             while dropped < MOST_BYTES {
-                let Ok(mut ready) = self.socket.readable().await else { return };
-                let read = ready.try_io(|socket| {
-                    let mut waste = [0; 2048];
-                    let (read, _) = rustix::net::recv(socket, &mut waste[..], RecvFlags::DONTWAIT)?;
-                    Ok(read)
-                });
-                match read {
-                    Ok(Ok(0) | Err(_)) => return,
-                    Ok(Ok(read)) => dropped += read,
-                    Err(_would_block) => {}
+                // What is there has been announced before, and will not be again: look first, then wait.
+                match rustix::net::recv(self.fd(), &mut waste[..], RecvFlags::DONTWAIT) {
+                    Ok((0, _)) => return,
+                    Ok((read, _)) => dropped += read,
+                    Err(Errno::AGAIN) => match self.socket.readable().await {
+                        Ok(mut ready) => ready.clear_ready(),
+                        Err(_) => return,
+                    },
+                    Err(Errno::INTR) => {}
+                    Err(_) => return,
                 }
             }
         };
@@ -307,5 +331,27 @@ impl Request {
             }
             self.line.push_str(part);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::net::{TcpListener, TcpStream};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_was_there_before_is_dropped_while_lingering() -> io::Result<()> {
+        let listener = TcpListener::bind("127.0.0.1:0")?;
+        let mut peer = TcpStream::connect(listener.local_addr()?)?;
+        let (socket, address) = listener.accept()?;
+        let client = Client::new(socket.into(), address)?;
+        peer.write_all(b"a part of a request")?;
+        client.socket().readable().await?.clear_ready();
+        // The peer stays silent and does not close.
+        client.linger(Duration::from_millis(50)).await;
+        assert!(!client.has_unread(), "closing it now would reset the connection");
+        Ok(())
     }
 }

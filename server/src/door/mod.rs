@@ -40,6 +40,9 @@ mod pool;
 mod recent;
 mod redeliver;
 mod roster;
+#[cfg(test)]
+#[expect(clippy::expect_used, reason = "a test that cannot go on has failed")]
+mod testing;
 mod trickle;
 mod workers;
 

@@ -42,6 +42,8 @@ pub(super) struct Pool {
     times: RefCell<Times>,
     pub(super) recent: Rc<RecentTurns>,
     pub(super) connections: Cell<usize>,
+    /// Clients that were too many and have not closed yet.
+    pub(super) turned_away: Cell<usize>,
     /// Whether each answer is to be its connection's last.
     pub(super) draining: Cell<bool>,
     pub(super) floor: RefCell<Floor>,
@@ -119,6 +121,7 @@ impl Pool {
             times: RefCell::default(),
             recent,
             connections: Cell::new(0),
+            turned_away: Cell::new(0),
             draining: Cell::new(false),
             floor: RefCell::default(),
             turns,
@@ -158,7 +161,9 @@ impl Pool {
             && let Some(queued) = floor.queue.pop_front()
         {
             if !self.give_to_anybody(floor, &queued.client, queued.since.elapsed()) {
+                // Nobody could take it, or the door could not give it: then trying again at once would be for ever.
                 floor.queue.push_front(queued);
+                return;
             }
         }
     }
@@ -234,6 +239,7 @@ impl Pool {
             given: now,
             untouched: frame.acknowledge,
             overran: false,
+            panicked: false,
             hung_up: None,
         });
         Ok(sent)
@@ -291,6 +297,22 @@ impl Pool {
         self.feed(floor);
         held.client.end_turn(TurnEnd::Done(after));
         if held.overran { Heard::Late } else { Heard::Fine }
+    }
+
+    /// A thread of a worker has panicked over a turn. Once: the controller is told each time.
+    pub(super) fn panicked(&self, seat: Seat, turn: u64, message: String) -> Heard {
+        let floor = &mut *self.floor.borrow_mut();
+        let Some(link) = floor.links.get_mut(&seat).filter(|link| link.state != LinkState::Condemned) else {
+            return Heard::Fine;
+        };
+        let Some(held) = link.held.iter_mut().find(|held| held.turn == turn && !held.panicked) else {
+            return Heard::Breach(format!("it panicked over turn {turn}, which it does not hold, or again"));
+        };
+        held.panicked = true;
+        let request = held.client.request.borrow().line.clone();
+        let (worker, at) = (link.life.clone(), Stamp::now());
+        self.notices.post(Notice::Panicked { worker, turn, request, message, at });
+        Heard::Fine
     }
 
     /// Tells the controller what became of a turn whose worker had died.
@@ -370,7 +392,12 @@ fn flaw(after: After, protocol: Protocol, turn: TurnUnit) -> Option<&'static str
 
 #[cfg(test)]
 mod tests {
+    use std::net::{TcpListener, TcpStream};
+
+    use super::super::testing::{in_time, life, pool};
     use super::*;
+    use crate::link::Scoreboard;
+    use crate::sys::{self, SlowToClose};
 
     #[test]
     fn a_connection_is_kept_only_behind_an_answer() {
@@ -385,5 +412,22 @@ mod tests {
         for (written, protocol, turn) in [(0, Http, Request), (1, Http, Connection), (1, Tcp, Connection)] {
             assert!(flaw(keep(written), protocol, turn).is_some(), "{written} {protocol} {turn}");
         }
+    }
+
+    #[test]
+    fn a_turn_that_cannot_be_handed_over_is_not_tried_for_ever() {
+        let queued = in_time(async || {
+            let pool = pool();
+            let listener = TcpListener::bind("127.0.0.1:0")?;
+            let _peer = TcpStream::connect(listener.local_addr()?)?;
+            let (socket, address) = listener.accept()?;
+            let client = Client::new(socket.into(), address)?;
+            assert_eq!(pool.submit(&client, Position::Back), Ok(()));
+            let (not_a_socket, _writer) = std::io::pipe()?;
+            let link = Rc::new(sys::watch_slow(SlowToClose::new(not_a_socket.into()))?);
+            pool.welcome(life(), 1, link, Scoreboard::new(1)?);
+            Ok(pool.report().queued)
+        });
+        assert_eq!(queued, Ok(1));
     }
 }

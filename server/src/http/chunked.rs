@@ -1,8 +1,9 @@
 //! The chunked transfer coding (RFC 9112, 7.1), decoded step by step and without a buffer of its own.
 //!
 //! The door runs a [`Decoder`] over the bytes that it peeks, to learn whether a small chunked body is there to
-//! its end; the worker runs one over the bytes that it reads. Chunk extensions are passed over; they and the
-//! trailers are bounded, and every line ends in CR LF.
+//! its end; the worker runs one over the bytes that it reads. Chunk extensions and trailers are passed over, but they
+//! are bounded, they have to look like what they are, and every line ends in CR LF: what another reader might take for
+//! something else is no body.
 
 use super::Refusal;
 
@@ -21,7 +22,9 @@ pub struct Decoder {
 enum State {
     /// In a size line: the size so far, its digits, the bytes of this line.
     Size { size: u64, digits: u32, line: u32 },
-    /// Behind the size, in an extension.
+    /// Behind the size, in white space, which only an extension may follow.
+    Space { size: u64, line: u32 },
+    /// In an extension.
     Extension { size: u64, line: u32 },
     /// The CR of a size line has been read.
     SizeEnd { size: u64 },
@@ -33,7 +36,9 @@ enum State {
     DataLf,
     /// At the beginning of a trailer line or of the empty line that ends the body.
     Trailer { total: u32 },
-    /// In a trailer line.
+    /// In the name of a trailer.
+    TrailerName { total: u32 },
+    /// In its value.
     TrailerLine { total: u32 },
     /// The CR of a trailer line has been read.
     TrailerEnd { total: u32 },
@@ -95,10 +100,13 @@ impl State {
     fn after(self, byte: u8) -> Result<Self, Refusal> {
         const SIZE: Refusal = Refusal::Malformed("a chunk's size is not a hexadecimal number");
         const END: Refusal = Refusal::Malformed("a chunk does not end in CR LF where its size says");
+        const TRAILER: Refusal = Refusal::Malformed("a trailer's name is not a token followed by a colon");
         const LONG: Refusal = Refusal::Malformed("a chunk's size line or the trailers are too long");
         Ok(match (self, byte) {
             (
-                Self::Size { line: LONGEST_SIZE_LINE, .. } | Self::Extension { line: LONGEST_SIZE_LINE, .. },
+                Self::Size { line: LONGEST_SIZE_LINE, .. }
+                | Self::Space { line: LONGEST_SIZE_LINE, .. }
+                | Self::Extension { line: LONGEST_SIZE_LINE, .. },
                 _,
             ) => {
                 return Err(LONG);
@@ -113,27 +121,37 @@ impl State {
                 Self::Size { size, digits: digits + 1, line: line + 1 }
             }
             (Self::Size { digits: 0, .. }, _) => return Err(SIZE),
-            (Self::Size { size, line, .. }, b';' | b' ' | b'\t') => Self::Extension { size, line: line + 1 },
+            (Self::Size { size, line, .. } | Self::Space { size, line }, b';') => {
+                Self::Extension { size, line: line + 1 }
+            }
+            (Self::Size { size, line, .. } | Self::Space { size, line }, b' ' | b'\t') => {
+                Self::Space { size, line: line + 1 }
+            }
             (Self::Size { size, .. } | Self::Extension { size, .. }, b'\r') => Self::SizeEnd { size },
-            (Self::Size { .. }, _) => return Err(SIZE),
-            (Self::Extension { .. }, b'\n' | 0) => return Err(END),
+            (Self::Size { .. } | Self::Space { .. }, _) => return Err(SIZE),
+            (Self::Extension { .. }, control) if is_control(control) => return Err(END),
             (Self::Extension { size, line }, _) => Self::Extension { size, line: line + 1 },
             (Self::SizeEnd { size: 0 }, b'\n') => Self::Trailer { total: 0 },
             (Self::SizeEnd { size }, b'\n') => Self::Data { left: size },
             (Self::DataCr, b'\r') => Self::DataLf,
             (Self::DataLf, b'\n') => Self::Size { size: 0, digits: 0, line: 0 },
             (
-                Self::Trailer { total: LONGEST_TRAILERS } | Self::TrailerLine { total: LONGEST_TRAILERS },
+                Self::Trailer { total: LONGEST_TRAILERS }
+                | Self::TrailerName { total: LONGEST_TRAILERS }
+                | Self::TrailerLine { total: LONGEST_TRAILERS },
                 _,
             ) => {
                 return Err(LONG);
             }
             (Self::Trailer { .. }, b'\r') => Self::LastLf,
-            (Self::Trailer { .. } | Self::TrailerLine { .. }, b'\n' | 0) => return Err(END),
-            (Self::TrailerLine { total }, b'\r') => Self::TrailerEnd { total },
-            (Self::Trailer { total } | Self::TrailerLine { total }, _) => {
-                Self::TrailerLine { total: total + 1 }
+            (Self::Trailer { total } | Self::TrailerName { total }, name) if is_token(name) => {
+                Self::TrailerName { total: total + 1 }
             }
+            (Self::TrailerName { total }, b':') => Self::TrailerLine { total: total + 1 },
+            (Self::Trailer { .. } | Self::TrailerName { .. }, _) => return Err(TRAILER),
+            (Self::TrailerLine { total }, b'\r') => Self::TrailerEnd { total },
+            (Self::TrailerLine { .. }, control) if is_control(control) => return Err(END),
+            (Self::TrailerLine { total }, _) => Self::TrailerLine { total: total + 1 },
             (Self::TrailerEnd { total }, b'\n') => Self::Trailer { total },
             (Self::LastLf, b'\n') => Self::Done,
             (
@@ -146,6 +164,16 @@ impl State {
             (Self::Data { .. } | Self::Done, _) => self,
         })
     }
+}
+
+/// What may not stand in an extension or a trailer: everything below space but the tab.
+fn is_control(byte: u8) -> bool {
+    byte.is_ascii_control() && byte != b'\t'
+}
+
+/// Whether a byte may stand in a name (RFC 9110, 5.6.2).
+fn is_token(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
 #[cfg(test)]
@@ -168,7 +196,8 @@ mod tests {
 
     #[test]
     fn a_body_ends_where_it_says() -> Result<(), Refusal> {
-        let body = b"4\r\nWiki\r\n5;ext=\"a\"\r\npedia\r\nA\r\n0123456789\r\n0\r\nTrailer: x\r\n\r\nGET /";
+        let body =
+            b"4\r\nWiki\r\n5 ;ext=\"a\";\tb\r\npedia\r\nA\r\n0123456789\r\n0\r\nTrailer: x\r\n\r\nGET /";
         let (data, consumed, done) = decode(body, 1000)?;
         assert_eq!((data.as_slice(), consumed, done), (&b"Wikipedia0123456789"[..], body.len() - 5, true));
         Ok(())
@@ -177,6 +206,8 @@ mod tests {
     #[test]
     fn what_is_not_chunked_is_refused() {
         let long = format!("1;{}\r\n", "x".repeat(300));
+        let zeros = format!("{}1\r\n", "0".repeat(300));
+        let trailers = format!("0\r\n{}\r\n", "a: b\r\n".repeat(3000));
         for wrong in [
             "x\r\n",
             "\r\n",
@@ -186,7 +217,27 @@ mod tests {
             "1\r\na\n",
             "10000000000000000\r\n",
             "0\r\n\n",
+            "1 1\r\na\r\n",
+            "1 \r\na\r\n",
+            " 1\r\na\r\n",
+            "0x1\r\na\r\n",
+            "+1\r\na\r\n",
+            "1\r\r\na\r\n",
+            "1;a\rb\r\na\r\n",
+            "1;a\n\r\na\r\n",
+            "1;a\x01\r\na\r\n",
+            "1\r\na\r0\r\n\r\n",
+            "0\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n",
+            "0\r\n: a\r\n\r\n",
+            "0\r\n a: b\r\n\r\n",
+            "0\r\na : b\r\n\r\n",
+            "0\r\na: b\r\n folded\r\n\r\n",
+            "0\r\na: b\rc\r\n\r\n",
+            "0\r\na: b\0\r\n\r\n",
+            "0\r\na: b\n\r\n",
             &long,
+            &zeros,
+            &trailers,
         ] {
             assert!(decode(wrong.as_bytes(), 1000).is_err(), "{wrong:?}");
         }

@@ -55,10 +55,16 @@ pub enum Framing {
     Chunked,
 }
 
-impl Head<'_> {
+impl<'a> Head<'a> {
     /// The value of the first header of that name (in any case), if it is there.
     pub fn header(&self, name: &str) -> Option<&[u8]> {
         self.headers.iter().find(|header| header.name.eq_ignore_ascii_case(name)).map(|header| header.value)
+    }
+
+    /// The target without scheme and host, which only clients of proxies send, and everybody has to take. It is `*` for
+    /// what asks about the server as a whole, and empty or a bare query where a URI ends behind its host.
+    pub fn path_and_query(&self) -> &'a str {
+        behind_scheme(self.target).map_or(self.target, |rest| &rest[authority(rest).len()..])
     }
 
     /// Whether the method may be executed twice to the effect of once (RFC 9110, 9.2.2).
@@ -86,7 +92,7 @@ pub fn parse_head<'a>(
         Ok(httparse::Status::Partial) if bytes.len() < limit => return Ok(None),
         Ok(httparse::Status::Partial) => return Err(Refusal::HeadTooLarge),
         Err(httparse::Error::TooManyHeaders) => return Err(Refusal::HeadTooLarge),
-        Err(httparse::Error::Version) => return Err(Refusal::Version),
+        Err(httparse::Error::Version) if names_another_version(bytes) => return Err(Refusal::Version),
         Err(httparse::Error::HeaderName) => {
             return Err(Refusal::Malformed("a header's name is not a token followed by a colon"));
         }
@@ -106,6 +112,9 @@ pub fn parse_head<'a>(
     if method == "CONNECT" {
         return Err(Refusal::NotImplemented("CONNECT is for proxies"));
     }
+    if !is_target(method, target) {
+        return Err(Refusal::Malformed("the target is neither a path nor an http URI"));
+    }
     let said = Said::from_headers(request.headers)?;
     let http_1_0 = minor == 0;
     if !http_1_0 && said.hosts != 1 {
@@ -122,8 +131,11 @@ pub fn parse_head<'a>(
             return Err(Refusal::Malformed("HTTP/1.0 has no Transfer-Encoding"));
         }
         (None, Some(TransferCoding::Chunked)) => Framing::Chunked,
-        (None, Some(TransferCoding::Other)) => {
+        (None, Some(TransferCoding::Unknown)) => {
             return Err(Refusal::NotImplemented("the only transfer coding is a single 'chunked'"));
+        }
+        (None, Some(TransferCoding::Endless)) => {
+            return Err(Refusal::Malformed("the last transfer coding is not 'chunked', once"));
         }
         (length, None) => Framing::Length(length.unwrap_or(0)),
     };
@@ -150,6 +162,41 @@ fn has_bare_line_feed(head: &[u8]) -> bool {
     })
 }
 
+/// Whether the request line is one, but for a version that is not spoken here. Else it is no request at all.
+fn names_another_version(bytes: &[u8]) -> bool {
+    let line = bytes.trim_ascii_start().split(|&byte| byte == b'\r' || byte == b'\n').next();
+    let mut words = line.unwrap_or_default().split(|&byte| byte == b' ');
+    let version = words.nth(2).and_then(|word| word.strip_prefix(b"HTTP/"));
+    words.next().is_none() && version.and_then(<[u8]>::first).is_some_and(u8::is_ascii_digit)
+}
+
+/// Whether a target is a path, the URI of one, or the `*` of `OPTIONS` (RFC 9112, 3.2). A host and a port are for
+/// `CONNECT`, which is for proxies.
+fn is_target(method: &str, target: &str) -> bool {
+    target.starts_with('/')
+        || (target == "*" && method == "OPTIONS")
+        || behind_scheme(target).is_some_and(|rest| {
+            let host = authority(rest);
+            !host.is_empty() && host.bytes().all(stands_in_a_host)
+        })
+}
+
+/// What follows on `http://` or `https://`.
+fn behind_scheme(target: &str) -> Option<&str> {
+    let (scheme, rest) = target.split_once("://")?;
+    ["http", "https"].iter().any(|it| scheme.eq_ignore_ascii_case(it)).then_some(rest)
+}
+
+fn authority(rest: &str) -> &str {
+    rest.split(['/', '?']).next().unwrap_or(rest)
+}
+
+/// Whether a byte may stand in a host and its port (RFC 3986, 3.2.2). There is no room for whoever may be named before
+/// an `@`.
+fn stands_in_a_host(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=%[]:".contains(&byte)
+}
+
 /// What the headers say that matters for framing and persistence.
 #[derive(Default)]
 struct Said {
@@ -162,10 +209,32 @@ struct Said {
     idempotency_key: bool,
 }
 
-#[derive(Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum TransferCoding {
+    /// `chunked` and nothing else.
     Chunked,
-    Other,
+    /// `chunked` around something that is not spoken here.
+    Unknown,
+    /// Something that does not say where it ends (RFC 9112, 6.3), or `chunked` twice.
+    Endless,
+}
+
+impl TransferCoding {
+    /// The codings so far, and those of one more header line. They are one list.
+    fn and(before: Option<Self>, line: &[u8]) -> Self {
+        list(line)
+            .fold(before, |before, coding| {
+                let chunked = coding.eq_ignore_ascii_case(b"chunked");
+                Some(match (before, chunked) {
+                    (None, true) => Self::Chunked,
+                    (Some(Self::Endless), true) => Self::Unknown,
+                    (None | Some(Self::Endless), false) | (Some(Self::Chunked | Self::Unknown), _) => {
+                        Self::Endless
+                    }
+                })
+            })
+            .unwrap_or(Self::Endless)
+    }
 }
 
 impl Said {
@@ -175,7 +244,12 @@ impl Said {
             let is = |name: &str| header.name.eq_ignore_ascii_case(name);
             // The length of the name decides first: most headers are none of these.
             match header.name.len() {
-                4 if is("host") => said.hosts += 1,
+                4 if is("host") => {
+                    if !header.value.iter().all(|&byte| stands_in_a_host(byte)) {
+                        return Err(Refusal::Malformed("the Host header does not name a host"));
+                    }
+                    said.hosts += 1;
+                }
                 6 if is("expect") => {
                     if !header.value.eq_ignore_ascii_case(b"100-continue") {
                         return Err(Refusal::Expectation);
@@ -194,12 +268,9 @@ impl Said {
                     }
                     said.length = Some(decimal(header.value)?);
                 }
-                15 if is("idempotency-key") => said.idempotency_key = true,
+                15 if is("idempotency-key") => said.idempotency_key |= !header.value.is_empty(),
                 17 if is("transfer-encoding") => {
-                    said.transfer_coding = Some(match said.transfer_coding {
-                        None if header.value.eq_ignore_ascii_case(b"chunked") => TransferCoding::Chunked,
-                        _ => TransferCoding::Other,
-                    });
+                    said.transfer_coding = Some(TransferCoding::and(said.transfer_coding, header.value));
                 }
                 _ => {}
             }
@@ -251,9 +322,25 @@ mod tests {
             ("GET / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked\r\n\r\n", 501),
             (
                 "GET / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n",
+                400,
+            ),
+            (
+                "GET / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip\r\nTransfer-Encoding: chunked\r\n\r\n",
                 501,
             ),
-            ("GET / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: xchunked\r\n\r\n", 501),
+            ("GET / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked, gzip\r\n\r\n", 400),
+            ("GET / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked, chunked\r\n\r\n", 400),
+            ("GET / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: identity\r\n\r\n", 400),
+            ("GET / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: \"chunked\"\r\n\r\n", 400),
+            ("GET / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked;q=1\r\n\r\n", 400),
+            ("GET / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: ,chunked\r\n\r\n", 501),
+            ("GET / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding:\r\n\r\n", 400),
+            ("GET / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding : chunked\r\n\r\n", 400),
+            ("GET / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: \x0bchunked\r\n\r\n", 400),
+            ("GET / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: xchunked\r\n\r\n", 400),
+            ("GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 0x1\r\n\r\n", 400),
+            ("GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 1_0\r\n\r\n", 400),
+            ("GET / HTTP/1.1\r\nHost: a\r\nContent-Length: -1\r\n\r\n", 400),
             ("POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n", 400),
             ("GET / HTTP/1.1\nHost: a\r\n\r\n", 400),
             ("GET / HTTP/1.1\r\nHost: a\n\r\n", 400),
@@ -274,6 +361,76 @@ mod tests {
         ] {
             assert_eq!(refused(request), Some(status), "{request:?}");
         }
+    }
+
+    #[test]
+    fn what_names_no_target_host_or_version_is_refused() {
+        for (request, status) in [
+            ("GET a HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+            ("GET a:80 HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+            ("GET * HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+            ("GET ftp://a/ HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+            ("GET http:///x HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+            ("GET http://you@a/ HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+            ("GET / HTTP/1.1\r\nHost: a b\r\n\r\n", 400),
+            ("GET / HTTP/1.1\r\nHost: a/b\r\n\r\n", 400),
+            ("GET / HTTP/1.1\r\nHost: you@a\r\n\r\n", 400),
+            ("GET / HTTP/1.0\r\nHost: a\r\nHost: a\r\n\r\n", 400),
+            ("GET / a HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+            ("GET /  HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+            ("GET / HTTP/1.1 \r\nHost: a\r\n\r\n", 400),
+            ("GET / http/1.1\r\nHost: a\r\n\r\n", 400),
+            ("GET / \r\nHost: a\r\n\r\n", 400),
+            ("GET /\r\n\r\n", 400),
+            ("GET\t/\tHTTP/1.1\r\nHost: a\r\n\r\n", 400),
+            ("GET /a\0b HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+            ("GE\0T / HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+            ("GET / HTTP/1.1\r\nHost: a\r\n: b\r\n\r\n", 400),
+            ("GET / HTTP/1.1\r\nHost: a\r\nNo colon\r\n\r\n", 400),
+            ("GET / HTTP/1.1\r\nHost: a\r\nA\0: b\r\n\r\n", 400),
+            ("GET / HTTP/1.1\r\nHost: a\r\nA: \x7f\r\n\r\n", 400),
+            ("GET / HTTP/1.1\r\r\nHost: a\r\n\r\n", 400),
+            ("\nGET / HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+            (" GET / HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+            ("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505),
+            ("\r\nGET / HTTP/1.2\r\nHost: a\r\n\r\n", 505),
+        ] {
+            assert_eq!(refused(request), Some(status), "{request:?}");
+        }
+    }
+
+    #[test]
+    fn every_form_of_target_is_understood() -> Result<(), Refusal> {
+        for (method, target, path) in [
+            ("GET", "/a?b", "/a?b"),
+            ("GET", "//a/b", "//a/b"),
+            ("GET", "/a://b", "/a://b"),
+            ("GET", "http://a/b?c", "/b?c"),
+            ("GET", "HTTPS://a:80/b", "/b"),
+            ("GET", "http://[::1]:80?c", "?c"),
+            ("GET", "http://a", ""),
+            ("OPTIONS", "*", "*"),
+        ] {
+            // Empty lines in front are what some clients send behind a body.
+            let request = format!("\r\n\r\n{method} {target} HTTP/1.1\r\nHost: a.b:80\r\n\r\n");
+            assert_eq!(with_head(&request, |head| head.path_and_query().to_owned())?, path, "{request:?}");
+        }
+        for host in ["", "a", "[::1]:80", "a_b.c:1", "\t a \t"] {
+            let request = format!("GET / HTTP/1.1\r\nHost:{host}\r\n\r\n");
+            assert!(with_head(&request, |_| ()).is_ok(), "{request:?}");
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn white_space_around_a_value_is_not_a_part_of_it() -> Result<(), Refusal> {
+        let request = "GET / HTTP/1.1\r\nHost: a\r\nContent-Length: \t 7 \t\r\n\r\n";
+        assert_eq!(with_head(request, |head| head.framing)?, Framing::Length(7));
+        let request = "GET / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding:\tChunked \r\n\r\n";
+        assert_eq!(with_head(request, |head| head.framing)?, Framing::Chunked);
+        let request = "POST / HTTP/1.1\r\nHost: a\r\nIdempotency-Key: \r\n\r\n";
+        assert!(!with_head(request, |head| head.idempotency_key)?, "an empty key is none");
+        Ok(())
     }
 
     #[test]

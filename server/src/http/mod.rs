@@ -5,7 +5,7 @@
 //! next client's request: request smuggling. So there is one reader, it is strict (RFC 9112), and whatever
 //! can be framed in two ways is refused at the door and never reaches a worker: `Content-Length` beside
 //! `Transfer-Encoding`, more than one `Content-Length`, any transfer coding but a single `chunked`, a line that
-//! ends in a bare line feed, white space before a colon, folded headers.
+//! ends in a bare line feed, white space before a colon, folded headers, a host that is none.
 //!
 //! Request line and headers are read by the crate `httparse`; what it lets pass and we do not is in [`head`].
 

@@ -200,16 +200,12 @@ fn mount(link: &Link) -> Mount {
 #[expect(clippy::unwrap_used, reason = "a test says what is wrong by failing")]
 mod tests {
     use std::sync::Arc;
-    use std::time::Duration;
 
     use proptest::prelude::*;
-    use server::config::{
-        App, Clients, DoorPool, Model, Protocol, Queue, Redeliver, RedeliverMethods, Timeouts, TurnUnit,
-    };
     use server::identity::Secret;
 
     use super::*;
-    use crate::spec::{Pool, Recycle, Restart, Worker};
+    use crate::spec;
 
     #[test]
     fn a_container_is_shut_in() {
@@ -320,52 +316,15 @@ mod tests {
         }
     }
 
+    /// An order for a pool with every limit that there is.
     fn order(life: &str) -> SpawnOrder {
         let life: Incarnation = life.parse().unwrap();
-        let second = Duration::from_secs(1);
-        let pool = Pool {
-            door: DoorPool {
-                name: life.worker.pool.clone(),
-                listen: ([127, 0, 0, 1], 8080).into(),
-                protocol: Protocol::Http,
-                turn: TurnUnit::Request,
-                credit: 1,
-                timeouts: Timeouts {
-                    start: second,
-                    head: second,
-                    request: None,
-                    keep_alive: second,
-                    drain: second,
-                },
-                queue: Queue { depth: 1, wait: second },
-                clients: Clients { connections: 1, head_bytes: 1, buffered_body_bytes: 1, body_bytes: 1 },
-                redeliver: Redeliver { attempts: 2, methods: RedeliverMethods::Idempotent },
-            },
-            workers: 4,
-            worker: Worker {
-                app: App::Demo,
-                model: Model::Prefork,
-                limits: Limits {
-                    memory_bytes: Some(64 << 20),
-                    cpus: Some(0.5),
-                    pids: NonZeroU32::new(64),
-                    open_files: NonZeroU32::new(1024),
-                },
-                network: Network::None,
-            },
-            recycle: Recycle { requests: None, jitter: 0.0 },
-            restart: Restart {
-                backoff: second,
-                longest: second,
-                healthy_after: second,
-                deaths: 1,
-                within: second,
-            },
-        };
+        let limits = "{ memory: 64MiB, cpus: 0.5, pids: 64, open_files: 1024 }";
+        let spec = format!("pools: {{ {}: {{ worker: {{ limits: {limits} }} }} }}", life.worker.pool);
         SpawnOrder {
             token: Secret::new([7; 32]).token(&life),
             life,
-            pool: Arc::new(pool),
+            pool: Arc::new(spec::parse("a test", &spec).unwrap().pools.remove(0)),
             retire_after: None,
             spec_hash: "0123456789ab".to_owned(),
         }

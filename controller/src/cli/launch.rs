@@ -258,7 +258,7 @@ impl Running {
         drop(self.end_api);
         // A client that keeps its connection open must not keep us from going.
         let _ = tokio::time::timeout(Duration::from_secs(1), self.api).await;
-        if scope == StopScope::DoorToo && summary.left_behind.is_empty() && !summary.door_remains {
+        if scope == StopScope::DoorToo && summary.verified && !summary.door_remains {
             remove(&self.run_dir);
         }
         Ok(summary)
@@ -291,6 +291,9 @@ pub(super) fn account(summary: &StopSummary) -> String {
     for life in &summary.left_behind {
         said += &format!("Left behind, because the backend did not answer: {life}\n");
     }
+    if !summary.verified {
+        said += "The backend has not said whether anything else is left; started again, it is found and adopted\n";
+    }
     said
 }
 
@@ -310,13 +313,20 @@ mod tests {
 
     #[test]
     fn what_was_left_behind_is_named() -> Result<(), server::identity::NameError> {
-        let clean = StopSummary { clean: 8, killed: 0, left_behind: Vec::new(), door_remains: false };
+        let clean =
+            StopSummary { clean: 8, killed: 0, left_behind: Vec::new(), verified: true, door_remains: false };
         insta::assert_snapshot!(account(&clean), @"Stopped; workers that finished what they held: 8");
-        let torn =
-            StopSummary { clean: 6, killed: 1, left_behind: vec!["web-3.7".parse()?], door_remains: false };
+        let torn = StopSummary {
+            clean: 6,
+            killed: 1,
+            left_behind: vec!["web-3.7".parse()?],
+            verified: false,
+            door_remains: false,
+        };
         insta::assert_snapshot!(account(&torn), @r"
         Stopped; workers that finished what they held: 6; cut off: 1
         Left behind, because the backend did not answer: web-3.7
+        The backend has not said whether anything else is left; started again, it is found and adopted
         ");
         Ok(())
     }

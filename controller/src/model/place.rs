@@ -111,6 +111,8 @@ pub struct Tenant {
     pub spec_hash: String,
     /// When it was ordered, or, when it was adopted, started.
     pub born: SystemTime,
+    /// When it first was ready, whatever has become of it since; `None`: never yet.
+    pub first_ready: Option<Instant>,
     /// The incident that its readiness completes.
     pub succeeds: Option<Incarnation>,
     /// What its own incident will have to say, should there be one.
@@ -122,6 +124,11 @@ pub struct Tenant {
 pub enum Compartment {
     /// The backend has been asked for it and has not answered.
     Ordered,
+    /// Wherever the backend has put it: it has not answered, and the door says that it is there, or was.
+    Unanswered {
+        /// Since when we have known that there will be no answer: only a listing that began later can deny it.
+        since: Instant,
+    },
     /// In this unit.
     Up {
         /// Which.
@@ -135,7 +142,7 @@ impl Compartment {
     /// The unit, as soon as there is one.
     pub fn unit(&self) -> Option<&Unit> {
         match self {
-            Self::Ordered => None,
+            Self::Ordered | Self::Unanswered { .. } => None,
             Self::Up { unit, .. } => Some(unit),
         }
     }
@@ -223,6 +230,17 @@ impl Phase {
             | Self::Draining { tenant, .. }
             | Self::Dying { tenant, .. } => Some(tenant),
         }
+    }
+
+    /// The worker's link is up.
+    pub(super) fn join(&mut self, now: Instant) {
+        if let Some(tenant) = self.tenant_mut() {
+            tenant.first_ready.get_or_insert(now);
+        }
+        self.change(|phase| match phase {
+            Self::Starting { tenant, .. } => Self::Live { tenant, joined: now },
+            other => other,
+        });
     }
 
     /// Lets the worker finish what it holds. Nothing changes for one that is finishing or being killed already.

@@ -96,6 +96,9 @@ pub struct StopSummary {
     /// Those of which the backend has not said that they are dead and removed. A controller that is started
     /// again finds them.
     pub left_behind: Vec<Incarnation>,
+    /// Whether the backend has said, after it all, that it has nothing of ours any more. Where it has not, there may be
+    /// more than those who are named.
+    pub verified: bool,
     /// Whether the door is, or may be, still there: it was not to stop, has not stopped in time, or was away all
     /// the while and could not be told.
     pub door_remains: bool,

@@ -49,8 +49,10 @@ impl Supervisor {
             self.state.stopping.map_or((0, 0), |stopping| (stopping.clean, stopping.killed));
         let told = self.state.stopping.is_some_and(|stopping| stopping.door_told);
         let door_remains = !told || matches!(self.state.door, DoorState::Up { .. });
+        let verified = self.state.is_deserted();
         for reply in self.when_stopped {
-            tell(reply, StopSummary { clean, killed, left_behind: left_behind.clone(), door_remains });
+            let left_behind = left_behind.clone();
+            tell(reply, StopSummary { clean, killed, left_behind, verified, door_remains });
         }
     }
 

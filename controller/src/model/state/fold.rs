@@ -26,6 +26,7 @@ pub(super) enum Departure {
 impl State {
     /// Takes note of what has happened.
     pub fn fold(&mut self, event: Event, now: Now) {
+        let anybody = !self.books_are_empty();
         match event {
             Event::Door(event) => self.fold_door(event, now),
             Event::Sighted(sighting) => self.fold_sighting(sighting, now),
@@ -40,6 +41,9 @@ impl State {
             pool.reshape(now.at);
             let any_live = pool.live() > 0;
             pool.intensity.settle(&pool.spec.restart, any_live, now.at);
+        }
+        if anybody && self.stopping.is_some() && self.books_are_empty() {
+            self.list_soon(now.at);
         }
     }
 
@@ -70,9 +74,17 @@ impl State {
                 let deadline = now.at + within;
                 let give_up = deadline + Stopping::PATIENCE;
                 let door_until = now.at + Stopping::DOOR_GRACE;
-                let stopping =
-                    Stopping { scope, door_told: false, door_until, deadline, give_up, clean: 0, killed: 0 };
-                self.stopping.get_or_insert(stopping);
+                self.stopping.get_or_insert(Stopping {
+                    scope,
+                    asked: now.at,
+                    door_told: false,
+                    door_until,
+                    deadline,
+                    give_up,
+                    clean: 0,
+                    killed: 0,
+                });
+                self.list_soon(now.at);
                 for pool in &mut self.pools {
                     pool.wanted = 0;
                 }

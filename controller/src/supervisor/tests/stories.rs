@@ -447,3 +447,26 @@ async fn a_worker_is_buried_when_only_the_backend_knows_that_it_is_dead() {
     assert_eq!(door.any_order().await, Order::Bury { worker: life("web-0.1") });
     until(&mut asked, "spawn web-0.2").await;
 }
+
+#[tokio::test]
+async fn a_stop_before_the_first_listing_finds_whom_the_last_controller_left() {
+    let (backend, mut asked) = FakeBackend::new();
+    backend.is_silent(true);
+    let spec = pool("web", 1);
+    backend.with_worker(&life("web-0.7"), &spec.spec_hash(), Vital::Alive { since: SystemTime::now() });
+    let mut door = FakeDoor::new();
+    let handle = supervise(&backend, &door, vec![spec]);
+    door.welcome(&[], &[]).await;
+    until(&mut asked, "list").await;
+    let stop = tokio::spawn({
+        let handle = handle.clone();
+        async move { handle.stop(StopScope::WorkersOnly, Duration::from_secs(5)).await }
+    });
+    until(&mut asked, "list").await;
+    backend.is_silent(false);
+    until(&mut asked, "signal web-0.7 15").await;
+    backend.dies(&life("web-0.7"), Cause::Exit(0)).await;
+    let summary = in_time("the stop", stop).await.unwrap().unwrap();
+    assert!(summary.verified);
+    assert_eq!(backend.population(), Vec::<String>::new());
+}

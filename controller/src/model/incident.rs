@@ -81,6 +81,9 @@ pub struct Notes {
     pub kill_sent: Option<Stamp>,
     /// Whether it had been told to finish.
     pub was_draining: bool,
+    /// Whether it went before it had been healthy, and nobody had asked it to: that counts for back-off even when it
+    /// turns out that it had said goodbye.
+    pub premature: bool,
 }
 
 /// Why a worker died, all things considered.
@@ -226,6 +229,14 @@ impl Incidents {
     /// The facts about this life, if any have been kept.
     pub(super) fn known(&mut self, life: &Incarnation) -> Option<&mut Incident> {
         self.0.iter_mut().rev().find(|incident| incident.life == *life)
+    }
+
+    /// Whether the door has told of this death, and the backend has not said what it was of.
+    pub(super) fn awaits_autopsy(&self, life: &Incarnation) -> bool {
+        self.0.iter().rev().find(|incident| incident.life == *life).is_some_and(|incident| {
+            let told = incident.died.as_ref().is_some_and(|died| died.autopsy.cause != Cause::Lost);
+            incident.left.is_some() && !told
+        })
     }
 
     /// It was no incident after all.

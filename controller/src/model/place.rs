@@ -33,6 +33,7 @@ use server::identity::Incarnation;
 
 use super::Notes;
 use crate::backend::Unit;
+use crate::spec::Recycle;
 
 /// A place: there is one for each worker that a pool is to have, and one for each that it has too many.
 #[derive(Debug, Clone)]
@@ -187,6 +188,16 @@ pub enum Told {
     ItKnows,
 }
 
+/// Why a worker goes, as far as back-off is concerned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Goes {
+    /// We have told it to, or it has served as many requests as it was made for.
+    AsItShould,
+    /// Nobody here has asked it to: it dies, or it says goodbye of its own accord (or by a SIGTERM of somebody's). Who
+    /// does that before it has been healthy must not be replaced in a hot loop, however politely it goes.
+    OfItself,
+}
+
 /// What a worker is killed for by us.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum KillReason {
@@ -241,6 +252,25 @@ impl Phase {
             Self::Starting { tenant, .. } => Self::Live { tenant, joined: now },
             other => other,
         });
+    }
+
+    /// Whether the worker in this place, should it go now, goes because it is to.
+    pub(super) fn goes(&self, recycle: &Recycle) -> Goes {
+        match self {
+            Self::Draining { purpose: Purpose::Retires(Retirement::Recycled), .. } => {
+                // Its word alone: where nobody is to be recycled, nobody has served enough.
+                if recycle.requests.is_some() { Goes::AsItShould } else { Goes::OfItself }
+            }
+            Self::Draining { purpose: Purpose::Retires(Retirement::Told), .. } => Goes::OfItself,
+            Self::Draining {
+                purpose: Purpose::Asked | Purpose::Surplus | Purpose::OutOfDate | Purpose::Stopping,
+                ..
+            }
+            | Self::Dying { why: KillReason::DrainTimeout, .. } => Goes::AsItShould,
+            Self::Empty { .. } | Self::Starting { .. } | Self::Live { .. } | Self::Dying { .. } => {
+                Goes::OfItself
+            }
+        }
     }
 
     /// Lets the worker finish what it holds. Nothing changes for one that is finishing or being killed already.

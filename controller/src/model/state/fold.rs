@@ -9,7 +9,7 @@ use crate::model::death::{Autopsy, Cause};
 use crate::model::event::{Command, Event};
 use crate::model::incident::{self, Died};
 use crate::model::now::Now;
-use crate::model::place::{Errand, KillReason, Phase, Purpose, Tenant, Told};
+use crate::model::place::{Errand, Goes, Phase, Purpose, Tenant, Told};
 use crate::model::remains::{Burial, Remains, Stage};
 use crate::supervisor::restart;
 
@@ -104,14 +104,18 @@ impl State {
         }
     }
 
-    /// Takes back what a death has cost its place, when a goodbye is heard after all: the backend's word of the
-    /// exit can overtake the door's word of the goodbye.
+    /// Takes back the incident of a worker whose goodbye is heard after all, and what its death has cost its place: the
+    /// backend's word of the exit can overtake the door's word of the goodbye.
     pub(super) fn pardon(&mut self, life: &Incarnation, now: Now) {
+        let premature = self.incidents.known(life).is_some_and(|incident| incident.notes.premature);
+        self.incidents.retract(life);
         let Some(pool) = self.pool_mut(&life.worker.pool) else { return };
         let Some(place) = pool.places.get_mut(&life.worker.place) else { return };
         match &mut place.phase {
             Phase::Empty { not_before, lost } if lost.as_ref() == Some(life) => {
-                *not_before = now.at;
+                if !premature {
+                    *not_before = now.at;
+                }
                 *lost = None;
             }
             phase => match phase.tenant_mut() {
@@ -119,8 +123,10 @@ impl State {
                 _ => return,
             },
         }
-        place.streak = place.streak.saturating_sub(1);
-        pool.intensity.pardon();
+        if !premature {
+            place.streak = place.streak.saturating_sub(1);
+            pool.intensity.pardon();
+        }
     }
 
     /// Takes the worker out of its place and decides when the next may come.
@@ -142,14 +148,17 @@ impl State {
         let others = others - usize::from(matches!(place.phase, Phase::Live { .. }));
         let policy = pool.spec.restart;
 
-        let drained = matches!(
-            place.phase,
-            Phase::Draining { .. } | Phase::Dying { why: KillReason::DrainTimeout, .. }
-        );
-        let wait = if graceful || drained {
+        let had_been_healthy = tenant.first_ready.is_some_and(|ready| now.at >= ready + policy.healthy_after);
+        let goes = place.phase.goes(&pool.spec.recycle);
+        tenant.notes.premature = !had_been_healthy && goes == Goes::OfItself;
+        let excused = match goes {
+            Goes::AsItShould => true,
+            Goes::OfItself => graceful && had_been_healthy,
+        };
+        let wait = if excused {
             Duration::ZERO // No death to learn from: it was to go.
         } else {
-            if matches!(place.phase, Phase::Live { joined, .. } if now.at >= joined + policy.healthy_after) {
+            if had_been_healthy {
                 place.streak = 0;
             }
             pool.intensity.count_death(&policy, now.at);
@@ -187,6 +196,7 @@ impl State {
         let Some(remains) = self.remains.get_mut(life) else { return };
         remains.burial = burial;
         match (how, &remains.stage) {
+            (Departure::Goodbye, Stage::Dead(_)) => remains.said_goodbye = true,
             (_, Stage::Dead(_)) => {}
             (Departure::Dead(_), _) => remains.stage = Stage::Dead(Errand::Due),
             (Departure::Goodbye, Stage::Excess { .. }) => {

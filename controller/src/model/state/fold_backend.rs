@@ -209,13 +209,12 @@ impl State {
         }
         let life = found.life.clone();
         let ended = self.lineages.get(&life.worker).and_then(|lineage| lineage.ended);
+        let ended = ended.filter(|(generation, _)| life.generation <= *generation);
         match found.vital {
-            Vital::Alive { .. } | Vital::Dead(_)
-                if ended.is_some_and(|(generation, at)| life.generation <= generation && began <= at) =>
-            {
+            Vital::Alive { .. } if ended.is_some_and(|(_, at)| began <= at) => {
                 // The listing is older than what we know: its end, and maybe its removal.
             }
-            Vital::Alive { since } if ended.is_none_or(|(generation, _)| life.generation > generation) => {
+            Vital::Alive { since } if ended.is_none() => {
                 let tenant = Tenant {
                     life,
                     compartment: Compartment::Up { unit: found.unit, known: now.at },
@@ -232,10 +231,16 @@ impl State {
                 let compartment = Compartment::Up { unit: found.unit, known: now.at };
                 let burial = if self.is_linked(&life) { Burial::Needed } else { Burial::NotNeeded };
                 let stage = Stage::Dead(Errand::Due);
-                let remains = Remains { compartment, stage, burial, said_goodbye: !first };
-                self.remains.insert(life.clone(), remains);
-                // One that died while no controller watched is an incident; what a spawn that failed has left
-                // behind is none, and passes for one that said goodbye.
+                // The door tells of deaths that happened while no controller watched. Whose end it has told of as a
+                // goodbye, or not at all because a spawn that failed has left it behind, is no incident.
+                let awaited = self.incidents.awaits_autopsy(&life);
+                let unheard_of = first && ended.is_none();
+                if unheard_of && autopsy.cause == Cause::Exit(0) {
+                    // A worker exits so behind a goodbye, unless the door has yet to say otherwise.
+                    self.incidents.of(&life).notes.was_draining = true;
+                }
+                let said_goodbye = !(awaited || unheard_of);
+                self.remains.insert(life.clone(), Remains { compartment, stage, burial, said_goodbye });
                 self.depart(&life, Departure::Dead(autopsy), now);
             }
         }

@@ -83,7 +83,6 @@ impl State {
             Notice::Left { worker, cleanly: true, .. } => {
                 self.unlink(&worker);
                 self.depart(&worker, Departure::Goodbye, now);
-                self.incidents.retract(&worker);
                 self.pardon(&worker, now);
             }
             Notice::Left { worker, at, cleanly: false, held, siblings } => {

@@ -7,7 +7,7 @@ use server::identity::Incarnation;
 use super::{State, Stopping};
 use crate::model::death::{Autopsy, Cause};
 use crate::model::event::{Command, Event};
-use crate::model::incident::{self, Died};
+use crate::model::incident::{self, Asked, Died};
 use crate::model::now::Now;
 use crate::model::place::{Errand, Goes, Phase, Purpose, Tenant, Told};
 use crate::model::remains::{Burial, Remains, Stage};
@@ -52,8 +52,7 @@ impl State {
             Command::Kill { worker, signal } => {
                 let life = self.place(&worker).and_then(|place| place.phase.tenant()).map(|t| t.life.clone());
                 if let Some(tenant) = life.and_then(|life| self.tenant_mut(&life)) {
-                    tenant.notes.asked = Some(signal);
-                    tenant.notes.kill_sent = Some(now.stamp);
+                    Asked::note(&mut tenant.notes.asked, signal, now.stamp);
                 }
             }
             Command::Drain { worker } => {

@@ -275,6 +275,50 @@ fn a_signal_sent_on_request_does_not_excuse_another_death() {
 }
 
 #[test]
+fn a_signal_that_did_not_kill_does_not_colour_a_later_death() {
+    let (stop, usr1, term, kill) = (19, 10, 15, 9);
+    let soon = Duration::from_millis(300);
+    let much_later = Duration::from_secs(60);
+    for (signal, after, cause, asked_for) in [
+        (kill, soon, Cause::Signal(kill), true),
+        (kill, soon, Cause::Lost, true),
+        (usr1, soon, Cause::Signal(usr1), true),
+        (usr1, soon, Cause::Lost, true),
+        (usr1, soon, Cause::Signal(kill), false),
+        (usr1, much_later, Cause::Signal(usr1), false),
+        (usr1, much_later, Cause::Lost, false),
+        (term, much_later, Cause::Signal(term), false),
+        (stop, soon, Cause::Signal(stop), false),
+        (stop, soon, Cause::Lost, false),
+    ] {
+        let (mut state, now) = two_live();
+        let worker = life("web-0.1");
+        state.fold(Event::Command(Command::Kill { worker: worker.worker.clone(), signal }), now);
+        let now = later(now, after);
+        tell(&mut state, Told::Left, now);
+        let died = Sighting::Died { life: worker, autopsy: died_of(cause.clone()) };
+        state.fold(Event::Sighted(died), now);
+        let incident = the_incident(&state).unwrap();
+        let told = incident.cause.detail.ends_with("sent on request");
+        assert_eq!(told, asked_for, "{signal} and {after:?} later {cause:?}: {incident:?}");
+        let detected = incident.steps_ms.detected;
+        assert_eq!(detected.is_some(), asked_for, "{signal} and {after:?} later {cause:?}: {detected:?}");
+    }
+}
+
+#[test]
+fn a_later_signal_does_not_hide_the_kill() {
+    let (mut state, now) = two_live();
+    let worker = life("web-0.1");
+    for signal in [9, 10, 18] {
+        state.fold(Event::Command(Command::Kill { worker: worker.worker.clone(), signal }), now);
+    }
+    let died = Sighting::Died { life: worker, autopsy: died_of(Cause::Signal(9)) };
+    state.fold(Event::Sighted(died), later(now, Duration::from_millis(20)));
+    assert_eq!(the_incident(&state).unwrap().cause.detail, "SIGKILL, sent on request");
+}
+
+#[test]
 fn what_is_killed_for_certainty_keeps_the_reason_that_it_died_of() {
     let (mut state, now) = two_live();
     tell(&mut state, Told::Left, now);

@@ -238,23 +238,25 @@ impl Prepared {
 }
 
 impl Running {
-    /// Drains and removes everything within `scope`. When somebody interrupts that, the workers are killed and
-    /// `cut_off` is called, which sees to the rest.
+    /// Drains and removes everything within `scope`. When somebody interrupts that, all workers are killed at once and
+    /// `cut_off` is called, which sees to the rest. When somebody interrupts even that, it waits for nothing more.
     pub(super) async fn stop(
         self,
         scope: StopScope,
         interrupts: &mut Interrupts,
-        cut_off: impl FnOnce(),
+        cut_off: impl Fn(),
     ) -> anyhow::Result<StopSummary> {
         let mut stop = std::pin::pin!(self.master.stop(scope, self.longest_drain));
-        let summary = match interrupts.unless(&mut stop).await {
-            Some(summary) => summary,
-            None => {
-                cut_off();
-                kill_all(&self.master).await;
-                stop.await
+        let summary = loop {
+            match interrupts.unless(&mut stop).await {
+                Some(summary) => break summary?,
+                None => {
+                    cut_off();
+                    // Refused only by a master that has stopped this very moment.
+                    let _ = self.master.cut_off().await;
+                }
             }
-        }?;
+        };
         drop(self.end_api);
         // A client that keeps its connection open must not keep us from going.
         let _ = tokio::time::timeout(Duration::from_secs(1), self.api).await;
@@ -262,15 +264,6 @@ impl Running {
             remove(&self.run_dir);
         }
         Ok(summary)
-    }
-}
-
-async fn kill_all(master: &Handle) {
-    for worker in master.workers().await.unwrap_or_default() {
-        if let Ok(id) = worker.id.parse() {
-            // A worker that is gone already, or whose engine stalls, is counted by the stop that is under way.
-            let _ = master.kill(&id, api::signal::Signal::KILL.number()).await;
-        }
     }
 }
 

@@ -191,6 +191,12 @@ impl Handle {
         self.ask(|reply| Request::Stop(scope, within, reply)).await
     }
 
+    /// Cuts a [stop](Self::stop) short: whoever is left is killed at once, all side by side. Said once more, it gives
+    /// up on those that the backend has not ended by then.
+    pub async fn cut_off(&self) -> Result<(), CommandError> {
+        self.command(Command::CutOff).await
+    }
+
     async fn command(&self, command: Command) -> Result<(), CommandError> {
         self.ask(|reply| Request::Command(command, reply)).await?
     }

@@ -84,7 +84,7 @@ fn locate(state: &State, worker: &WorkerId) -> Result<(Incarnation, Unit), Comma
 /// Whether a command makes sense at this moment.
 fn admit(state: &State, command: &Command) -> Result<(), CommandError> {
     match command {
-        Command::Note(_) | Command::Stop { .. } => Ok(()),
+        Command::Note(_) | Command::Stop { .. } | Command::CutOff => Ok(()),
         Command::Kill { signal, .. } if !(1..=64).contains(signal) => {
             Err(CommandError::UnknownSignal(*signal))
         }

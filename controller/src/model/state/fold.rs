@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use server::identity::Incarnation;
 
-use super::{State, Stopping};
+use super::{Haste, State, Stopping};
 use crate::model::death::{Autopsy, Cause};
 use crate::model::event::{Command, Event};
 use crate::model::incident::{self, Asked, Died};
@@ -69,6 +69,7 @@ impl State {
                 }
             }
             Command::Note(report) => self.report = Some(report),
+            Command::CutOff => self.cut_off(now.at),
             Command::Stop { scope, within } => {
                 let deadline = now.at + within;
                 let give_up = deadline + Stopping::PATIENCE;
@@ -78,6 +79,7 @@ impl State {
                     asked: now.at,
                     door_told: false,
                     door_until,
+                    haste: Haste::Drain,
                     deadline,
                     give_up,
                     clean: 0,
@@ -87,6 +89,29 @@ impl State {
                 for pool in &mut self.pools {
                     pool.wanted = 0;
                 }
+            }
+        }
+    }
+
+    /// Everybody's time is up.
+    fn cut_off(&mut self, now: Instant) {
+        let Some(stopping) = &mut self.stopping else { return };
+        if stopping.haste == Haste::CutOff {
+            stopping.give_up = now;
+            return;
+        }
+        stopping.haste = Haste::CutOff;
+        stopping.deadline = stopping.deadline.min(now);
+        stopping.give_up = stopping.give_up.min(now + Stopping::PATIENCE);
+        stopping.door_until = stopping.door_until.min(now);
+        for place in self.pools.iter_mut().flat_map(|pool| pool.places.values_mut()) {
+            if let Phase::Draining { deadline, .. } = &mut place.phase {
+                *deadline = (*deadline).min(now);
+            }
+        }
+        for remains in self.remains.values_mut() {
+            if let Stage::Leaving { until } | Stage::Excess { until, .. } = &mut remains.stage {
+                *until = (*until).min(now);
             }
         }
     }

@@ -96,6 +96,8 @@ pub struct Stopping {
     pub door_told: bool,
     /// Until when a door that is away, and has not been told, may come back to be told.
     pub door_until: Instant,
+    /// Whether whoever is left is still given time to finish.
+    pub haste: Haste,
     /// When draining is over and killing begins.
     pub deadline: Instant,
     /// When whoever is left is left behind.
@@ -104,6 +106,15 @@ pub struct Stopping {
     pub clean: usize,
     /// How many died instead.
     pub killed: usize,
+}
+
+/// Whether a stop still waits for workers to finish.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Haste {
+    /// Until its deadline.
+    Drain,
+    /// No longer: they are killed as soon as it is known where they are, and told nothing.
+    CutOff,
 }
 
 impl Stopping {

@@ -390,6 +390,46 @@ async fn stopping_drains_the_door_first_and_leaves_nothing_behind() {
 }
 
 #[tokio::test]
+async fn a_stop_that_is_cut_off_kills_everybody_at_once_and_asks_nobody() {
+    let (backend, mut asked) = FakeBackend::new();
+    let mut door = FakeDoor::new();
+    let handle = supervise(&backend, &door, vec![pool("web", 2)]);
+    two_ready(&mut asked, &mut door, &handle).await;
+    let stop = tokio::spawn({
+        let handle = handle.clone();
+        async move { handle.stop(StopScope::WorkersOnly, Duration::from_secs(60)).await }
+    });
+    assert!(matches!(door.order().await, Order::Drain { .. }));
+    assert!(matches!(door.order().await, Order::Drain { .. }));
+    // From here on the door hangs: it is asked for nothing, and answers nothing.
+    let started = std::time::Instant::now();
+    handle.cut_off().await.unwrap();
+    until_all(&mut asked, &["signal web-0.1 9", "signal web-1.1 9"]).await;
+    let summary = in_time("the stop", stop).await.unwrap().unwrap();
+    assert!(started.elapsed() < Duration::from_secs(1), "it took {:?}", started.elapsed());
+    assert_eq!((summary.killed, summary.verified), (2, true));
+}
+
+#[tokio::test]
+async fn a_stop_that_is_cut_off_twice_does_not_wait_for_the_engine() {
+    let (backend, mut asked) = FakeBackend::new();
+    let mut door = FakeDoor::new();
+    let handle = supervise(&backend, &door, vec![pool("web", 2)]);
+    two_ready(&mut asked, &mut door, &handle).await;
+    backend.is_silent(true);
+    let stop = tokio::spawn({
+        let handle = handle.clone();
+        async move { handle.stop(StopScope::WorkersOnly, Duration::from_secs(60)).await }
+    });
+    assert!(matches!(door.order().await, Order::Drain { .. }));
+    handle.cut_off().await.unwrap();
+    handle.cut_off().await.unwrap();
+    let summary = in_time("the stop", stop).await.unwrap().unwrap();
+    assert_eq!(summary.left_behind, [life("web-0.1"), life("web-1.1")]);
+    assert!(!summary.verified);
+}
+
+#[tokio::test]
 async fn a_door_that_is_away_for_a_moment_is_still_told_to_stop() {
     let (backend, mut asked) = FakeBackend::new();
     let mut door = FakeDoor::new();

@@ -99,6 +99,8 @@ struct World {
     duds: u32,
     /// Nothing that is dead can be removed.
     unburied: bool,
+    /// Nobody leaves when told to.
+    stubborn: bool,
     born: BTreeSet<Incarnation>,
 }
 
@@ -120,6 +122,7 @@ impl World {
             refusals: 0,
             duds: 0,
             unburied: false,
+            stubborn: false,
             born: BTreeSet::new(),
         };
         world.later(3, Happening::DoorIsBack);
@@ -335,7 +338,7 @@ impl World {
                 }
             }
             Happening::Leaves(life) => {
-                if self.bodies.get(&life).is_some_and(|body| body.alive) {
+                if !self.stubborn && self.bodies.get(&life).is_some_and(|body| body.alive) {
                     if self.linked.remove(&life) {
                         let (worker, at) = (life.clone(), Stamp::now());
                         let why = Retirement::Told;
@@ -500,6 +503,25 @@ proptest! {
                 world.bear(&life, true);
             }
         }
+        prop_assert!(world.bodies.is_empty(), "left behind: {:?}", world.bodies);
+    }
+
+    #[test]
+    fn a_stop_that_is_cut_off_takes_no_longer_than_killing_takes(
+        workers in 0_u32..6,
+        troubles in troubles(),
+        after_ms in 0_u64..3_000,
+        stubborn: bool,
+    ) {
+        let mut world = after_trouble(workers, troubles);
+        world.stubborn = stubborn;
+        let stop = Command::Stop { scope: StopScope::WorkersOnly, within: Duration::from_secs(5) };
+        world.state.fold(Event::Command(stop), world.now());
+        world.run_until(world.clock + after_ms);
+        world.state.fold(Event::Command(Command::CutOff), world.now());
+        // A kill, a sighting, a removal, two listings.
+        world.run_until(world.clock + 300);
+        prop_assert!(world.state.has_stopped(world.now().at));
         prop_assert!(world.bodies.is_empty(), "left behind: {:?}", world.bodies);
     }
 

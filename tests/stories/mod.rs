@@ -21,6 +21,7 @@ pub const ALL: &[(&str, Story)] = &[
     ("scale_follows_up_and_down_and_loses_nothing", life::scale_follows_up_and_down_and_loses_nothing),
     ("recycled_workers_cost_no_request", life::recycled_workers_cost_no_request),
     ("ctrl_c_lets_turns_finish_and_leaves_nothing", life::ctrl_c_lets_turns_finish_and_leaves_nothing),
+    ("a_second_ctrl_c_cuts_off_and_leaves_nothing", life::a_second_ctrl_c_cuts_off_and_leaves_nothing),
     ("killed_while_idle_is_replaced", death::killed_while_idle_is_replaced),
     ("killed_in_a_get_is_answered_by_another", death::killed_in_a_get_is_answered_by_another),
     ("killed_in_a_post_is_executed_at_most_once", death::killed_in_a_post_is_executed_at_most_once),

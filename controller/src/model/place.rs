@@ -69,7 +69,8 @@ pub enum Phase {
     Starting {
         /// Who.
         tenant: Tenant,
-        /// What its start time-out counts from: the order, or the door's return.
+        /// What its start time-out counts from: the backend's word that it has been started, for an order may wait
+        /// in a queue before the engine; or the door's return.
         since: Instant,
     },
     /// Its link is up: it takes turns.

@@ -36,6 +36,7 @@ impl Supervisor {
             }
             Request::Stop(scope, within, reply) => {
                 self.when_stopped.push(reply);
+                self.hands.backend.spawn_no_more();
                 self.state.fold(Event::Command(Command::Stop { scope, within }), now());
             }
         }

@@ -43,7 +43,7 @@ pub use self::engine::{Address, ApiVersion, ConnectError, Engine};
 pub use self::image::ImageError;
 pub use self::pack::PackError;
 pub use self::signals::NotForwarded;
-pub use self::spawn::{NameTaken, NoImage, NoNetwork};
+pub use self::spawn::{BeingStopped, NameTaken, NoImage, NoNetwork};
 
 use self::container::Link;
 use self::engine::Init;
@@ -196,6 +196,10 @@ impl Backend for DockerBackend {
 
     async fn spawn(&self, order: &SpawnOrder) -> Result<Unit, BackendError> {
         self.spawn_container(order).await
+    }
+
+    fn spawn_no_more(&self) {
+        self.pace.close();
     }
 
     async fn signal(&self, life: &Incarnation, unit: &Unit, signal: i32) -> Result<(), BackendError> {

@@ -37,6 +37,11 @@ pub struct NoNetwork(String);
 )]
 pub struct NameTaken(String);
 
+/// Its turn has not come before everything was stopped.
+#[derive(Debug, Error)]
+#[error("everything is being stopped")]
+pub struct BeingStopped;
+
 /// The image is gone, and could not be made again.
 #[derive(Debug, Error)]
 #[error("the image is gone from the engine, and cannot be made again")]
@@ -47,7 +52,9 @@ impl DockerBackend {
     pub(super) async fn spawn_container(&self, order: &SpawnOrder) -> Result<Unit, BackendError> {
         let name = container::name(&self.owner, &order.life);
         let _unlisted = Unlisted::new(self, &name);
-        let _leave = self.pace.start().await;
+        let Some(_leave) = self.pace.start().await else {
+            return Err(refused(Operation::Start, &order.life, BeingStopped));
+        };
         let id = self.create(&name, order).await?;
         let starting = self.engine.docker().start_container(&id, None);
         if let Err(error) = self.engine.ask(Operation::Start, &order.life, starting).await {

@@ -304,6 +304,9 @@ impl State {
         };
         if !matches!(compartment, Compartment::Up { .. }) {
             *compartment = Compartment::Up { unit, known: now };
+            if let Some(Phase::Starting { since, .. }) = self.phase_mut(life) {
+                *since = now;
+            }
         }
     }
 

@@ -1,9 +1,11 @@
 //! Door and controller die, each on its own.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use rustix::process::{Signal, kill_process};
 
+use crate::rig::api::Worker;
+use crate::rig::backend::Availability;
 use crate::rig::load::Load;
 use crate::rig::{Backend, Stack, eventually};
 
@@ -32,6 +34,28 @@ pub fn the_controller_can_die_and_the_next_one_adopts(backend: Backend) {
     stack.kill_from_outside(&victim);
     stack.api().incident(&victim.life(), |it| it["steps_ms"]["ready"].is_number());
     assert_eq!(stack.ready("web", 3).len(), 3);
+    stack.down();
+}
+
+pub fn another_backend_is_refused_while_workers_live(backend: Backend) {
+    let mut stack = Stack::web(backend, 2, "");
+    let before = stack.ready("web", 2);
+    stack.kill_controller();
+    let other = match backend {
+        Backend::Process => Backend::Docker,
+        Backend::Docker => Backend::Process,
+    };
+    if let Availability::Missing { why } = other.availability() {
+        eprintln!("skipped: there is no other backend: {why}");
+    } else {
+        let refused = stack.start_in_vain(&["--backend", &other.to_string()]);
+        assert!(refused.contains("workers of an earlier run still live"), "{refused}");
+        assert!(refused.contains("web-0.1, web-1.1"), "{refused}");
+        assert!(refused.contains(&format!("--backend {backend}")), "no remedy: {refused}");
+    }
+    stack.start();
+    let lives = |workers: &[Worker]| workers.iter().map(Worker::life).collect::<BTreeSet<_>>();
+    assert_eq!(lives(&stack.ready("web", 2)), lives(&before), "they were not adopted as they were");
     stack.down();
 }
 

@@ -47,6 +47,10 @@ pub const ALL: &[(&str, Story)] = &[
         "the_controller_can_die_and_the_next_one_adopts",
         adoption::the_controller_can_die_and_the_next_one_adopts,
     ),
+    (
+        "another_backend_is_refused_while_workers_live",
+        adoption::another_backend_is_refused_while_workers_live,
+    ),
     ("the_door_can_die_and_workers_find_the_next", adoption::the_door_can_die_and_workers_find_the_next),
     ("a_slow_client_holds_no_worker", doorstep::a_slow_client_holds_no_worker),
     ("idle_connections_hold_no_worker", doorstep::idle_connections_hold_no_worker),

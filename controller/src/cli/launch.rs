@@ -17,6 +17,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use super::interrupts::Interrupts;
+use super::quarters::Quarters;
 use crate::api;
 use crate::backend::docker::{self, DockerBackend, DockerOptions, Engine};
 use crate::backend::process::ProcessBackend;
@@ -118,6 +119,7 @@ pub(super) struct Choice {
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Why {
     Asked,
+    AtHome,
     EngineAnswers(String),
     NoEngine(String),
 }
@@ -134,11 +136,21 @@ pub(super) async fn prepare(args: &MasterArgs, meeting: Meeting) -> anyhow::Resu
     let secret = run_dir.secret(&lock)?;
     let api = bind(deployment.api.listen).await?;
     let home = Home { owner: args.owner(&run_dir), run_dir: run_dir.path().to_owned(), program: program()? };
-    let (choice, engine) = choose(deployment.backend).await?;
+    let before = Quarters::noted(&run_dir)?;
+    let at_home = match before {
+        Some(Quarters::Process) => !Quarters::Process.living(&home, &args.docker).await?.is_empty(),
+        Some(Quarters::Docker { .. }) | None => false,
+    };
+    let (choice, engine) = choose(deployment.backend, at_home).await?;
+    let quarters = engine.as_ref().map_or(Quarters::Process, |engine| Quarters::on(engine, &home));
+    if let Some(before) = before.filter(|before| *before != quarters) {
+        before.must_be_empty(&home, &args.docker).await?;
+    }
     let backend: Arc<dyn Backend> = match engine {
         None => Arc::new(ProcessBackend::new(&home)?),
         Some(engine) => Arc::new(DockerBackend::on(engine, &home, &args.docker).await?),
     };
+    quarters.note(&run_dir, &lock)?;
     Ok(Prepared {
         deployment,
         run_dir,
@@ -168,14 +180,15 @@ fn program() -> anyhow::Result<PathBuf> {
     Ok(if path.exists() { path } else { PathBuf::from("/proc/self/exe") })
 }
 
-/// The backend, and the engine if it is one that needs it.
-async fn choose(asked: BackendChoice) -> anyhow::Result<(Choice, Option<Engine>)> {
+/// The backend, and the engine if it is one that needs it. `at_home`: workers of an earlier run live as processes.
+async fn choose(asked: BackendChoice, at_home: bool) -> anyhow::Result<(Choice, Option<Engine>)> {
     let (kind, why, engine) = match asked {
         BackendChoice::Process => (BackendKind::Process, Why::Asked, None),
         BackendChoice::Docker => {
             let engine = docker::probe().await.context("there is no engine for `backend: docker`")?;
             (BackendKind::Docker, Why::Asked, Some(engine))
         }
+        BackendChoice::Auto if at_home => (BackendKind::Process, Why::AtHome, None),
         BackendChoice::Auto => match docker::probe().await {
             Ok(engine) => (BackendKind::Docker, Why::EngineAnswers(engine.name()), Some(engine)),
             Err(error) => {
@@ -195,6 +208,7 @@ impl fmt::Display for Choice {
         f.write_str(workers_are)?;
         match &self.why {
             Why::Asked => f.write_str(", as asked"),
+            Why::AtHome => f.write_str(", because those of an earlier run are there"),
             Why::EngineAnswers(engine) => write!(f, ", because an engine answers ({engine})"),
             Why::NoEngine(reason) => write!(f, ", because no Docker engine answers ({reason})"),
         }
@@ -298,6 +312,7 @@ mod tests {
     fn the_choice_of_a_backend_is_explained() {
         let told = |kind, why| Choice { kind, why }.to_string();
         insta::assert_snapshot!(told(BackendKind::Docker, Why::Asked), @"docker: each worker is a container, as asked");
+        insta::assert_snapshot!(told(BackendKind::Process, Why::AtHome), @"process: workers are plain processes of this machine, because those of an earlier run are there");
         let engine = Why::EngineAnswers("Docker 20.10.24 at unix:///var/run/docker.sock".to_owned());
         insta::assert_snapshot!(told(BackendKind::Docker, engine), @"docker: each worker is a container, because an engine answers (Docker 20.10.24 at unix:///var/run/docker.sock)");
         let none = Why::NoEngine("no socket at /var/run/docker.sock".to_owned());

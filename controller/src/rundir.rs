@@ -3,7 +3,8 @@
 //! ```text
 //! RUN/                0711
 //!   link/             0711  door.sock: workers dial it; the one thing that their containers mount
-//!   control/          0700  door.sock, secret, quarters.json, lock, spec.yaml: no worker can reach it
+//!   control/          0700  door.sock, secret, lock, door.log, and what the next one has to know (spec.yaml,
+//!                           quarters.json, scale.json): no worker can reach it
 //!   workers/          0700  state and output of process workers
 //! ```
 //! 0711 lets a worker under another user pass through to the socket whose name it was told, and read nothing.
@@ -155,6 +156,11 @@ impl RunDir {
         self.control_dir().join("quarters.json")
     }
 
+    /// What pools have been scaled to is noted here.
+    pub fn scale(&self) -> PathBuf {
+        self.control_dir().join("scale.json")
+    }
+
     /// State and output of process workers.
     pub fn workers_dir(&self) -> PathBuf {
         self.0.join("workers")
@@ -215,6 +221,8 @@ impl RunDir {
             "secret.new",
             "quarters.json",
             "quarters.new",
+            "scale.json",
+            "scale.new",
             "lock",
         ] {
             ours.push(control.join(name));

@@ -27,7 +27,7 @@ use crate::rundir::Lock;
 use crate::rundir::RunDir;
 use crate::spec::{self, Overrides, SpecError};
 use crate::spec::{BackendChoice, Deployment};
-use crate::supervisor::{self, Handle, StopSummary};
+use crate::supervisor::{self, Handle, Scales, StopSummary};
 
 /// Where root's deployment is, of which a machine has one.
 const USUAL_RUN_DIR: &str = "/run/bulkhead";
@@ -235,7 +235,9 @@ impl Prepared {
     /// Starts the master and serves the API.
     pub(super) fn start(self) -> Running {
         let longest_drain = self.longest_drain();
+        let scales = Scales::left_at(self.run_dir.scale(), &self.deployment.pools);
         let master = supervisor::start(supervisor::Config {
+            scales,
             pools: self.deployment.pools,
             secret: self.secret,
             control_socket: self.run_dir.control_socket(),

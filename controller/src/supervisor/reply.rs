@@ -30,6 +30,11 @@ impl Supervisor {
             Request::Command(command, reply) => {
                 let admitted = admit(&self.state, &command);
                 if admitted.is_ok() {
+                    if let Command::Scale { pool, workers } = &command
+                        && let Some(state) = self.state.pool(pool)
+                    {
+                        self.scales.note(pool, state.spec.workers, *workers);
+                    }
                     self.state.fold(Event::Command(command), now());
                 }
                 tell(reply, admitted);
@@ -51,6 +56,7 @@ impl Supervisor {
         let told = self.state.stopping.is_some_and(|stopping| stopping.door_told);
         let door_remains = !told || matches!(self.state.door, DoorState::Up { .. });
         let verified = self.state.is_deserted();
+        self.scales.forget();
         for reply in self.when_stopped {
             let left_behind = left_behind.clone();
             tell(reply, StopSummary { clean, killed, left_behind, verified, door_remains });

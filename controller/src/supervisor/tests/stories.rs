@@ -222,6 +222,39 @@ async fn scaling_down_sends_the_idlest_away_and_scaling_up_fills_its_place() {
 }
 
 #[tokio::test]
+async fn a_new_controller_keeps_to_what_was_wanted_of_the_last_one() {
+    let (backend, mut asked) = FakeBackend::new();
+    let mut door = FakeDoor::new();
+    let handle = supervise(&backend, &door, vec![pool("web", 2)]);
+    two_ready(&mut asked, &mut door, &handle).await;
+    door.while_answering(handle.scale(&"web".parse().unwrap(), 3)).await.unwrap();
+    until(&mut asked, "spawn web-2.1").await;
+    // It dies; and one of its workers.
+    drop(handle);
+    door.hang_up();
+    backend.loses(&life("web-0.1"));
+    let (successor, mut asked) = FakeBackend::new();
+    let hash = pool("web", 2).spec_hash();
+    for place in 1..3 {
+        let survivor = life(&format!("web-{place}.1"));
+        successor.with_worker(&survivor, &hash, Vital::Alive { since: SystemTime::now() });
+    }
+    let handle = supervise(&successor, &door, vec![pool("web", 2)]);
+    door.welcome(&["web-1.1", "web-2.1"], &["web-0.1", "web-1.1", "web-2.1"]).await;
+    until(&mut asked, "spawn web-0.2").await;
+
+    let (stopped, cut_off) =
+        tokio::join!(handle.stop(StopScope::WorkersOnly, Duration::from_secs(60)), handle.cut_off());
+    assert!(stopped.unwrap().verified && cut_off.is_ok());
+    door.hang_up();
+    // After a stop the spec's number counts again.
+    let (fresh, mut asked) = FakeBackend::new();
+    let handle = supervise(&fresh, &door, vec![pool("web", 2)]);
+    two_ready(&mut asked, &mut door, &handle).await;
+    assert_eq!(fresh.population(), ["web-0.1", "web-1.1"]);
+}
+
+#[tokio::test]
 async fn what_a_worker_holds_is_shown_as_of_this_moment() {
     let (backend, mut asked) = FakeBackend::new();
     let mut door = FakeDoor::new();

@@ -9,11 +9,14 @@
 //! The door is in a process group of its own, so that Ctrl-C in a terminal reaches `up` alone, which then drains
 //! in order; and it is nobody's to kill when `up` dies: it serves on, and the next `up` adopts it.
 //!
+//! It gets nothing of `up`'s environment but what says how to log, for it faces strangers and needs nothing else; it
+//! runs as the same user. Its log is cut back when it has grown large.
+//!
 //! A kept door that dies is started again: at once, then after 100 ms, doubling up to 10 s, from the start again
 //! once it has lived for 10 s. Its workers dial it again by themselves; clients' connections are lost with it. A
 //! door that cannot even start (a port is taken, say) is an error of [`Door::answers`], told in its own words.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -29,10 +32,17 @@ use tokio::process::{Child, Command};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+use crate::bounded;
 use crate::rundir::RunDir;
 
 /// How long a new door may take until it answers.
 const START_PATIENCE: Duration = Duration::from_secs(10);
+
+/// What the door gets of our environment.
+const PASSED_ON: [&str; 2] = ["RUST_LOG", "RUST_BACKTRACE"];
+
+/// How often its log is looked at for having grown too large.
+const TRIM_EVERY: Duration = Duration::from_secs(1);
 
 /// How often a new door is asked.
 const ASK_EVERY: Duration = Duration::from_millis(5);
@@ -101,7 +111,7 @@ impl Doorway {
         }
         store(&self.spec(), spec)?;
         let log =
-            File::create(self.log()).with_context(|| format!("cannot write {}", self.log().display()))?;
+            bounded::create(&self.log()).with_context(|| format!("cannot write {}", self.log().display()))?;
         let process = self.spawn(log)?;
         Ok(Door { doorway: self, process, adopted: false })
     }
@@ -131,7 +141,11 @@ impl Doorway {
     }
 
     fn spawn(&self, log: File) -> anyhow::Result<Process> {
+        let passed_on = PASSED_ON.iter().filter_map(|name| Some((name, std::env::var_os(name)?)));
         let child = Command::new(&self.program)
+            .env_clear()
+            .envs(passed_on)
+            .current_dir("/")
             .arg("door")
             .arg("--run-dir")
             .arg(self.run_dir.path())
@@ -147,7 +161,7 @@ impl Doorway {
     }
 
     fn spawn_again(&self) -> anyhow::Result<Process> {
-        let log = OpenOptions::new().append(true).create(true).open(self.log());
+        let log = bounded::append(&self.log());
         self.spawn(log.with_context(|| format!("cannot write {}", self.log().display()))?)
     }
 }
@@ -224,9 +238,16 @@ impl KeptDoor {
 async fn keep(doorway: Doorway, mut process: Process, mut wishes: watch::Receiver<Wish>) {
     let mut deaths_in_a_row = 0;
     let mut born = Instant::now();
+    let mut trims = tokio::time::interval(TRIM_EVERY);
     loop {
         let how = tokio::select! {
             how = process.exited() => how,
+            _ = trims.tick() => {
+                if let Err(error) = bounded::cut_back(&doorway.log()) && error.kind() != io::ErrorKind::NotFound {
+                    tracing::warn!(%error, log = %doorway.log().display(), "cannot cut back the door's log");
+                }
+                continue;
+            }
             changed = wishes.changed() => {
                 if changed.is_err() {
                     return;
@@ -427,6 +448,32 @@ mod tests {
         kill_process(Pid::from_raw(second.parse().unwrap()).unwrap(), Signal::TERM).unwrap();
         assert!(kept.gone(DEADLINE).await, "it left by itself");
         assert_eq!(lines(&pids, 2).await.len(), 2, "nobody started a third");
+    }
+
+    #[tokio::test]
+    async fn the_door_gets_nothing_of_our_environment_and_its_log_is_bounded() {
+        assert!(std::env::vars().any(|(name, _)| name.starts_with("CARGO")), "there is something to hide");
+        let (dir, doorway) = doorway(
+            "env >environment; yes 'a line of a log' | head -c 3000000 >&2; echo $$ >>pids; exec sleep 1000",
+        );
+        let door = doorway.clone().engage("pools: {}", |_| true, DEADLINE).await.unwrap();
+        lines(&dir.path().join("pids"), 1).await;
+        let kept = door.keep();
+        let started = Instant::now();
+        while fs::metadata(doorway.log()).unwrap().len() > bounded::KEPT {
+            assert!(started.elapsed() < DEADLINE, "its log is not cut back");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        kept.expect_exit();
+        kept.kill();
+        assert!(kept.gone(DEADLINE).await);
+        let environment = lines(&dir.path().join("environment"), 1).await;
+        // A shell adds these by itself.
+        let own = ["PWD=", "OLDPWD=", "SHLVL=", "_=", "PATH="];
+        let ours = |line: &&String| !own.iter().any(|name| line.starts_with(name)) && line.contains('=');
+        let passed_on = |line: &String| PASSED_ON.iter().any(|name| line.starts_with(name));
+        let leaked: Vec<_> = environment.iter().filter(ours).filter(|line| !passed_on(line)).collect();
+        assert!(leaked.is_empty(), "{leaked:?}");
     }
 
     #[tokio::test]

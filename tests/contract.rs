@@ -26,6 +26,9 @@ use libtest_mimic::{Arguments, Failed, Trial};
 use rig::backend::{Availability, Backend};
 
 fn main() -> ExitCode {
+    if let Some(socket) = rig::old_door::asked_for() {
+        rig::old_door::play(&socket);
+    }
     let arguments = Arguments::from_args();
     let mut trials = Vec::new();
     for backend in Backend::ALL {

@@ -1,10 +1,13 @@
 //! Who sees to it that there is a door: `up` starts one as a process of its own, or adopts the one it finds.
 //!
 //! ```text
-//!  engage ── somebody answers on the control socket, and serves these pools ──► adopted ─┐
-//!     │  └── and serves others: SIGTERM, wait until it has drained ─┐                    ├─ answers ─► keep
-//!     └───── nobody answers ────────────────────────────────────────┴─► spawned ─────────┘
+//!  engage ── a door of our build listens on the control socket, and serves these pools ──► adopted ─┐
+//!     ├───── it serves others, or is of another build: SIGTERM, until it has drained ──┐            ├─ answers ─► keep
+//!     ├───── it says nothing, not even its version: it hangs; SIGKILL ─────────────────┤            │
+//!     └───── nobody listens ───────────────────────────────────────────────────────────┴─► spawned ─┘
 //! ```
+//! A door of another build could not be talked to: door and controller of different versions refuse each other. Its
+//! workers dial the next one; whose own link is of another version is refused there, and replaced.
 //!
 //! The door is in a process group of its own, so that Ctrl-C in a terminal reaches `up` alone, which then drains
 //! in order; and it is nobody's to kill when `up` dies: it serves on, and the next `up` adopts it.
@@ -25,8 +28,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open, pidfd_send_signal};
-use tokio::io::Interest;
+use server::control::{ASKS_VERSION, LONGEST_LINE, Order, VERSION};
+use server::identity::Secret;
 use tokio::io::unix::AsyncFd;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Interest};
 use tokio::net::UnixStream;
 use tokio::process::{Child, Command};
 use tokio::sync::watch;
@@ -43,6 +48,10 @@ const PASSED_ON: [&str; 2] = ["RUST_LOG", "RUST_BACKTRACE"];
 
 /// How often its log is looked at for having grown too large.
 const TRIM_EVERY: Duration = Duration::from_secs(1);
+
+/// How long a door that is there may take to say which version it speaks. Its event loop answers in microseconds, on a
+/// machine that is very busy in tens of milliseconds.
+const VERSION_PATIENCE: Duration = Duration::from_secs(5);
 
 /// How often a new door is asked.
 const ASK_EVERY: Duration = Duration::from_millis(5);
@@ -102,12 +111,31 @@ impl Doorway {
         same_pools: impl FnOnce(&str) -> bool,
         patience: Duration,
     ) -> anyhow::Result<Door> {
-        if let Some(mut process) = self.find().await? {
-            if fs::read_to_string(self.spec()).is_ok_and(|stored| same_pools(&stored)) {
-                return Ok(Door { doorway: self, process, adopted: true });
+        if let Some((mut process, stream)) = self.find().await? {
+            match ask_version(stream).await {
+                Some(VERSION) if fs::read_to_string(self.spec()).is_ok_and(|stored| same_pools(&stored)) => {
+                    return Ok(Door { doorway: self, process, adopted: true });
+                }
+                Some(VERSION) => {
+                    tracing::info!(
+                        "the door of an earlier run serves other pools: it is drained and replaced"
+                    );
+                    process.end(patience).await;
+                }
+                Some(theirs) => {
+                    tracing::warn!(
+                        theirs,
+                        ours = VERSION,
+                        "the door of an earlier run is of another build: it is drained and replaced"
+                    );
+                    process.end(patience).await;
+                }
+                None => {
+                    tracing::warn!("the door of an earlier run hangs: it is killed and replaced");
+                    process.signal(Signal::KILL);
+                    process.exited().await;
+                }
             }
-            tracing::info!("the door of an earlier run serves other pools: it is drained and replaced");
-            process.end(patience).await;
         }
         store(&self.spec(), spec)?;
         let log =
@@ -125,8 +153,8 @@ impl Doorway {
         self.run_dir.control_dir().join("spec.yaml")
     }
 
-    /// The door that answers on the control socket, if one does.
-    async fn find(&self) -> anyhow::Result<Option<Process>> {
+    /// The door that listens on the control socket, if one does, and a connection to it.
+    async fn find(&self) -> anyhow::Result<Option<(Process, UnixStream)>> {
         let socket = self.run_dir.control_socket();
         let process = async {
             let Some(stream) = dial(&socket).await? else { return Ok(None) };
@@ -135,7 +163,7 @@ impl Doorway {
                 return Err(io::Error::other("it is in another pid namespace: stop it where it was started"));
             };
             let pidfd = server::sys::watch(pidfd_open(pid, PidfdFlags::empty())?, Interest::READABLE)?;
-            Ok(Some(Process::Adopted(pidfd)))
+            Ok(Some((Process::Adopted(pidfd), stream)))
         };
         process.await.with_context(|| format!("cannot adopt the door at {}", socket.display()))
     }
@@ -356,6 +384,24 @@ async fn dial(socket: &Path) -> io::Result<Option<UnixStream>> {
             _ => Err(error),
         },
     }
+}
+
+/// Which version of the control protocol the door at the other end speaks; `None` when it does not say in time. Any
+/// build's answer will do: nothing is expected of it but the number.
+async fn ask_version(mut stream: UnixStream) -> Option<u32> {
+    let asking = async {
+        // No secret of ours: who asks is not let in, so nobody learns it.
+        let hello = Order::Hello { version: ASKS_VERSION, secret: Secret::new([0; 32]) };
+        let mut line = serde_json::to_vec(&hello).ok()?;
+        line.push(b'\n');
+        stream.write_all(&line).await.ok()?;
+        let mut answer = String::new();
+        let longest = u64::try_from(LONGEST_LINE).ok()?;
+        BufReader::new(stream).take(longest).read_line(&mut answer).await.ok()?;
+        let answer: serde_json::Value = serde_json::from_str(&answer).ok()?;
+        answer.get("version")?.as_u64()?.try_into().ok()
+    };
+    tokio::time::timeout(VERSION_PATIENCE, asking).await.ok()?
 }
 
 /// Writes a file so that it is there whole or not at all.

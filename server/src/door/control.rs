@@ -15,7 +15,7 @@ use tokio::time::timeout;
 use super::notices::Notices;
 use super::pool::Pool;
 use super::workers::Workers;
-use crate::control::{LONGEST_LINE, Notice, Order, Report, VERSION};
+use crate::control::{ASKS_VERSION, LONGEST_LINE, Notice, Order, Report, VERSION};
 
 /// What the control socket can reach of the door.
 #[derive(Debug)]
@@ -62,6 +62,10 @@ impl Control {
         };
         match hello {
             Some(Ok(Order::Hello { version: VERSION, secret })) => self.workers.learn(secret),
+            Some(Ok(Order::Hello { version: ASKS_VERSION, .. })) => {
+                let _ = write(&mut to, &self.welcome()).await;
+                return;
+            }
             Some(Ok(Order::Hello { version, .. })) => {
                 tracing::error!(
                     controller = version,

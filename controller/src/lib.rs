@@ -2,6 +2,7 @@
 
 pub mod api;
 pub mod backend;
+pub mod bounded;
 pub mod cli;
 pub mod door;
 pub mod model;

@@ -3,7 +3,8 @@
 //! ```text
 //! RUN/                0711
 //!   link/             0711  door.sock: workers dial it; the one thing that their containers mount
-//!   control/          0700  door.sock, secret, owner, lock, spec.yaml: no worker can reach it
+//!   control/          0700  door.sock, secret, lock, door.log, and what the next one has to know (spec.yaml,
+//!                           quarters.json, scale.json): no worker can reach it
 //!   workers/          0700  state and output of process workers
 //! ```
 //! 0711 lets a worker under another user pass through to the socket whose name it was told, and read nothing.
@@ -150,6 +151,16 @@ impl RunDir {
         self.control_dir().join("door.sock")
     }
 
+    /// Where the last controller's workers live is noted here.
+    pub fn quarters(&self) -> PathBuf {
+        self.control_dir().join("quarters.json")
+    }
+
+    /// What pools have been scaled to is noted here.
+    pub fn scale(&self) -> PathBuf {
+        self.control_dir().join("scale.json")
+    }
+
     /// State and output of process workers.
     pub fn workers_dir(&self) -> PathBuf {
         self.0.join("workers")
@@ -201,7 +212,19 @@ impl RunDir {
             }));
         }
         // The lock last: until then nobody else can be at work here.
-        for name in ["door.sock", "door.log", "spec.yaml", "spec.new", "secret", "secret.new", "lock"] {
+        for name in [
+            "door.sock",
+            "door.log",
+            "spec.yaml",
+            "spec.new",
+            "secret",
+            "secret.new",
+            "quarters.json",
+            "quarters.new",
+            "scale.json",
+            "scale.new",
+            "lock",
+        ] {
             ours.push(control.join(name));
         }
         for path in ours {

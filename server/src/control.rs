@@ -21,6 +21,10 @@ use crate::observation::{Histogram, TrickleReport, TurnTrace};
 /// The version of this protocol. Door and controller of different versions refuse each other by name.
 pub const VERSION: u32 = 3;
 
+/// What somebody says in place of [`VERSION`] who only wants to know the door's. It is answered with the welcome, as
+/// any version that the door does not speak, and changes nothing.
+pub const ASKS_VERSION: u32 = 0;
+
 /// The longest line that either side accepts, in bytes.
 pub const LONGEST_LINE: usize = 8 << 20;
 

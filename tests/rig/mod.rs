@@ -9,6 +9,7 @@ pub mod compose;
 pub mod controller;
 pub mod http;
 pub mod load;
+pub mod old_door;
 pub mod stack;
 pub mod worker;
 

@@ -64,19 +64,8 @@ impl Stack {
 
     /// Starts `bulkhead up` on this deployment's directory (again), and waits until it says where to look.
     pub fn start(&mut self) {
-        let mut process = Command::new(&self.program)
-            .arg("up")
-            .arg("--spec")
-            .arg(self.dir.path().join("bulkhead.yaml"))
-            .arg("--run-dir")
-            .arg(self.run_dir())
-            .env_remove("BULKHEAD_API")
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .process_group(0)
-            .spawn()
-            .unwrap();
+        let mut process =
+            self.command().stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0).spawn().unwrap();
         let said = Arc::new(Mutex::new(String::new()));
         keep(process.stderr.take().unwrap(), Arc::clone(&said));
         let mut lines = BufReader::new(process.stdout.take().unwrap()).lines();
@@ -109,6 +98,27 @@ impl Stack {
             }
         });
         self.up = Some(Up { process, api, pools, said });
+    }
+
+    /// Starts `bulkhead up` in a way that cannot work, and waits until it has said so.
+    pub fn start_in_vain(&self, arguments: &[&str]) -> String {
+        let output = self.command().args(arguments).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success(), "it went well:\n{said}");
+        said
+    }
+
+    fn command(&self) -> Command {
+        let mut command = Command::new(&self.program);
+        command
+            .arg("up")
+            .arg("--spec")
+            .arg(self.dir.path().join("bulkhead.yaml"))
+            .arg("--run-dir")
+            .arg(self.run_dir())
+            .env_remove("BULKHEAD_API")
+            .stdin(Stdio::null());
+        command
     }
 
     pub fn run_dir(&self) -> PathBuf {

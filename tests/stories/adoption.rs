@@ -1,10 +1,13 @@
 //! Door and controller die, each on its own.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use rustix::process::{Signal, kill_process};
 
+use crate::rig::api::Worker;
+use crate::rig::backend::Availability;
 use crate::rig::load::Load;
+use crate::rig::old_door;
 use crate::rig::{Backend, Stack, eventually};
 
 pub fn the_controller_can_die_and_the_next_one_adopts(backend: Backend) {
@@ -32,6 +35,59 @@ pub fn the_controller_can_die_and_the_next_one_adopts(backend: Backend) {
     stack.kill_from_outside(&victim);
     stack.api().incident(&victim.life(), |it| it["steps_ms"]["ready"].is_number());
     assert_eq!(stack.ready("web", 3).len(), 3);
+    stack.down();
+}
+
+pub fn a_door_of_another_build_is_replaced(backend: Backend) {
+    let mut stack = Stack::web(backend, 2, "");
+    let before = stack.ready("web", 2);
+    stack.kill_controller();
+    kill_process(stack.door_pid(), Signal::KILL).unwrap();
+    let mut old = old_door::start(&stack);
+    stack.start();
+    assert!(old.wait().unwrap().code().is_none(), "the old door was not told to go by a signal");
+    assert!(stack.said().contains("of another build"), "{}", stack.said());
+    assert_eq!(lives(&stack.ready("web", 2)), lives(&before), "workers were replaced although none had died");
+    assert_eq!(stack.connect().get("/work?ms=1").status, 200);
+    stack.down();
+}
+
+pub fn a_door_that_hangs_is_replaced_by_the_next_up(backend: Backend) {
+    let mut stack = Stack::web(backend, 2, "");
+    let before = stack.ready("web", 2);
+    stack.kill_controller();
+    let hangs = stack.door_pid();
+    kill_process(hangs, Signal::STOP).unwrap();
+    stack.start();
+    assert!(stack.said().contains("hangs"), "{}", stack.said());
+    assert_ne!(stack.door_pid(), hangs);
+    assert_eq!(lives(&stack.ready("web", 2)), lives(&before), "workers were replaced although none had died");
+    assert_eq!(stack.connect().get("/work?ms=1").status, 200);
+    stack.down();
+}
+
+fn lives(workers: &[Worker]) -> BTreeSet<String> {
+    workers.iter().map(Worker::life).collect()
+}
+
+pub fn another_backend_is_refused_while_workers_live(backend: Backend) {
+    let mut stack = Stack::web(backend, 2, "");
+    let before = stack.ready("web", 2);
+    stack.kill_controller();
+    let other = match backend {
+        Backend::Process => Backend::Docker,
+        Backend::Docker => Backend::Process,
+    };
+    if let Availability::Missing { why } = other.availability() {
+        eprintln!("skipped: there is no other backend: {why}");
+    } else {
+        let refused = stack.start_in_vain(&["--backend", &other.to_string()]);
+        assert!(refused.contains("workers of an earlier run still live"), "{refused}");
+        assert!(refused.contains("web-0.1, web-1.1"), "{refused}");
+        assert!(refused.contains(&format!("--backend {backend}")), "no remedy: {refused}");
+    }
+    stack.start();
+    assert_eq!(lives(&stack.ready("web", 2)), lives(&before), "they were not adopted as they were");
     stack.down();
 }
 

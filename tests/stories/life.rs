@@ -1,6 +1,7 @@
 //! How it goes when nothing goes wrong.
 
 use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
 
 use crate::rig::http::Connection;
 use crate::rig::load::Load;
@@ -102,6 +103,25 @@ pub fn recycled_workers_cost_no_request(backend: Backend) {
     assert!(tally.failed.is_empty() && tally.answered >= 64, "{tally:?}");
     assert_eq!(stack.api().incidents().len(), 0, "retiring is no incident");
     stack.down();
+}
+
+pub fn a_second_ctrl_c_cuts_off_and_leaves_nothing(backend: Backend) {
+    let mut stack = Stack::web(backend, 4, "timeouts: { request: 60s, drain: 60s }");
+    stack.ready("web", 4);
+    let mut clients: Vec<_> = (0..4).map(|_| stack.connect()).collect();
+    for (number, client) in clients.iter_mut().enumerate() {
+        client.send_get(&format!("/hang?{number}"));
+        stack.holder_of(&format!("GET /hang?{number}"));
+    }
+    stack.interrupt();
+    eventually("it drains", || if stack.said().contains("draining") { Ok(()) } else { Err(stack.said()) });
+    let started = Instant::now();
+    stack.interrupt();
+    let (status, said) = stack.wait();
+    assert!(started.elapsed() < Duration::from_secs(10), "it took {:?}:\n{said}", started.elapsed());
+    assert!(!status.success() && said.contains("cut off: 4"), "{status}:\n{said}");
+    assert_eq!(stack.leftovers(), Vec::<String>::new());
+    assert!(!stack.run_dir().exists(), "the run directory was left behind");
 }
 
 pub fn ctrl_c_lets_turns_finish_and_leaves_nothing(backend: Backend) {

@@ -25,6 +25,7 @@ pub const ALL: &[(&str, Story)] = &[
     ("recycled_workers_cost_no_request", life::recycled_workers_cost_no_request),
     ("ctrl_c_lets_turns_finish_and_leaves_nothing", life::ctrl_c_lets_turns_finish_and_leaves_nothing),
     ("who_has_got_through_before_a_stop_is_served", life::who_has_got_through_before_a_stop_is_served),
+    ("a_second_ctrl_c_cuts_off_and_leaves_nothing", life::a_second_ctrl_c_cuts_off_and_leaves_nothing),
     ("killed_while_idle_is_replaced", death::killed_while_idle_is_replaced),
     ("killed_in_a_get_is_answered_by_another", death::killed_in_a_get_is_answered_by_another),
     ("killed_in_a_post_is_executed_at_most_once", death::killed_in_a_post_is_executed_at_most_once),
@@ -49,6 +50,12 @@ pub const ALL: &[(&str, Story)] = &[
     (
         "the_controller_can_die_and_the_next_one_adopts",
         adoption::the_controller_can_die_and_the_next_one_adopts,
+    ),
+    ("a_door_of_another_build_is_replaced", adoption::a_door_of_another_build_is_replaced),
+    ("a_door_that_hangs_is_replaced_by_the_next_up", adoption::a_door_that_hangs_is_replaced_by_the_next_up),
+    (
+        "another_backend_is_refused_while_workers_live",
+        adoption::another_backend_is_refused_while_workers_live,
     ),
     ("the_door_can_die_and_workers_find_the_next", adoption::the_door_can_die_and_workers_find_the_next),
     ("a_slow_client_holds_no_worker", doorstep::a_slow_client_holds_no_worker),

@@ -148,8 +148,13 @@ pub trait Backend: Send + Sync + std::fmt::Debug {
     /// Which one it is.
     fn kind(&self) -> BackendKind;
 
-    /// Starts a worker and returns when it has been started, before its link is up.
+    /// Starts a worker and returns when it has been started, before its link is up. The order may wait its turn; what
+    /// is asked of an engine then has deadlines, so that this ends however the engine behaves.
     async fn spawn(&self, order: &SpawnOrder) -> Result<Unit, BackendError>;
+
+    /// Everything is being stopped: orders that still wait their turn are to be refused, and need not be begun only to be
+    /// undone.
+    fn spawn_no_more(&self) {}
 
     /// Sends a signal. `SIGKILL` ends everything in the compartment; any other goes to the worker alone.
     async fn signal(&self, life: &Incarnation, unit: &Unit, signal: i32) -> Result<(), BackendError>;

@@ -54,5 +54,5 @@ pub(super) async fn run(args: ControllerArgs) -> anyhow::Result<ExitCode> {
     print(&format!("{by}: draining the workers\n"))?;
     let summary = running.stop(StopScope::WorkersOnly, &mut interrupts, || {}).await?;
     print(&account(&summary))?;
-    Ok(if summary.left_behind.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if summary.verified { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

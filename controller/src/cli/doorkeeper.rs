@@ -1,19 +1,25 @@
 //! Who sees to it that there is a door: `up` starts one as a process of its own, or adopts the one it finds.
 //!
 //! ```text
-//!  engage ── somebody answers on the control socket, and serves these pools ──► adopted ─┐
-//!     │  └── and serves others: SIGTERM, wait until it has drained ─┐                    ├─ answers ─► keep
-//!     └───── nobody answers ────────────────────────────────────────┴─► spawned ─────────┘
+//!  engage ── a door of our build listens on the control socket, and serves these pools ──► adopted ─┐
+//!     ├───── it serves others, or is of another build: SIGTERM, until it has drained ──┐            ├─ answers ─► keep
+//!     ├───── it says nothing, not even its version: it hangs; SIGKILL ─────────────────┤            │
+//!     └───── nobody listens ───────────────────────────────────────────────────────────┴─► spawned ─┘
 //! ```
+//! A door of another build could not be talked to: door and controller of different versions refuse each other. Its
+//! workers dial the next one; whose own link is of another version is refused there, and replaced.
 //!
 //! The door is in a process group of its own, so that Ctrl-C in a terminal reaches `up` alone, which then drains
 //! in order; and it is nobody's to kill when `up` dies: it serves on, and the next `up` adopts it.
+//!
+//! It gets nothing of `up`'s environment but what says how to log, for it faces strangers and needs nothing else; it
+//! runs as the same user. Its log is cut back when it has grown large.
 //!
 //! A kept door that dies is started again: at once, then after 100 ms, doubling up to 10 s, from the start again
 //! once it has lived for 10 s. Its workers dial it again by themselves; clients' connections are lost with it. A
 //! door that cannot even start (a port is taken, say) is an error of [`Door::answers`], told in its own words.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -22,17 +28,30 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open, pidfd_send_signal};
-use tokio::io::Interest;
+use server::control::{ASKS_VERSION, LONGEST_LINE, Order, VERSION};
+use server::identity::Secret;
 use tokio::io::unix::AsyncFd;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Interest};
 use tokio::net::UnixStream;
 use tokio::process::{Child, Command};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+use crate::bounded;
 use crate::rundir::RunDir;
 
 /// How long a new door may take until it answers.
 const START_PATIENCE: Duration = Duration::from_secs(10);
+
+/// What the door gets of our environment.
+const PASSED_ON: [&str; 2] = ["RUST_LOG", "RUST_BACKTRACE"];
+
+/// How often its log is looked at for having grown too large.
+const TRIM_EVERY: Duration = Duration::from_secs(1);
+
+/// How long a door that is there may take to say which version it speaks. Its event loop answers in microseconds, on a
+/// machine that is very busy in tens of milliseconds.
+const VERSION_PATIENCE: Duration = Duration::from_secs(5);
 
 /// How often a new door is asked.
 const ASK_EVERY: Duration = Duration::from_millis(5);
@@ -92,16 +111,35 @@ impl Doorway {
         same_pools: impl FnOnce(&str) -> bool,
         patience: Duration,
     ) -> anyhow::Result<Door> {
-        if let Some(mut process) = self.find().await? {
-            if fs::read_to_string(self.spec()).is_ok_and(|stored| same_pools(&stored)) {
-                return Ok(Door { doorway: self, process, adopted: true });
+        if let Some((mut process, stream)) = self.find().await? {
+            match ask_version(stream).await {
+                Some(VERSION) if fs::read_to_string(self.spec()).is_ok_and(|stored| same_pools(&stored)) => {
+                    return Ok(Door { doorway: self, process, adopted: true });
+                }
+                Some(VERSION) => {
+                    tracing::info!(
+                        "the door of an earlier run serves other pools: it is drained and replaced"
+                    );
+                    process.end(patience).await;
+                }
+                Some(theirs) => {
+                    tracing::warn!(
+                        theirs,
+                        ours = VERSION,
+                        "the door of an earlier run is of another build: it is drained and replaced"
+                    );
+                    process.end(patience).await;
+                }
+                None => {
+                    tracing::warn!("the door of an earlier run hangs: it is killed and replaced");
+                    process.signal(Signal::KILL);
+                    process.exited().await;
+                }
             }
-            tracing::info!("the door of an earlier run serves other pools: it is drained and replaced");
-            process.end(patience).await;
         }
         store(&self.spec(), spec)?;
         let log =
-            File::create(self.log()).with_context(|| format!("cannot write {}", self.log().display()))?;
+            bounded::create(&self.log()).with_context(|| format!("cannot write {}", self.log().display()))?;
         let process = self.spawn(log)?;
         Ok(Door { doorway: self, process, adopted: false })
     }
@@ -115,8 +153,8 @@ impl Doorway {
         self.run_dir.control_dir().join("spec.yaml")
     }
 
-    /// The door that answers on the control socket, if one does.
-    async fn find(&self) -> anyhow::Result<Option<Process>> {
+    /// The door that listens on the control socket, if one does, and a connection to it.
+    async fn find(&self) -> anyhow::Result<Option<(Process, UnixStream)>> {
         let socket = self.run_dir.control_socket();
         let process = async {
             let Some(stream) = dial(&socket).await? else { return Ok(None) };
@@ -125,13 +163,17 @@ impl Doorway {
                 return Err(io::Error::other("it is in another pid namespace: stop it where it was started"));
             };
             let pidfd = server::sys::watch(pidfd_open(pid, PidfdFlags::empty())?, Interest::READABLE)?;
-            Ok(Some(Process::Adopted(pidfd)))
+            Ok(Some((Process::Adopted(pidfd), stream)))
         };
         process.await.with_context(|| format!("cannot adopt the door at {}", socket.display()))
     }
 
     fn spawn(&self, log: File) -> anyhow::Result<Process> {
+        let passed_on = PASSED_ON.iter().filter_map(|name| Some((name, std::env::var_os(name)?)));
         let child = Command::new(&self.program)
+            .env_clear()
+            .envs(passed_on)
+            .current_dir("/")
             .arg("door")
             .arg("--run-dir")
             .arg(self.run_dir.path())
@@ -147,7 +189,7 @@ impl Doorway {
     }
 
     fn spawn_again(&self) -> anyhow::Result<Process> {
-        let log = OpenOptions::new().append(true).create(true).open(self.log());
+        let log = bounded::append(&self.log());
         self.spawn(log.with_context(|| format!("cannot write {}", self.log().display()))?)
     }
 }
@@ -224,9 +266,16 @@ impl KeptDoor {
 async fn keep(doorway: Doorway, mut process: Process, mut wishes: watch::Receiver<Wish>) {
     let mut deaths_in_a_row = 0;
     let mut born = Instant::now();
+    let mut trims = tokio::time::interval(TRIM_EVERY);
     loop {
         let how = tokio::select! {
             how = process.exited() => how,
+            _ = trims.tick() => {
+                if let Err(error) = bounded::cut_back(&doorway.log()) && error.kind() != io::ErrorKind::NotFound {
+                    tracing::warn!(%error, log = %doorway.log().display(), "cannot cut back the door's log");
+                }
+                continue;
+            }
             changed = wishes.changed() => {
                 if changed.is_err() {
                     return;
@@ -337,6 +386,24 @@ async fn dial(socket: &Path) -> io::Result<Option<UnixStream>> {
     }
 }
 
+/// Which version of the control protocol the door at the other end speaks; `None` when it does not say in time. Any
+/// build's answer will do: nothing is expected of it but the number.
+async fn ask_version(mut stream: UnixStream) -> Option<u32> {
+    let asking = async {
+        // No secret of ours: who asks is not let in, so nobody learns it.
+        let hello = Order::Hello { version: ASKS_VERSION, secret: Secret::new([0; 32]) };
+        let mut line = serde_json::to_vec(&hello).ok()?;
+        line.push(b'\n');
+        stream.write_all(&line).await.ok()?;
+        let mut answer = String::new();
+        let longest = u64::try_from(LONGEST_LINE).ok()?;
+        BufReader::new(stream).take(longest).read_line(&mut answer).await.ok()?;
+        let answer: serde_json::Value = serde_json::from_str(&answer).ok()?;
+        answer.get("version")?.as_u64()?.try_into().ok()
+    };
+    tokio::time::timeout(VERSION_PATIENCE, asking).await.ok()?
+}
+
 /// Writes a file so that it is there whole or not at all.
 fn store(path: &Path, text: &str) -> anyhow::Result<()> {
     let draft = path.with_extension("new");
@@ -427,6 +494,32 @@ mod tests {
         kill_process(Pid::from_raw(second.parse().unwrap()).unwrap(), Signal::TERM).unwrap();
         assert!(kept.gone(DEADLINE).await, "it left by itself");
         assert_eq!(lines(&pids, 2).await.len(), 2, "nobody started a third");
+    }
+
+    #[tokio::test]
+    async fn the_door_gets_nothing_of_our_environment_and_its_log_is_bounded() {
+        assert!(std::env::vars().any(|(name, _)| name.starts_with("CARGO")), "there is something to hide");
+        let (dir, doorway) = doorway(
+            "env >environment; yes 'a line of a log' | head -c 3000000 >&2; echo $$ >>pids; exec sleep 1000",
+        );
+        let door = doorway.clone().engage("pools: {}", |_| true, DEADLINE).await.unwrap();
+        lines(&dir.path().join("pids"), 1).await;
+        let kept = door.keep();
+        let started = Instant::now();
+        while fs::metadata(doorway.log()).unwrap().len() > bounded::KEPT {
+            assert!(started.elapsed() < DEADLINE, "its log is not cut back");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        kept.expect_exit();
+        kept.kill();
+        assert!(kept.gone(DEADLINE).await);
+        let environment = lines(&dir.path().join("environment"), 1).await;
+        // A shell adds these by itself.
+        let own = ["PWD=", "OLDPWD=", "SHLVL=", "_=", "PATH="];
+        let ours = |line: &&String| !own.iter().any(|name| line.starts_with(name)) && line.contains('=');
+        let passed_on = |line: &String| PASSED_ON.iter().any(|name| line.starts_with(name));
+        let leaked: Vec<_> = environment.iter().filter(ours).filter(|line| !passed_on(line)).collect();
+        assert!(leaked.is_empty(), "{leaked:?}");
     }
 
     #[tokio::test]

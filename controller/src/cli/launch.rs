@@ -17,6 +17,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use super::interrupts::Interrupts;
+use super::quarters::Quarters;
 use crate::api;
 use crate::backend::docker::{self, DockerBackend, DockerOptions, Engine};
 use crate::backend::process::ProcessBackend;
@@ -26,7 +27,7 @@ use crate::rundir::Lock;
 use crate::rundir::RunDir;
 use crate::spec::{self, Overrides, SpecError};
 use crate::spec::{BackendChoice, Deployment};
-use crate::supervisor::{self, Handle, StopSummary};
+use crate::supervisor::{self, Handle, Scales, StopSummary};
 
 /// Where root's deployment is, of which a machine has one.
 const USUAL_RUN_DIR: &str = "/run/bulkhead";
@@ -118,6 +119,7 @@ pub(super) struct Choice {
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Why {
     Asked,
+    AtHome,
     EngineAnswers(String),
     NoEngine(String),
 }
@@ -134,11 +136,21 @@ pub(super) async fn prepare(args: &MasterArgs, meeting: Meeting) -> anyhow::Resu
     let secret = run_dir.secret(&lock)?;
     let api = bind(deployment.api.listen).await?;
     let home = Home { owner: args.owner(&run_dir), run_dir: run_dir.path().to_owned(), program: program()? };
-    let (choice, engine) = choose(deployment.backend).await?;
+    let before = Quarters::noted(&run_dir)?;
+    let at_home = match before {
+        Some(Quarters::Process) => !Quarters::Process.living(&home, &args.docker).await?.is_empty(),
+        Some(Quarters::Docker { .. }) | None => false,
+    };
+    let (choice, engine) = choose(deployment.backend, at_home).await?;
+    let quarters = engine.as_ref().map_or(Quarters::Process, |engine| Quarters::on(engine, &home));
+    if let Some(before) = before.filter(|before| *before != quarters) {
+        before.must_be_empty(&home, &args.docker).await?;
+    }
     let backend: Arc<dyn Backend> = match engine {
         None => Arc::new(ProcessBackend::new(&home)?),
         Some(engine) => Arc::new(DockerBackend::on(engine, &home, &args.docker).await?),
     };
+    quarters.note(&run_dir, &lock)?;
     Ok(Prepared {
         deployment,
         run_dir,
@@ -168,14 +180,15 @@ fn program() -> anyhow::Result<PathBuf> {
     Ok(if path.exists() { path } else { PathBuf::from("/proc/self/exe") })
 }
 
-/// The backend, and the engine if it is one that needs it.
-async fn choose(asked: BackendChoice) -> anyhow::Result<(Choice, Option<Engine>)> {
+/// The backend, and the engine if it is one that needs it. `at_home`: workers of an earlier run live as processes.
+async fn choose(asked: BackendChoice, at_home: bool) -> anyhow::Result<(Choice, Option<Engine>)> {
     let (kind, why, engine) = match asked {
         BackendChoice::Process => (BackendKind::Process, Why::Asked, None),
         BackendChoice::Docker => {
             let engine = docker::probe().await.context("there is no engine for `backend: docker`")?;
             (BackendKind::Docker, Why::Asked, Some(engine))
         }
+        BackendChoice::Auto if at_home => (BackendKind::Process, Why::AtHome, None),
         BackendChoice::Auto => match docker::probe().await {
             Ok(engine) => (BackendKind::Docker, Why::EngineAnswers(engine.name()), Some(engine)),
             Err(error) => {
@@ -195,6 +208,7 @@ impl fmt::Display for Choice {
         f.write_str(workers_are)?;
         match &self.why {
             Why::Asked => f.write_str(", as asked"),
+            Why::AtHome => f.write_str(", because those of an earlier run are there"),
             Why::EngineAnswers(engine) => write!(f, ", because an engine answers ({engine})"),
             Why::NoEngine(reason) => write!(f, ", because no Docker engine answers ({reason})"),
         }
@@ -221,7 +235,9 @@ impl Prepared {
     /// Starts the master and serves the API.
     pub(super) fn start(self) -> Running {
         let longest_drain = self.longest_drain();
+        let scales = Scales::left_at(self.run_dir.scale(), &self.deployment.pools);
         let master = supervisor::start(supervisor::Config {
+            scales,
             pools: self.deployment.pools,
             secret: self.secret,
             control_socket: self.run_dir.control_socket(),
@@ -238,39 +254,32 @@ impl Prepared {
 }
 
 impl Running {
-    /// Drains and removes everything within `scope`. When somebody interrupts that, the workers are killed and
-    /// `cut_off` is called, which sees to the rest.
+    /// Drains and removes everything within `scope`. When somebody interrupts that, all workers are killed at once and
+    /// `cut_off` is called, which sees to the rest. When somebody interrupts even that, it waits for nothing more.
     pub(super) async fn stop(
         self,
         scope: StopScope,
         interrupts: &mut Interrupts,
-        cut_off: impl FnOnce(),
+        cut_off: impl Fn(),
     ) -> anyhow::Result<StopSummary> {
         let mut stop = std::pin::pin!(self.master.stop(scope, self.longest_drain));
-        let summary = match interrupts.unless(&mut stop).await {
-            Some(summary) => summary,
-            None => {
-                cut_off();
-                kill_all(&self.master).await;
-                stop.await
+        let summary = loop {
+            match interrupts.unless(&mut stop).await {
+                Some(summary) => break summary?,
+                None => {
+                    cut_off();
+                    // Refused only by a master that has stopped this very moment.
+                    let _ = self.master.cut_off().await;
+                }
             }
-        }?;
+        };
         drop(self.end_api);
         // A client that keeps its connection open must not keep us from going.
         let _ = tokio::time::timeout(Duration::from_secs(1), self.api).await;
-        if scope == StopScope::DoorToo && summary.left_behind.is_empty() && !summary.door_remains {
+        if scope == StopScope::DoorToo && summary.verified && !summary.door_remains {
             remove(&self.run_dir);
         }
         Ok(summary)
-    }
-}
-
-async fn kill_all(master: &Handle) {
-    for worker in master.workers().await.unwrap_or_default() {
-        if let Ok(id) = worker.id.parse() {
-            // A worker that is gone already, or whose engine stalls, is counted by the stop that is under way.
-            let _ = master.kill(&id, api::signal::Signal::KILL.number()).await;
-        }
     }
 }
 
@@ -291,6 +300,9 @@ pub(super) fn account(summary: &StopSummary) -> String {
     for life in &summary.left_behind {
         said += &format!("Left behind, because the backend did not answer: {life}\n");
     }
+    if !summary.verified {
+        said += "The backend has not said whether anything else is left; started again, it is found and adopted\n";
+    }
     said
 }
 
@@ -302,6 +314,7 @@ mod tests {
     fn the_choice_of_a_backend_is_explained() {
         let told = |kind, why| Choice { kind, why }.to_string();
         insta::assert_snapshot!(told(BackendKind::Docker, Why::Asked), @"docker: each worker is a container, as asked");
+        insta::assert_snapshot!(told(BackendKind::Process, Why::AtHome), @"process: workers are plain processes of this machine, because those of an earlier run are there");
         let engine = Why::EngineAnswers("Docker 20.10.24 at unix:///var/run/docker.sock".to_owned());
         insta::assert_snapshot!(told(BackendKind::Docker, engine), @"docker: each worker is a container, because an engine answers (Docker 20.10.24 at unix:///var/run/docker.sock)");
         let none = Why::NoEngine("no socket at /var/run/docker.sock".to_owned());
@@ -310,13 +323,20 @@ mod tests {
 
     #[test]
     fn what_was_left_behind_is_named() -> Result<(), server::identity::NameError> {
-        let clean = StopSummary { clean: 8, killed: 0, left_behind: Vec::new(), door_remains: false };
+        let clean =
+            StopSummary { clean: 8, killed: 0, left_behind: Vec::new(), verified: true, door_remains: false };
         insta::assert_snapshot!(account(&clean), @"Stopped; workers that finished what they held: 8");
-        let torn =
-            StopSummary { clean: 6, killed: 1, left_behind: vec!["web-3.7".parse()?], door_remains: false };
+        let torn = StopSummary {
+            clean: 6,
+            killed: 1,
+            left_behind: vec!["web-3.7".parse()?],
+            verified: false,
+            door_remains: false,
+        };
         insta::assert_snapshot!(account(&torn), @r"
         Stopped; workers that finished what they held: 6; cut off: 1
         Left behind, because the backend did not answer: web-3.7
+        The backend has not said whether anything else is left; started again, it is found and adopted
         ");
         Ok(())
     }

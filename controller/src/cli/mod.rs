@@ -25,6 +25,7 @@ mod logging;
 mod logs;
 mod output;
 mod ps;
+mod quarters;
 mod scale;
 mod schema;
 mod up;

@@ -90,7 +90,7 @@ pub(super) async fn run(args: UpArgs) -> anyhow::Result<ExitCode> {
     told?;
     let summary = summary?;
     let _ = print(&account(&summary));
-    let clean = left_by_itself && summary.killed == 0 && summary.left_behind.is_empty();
+    let clean = left_by_itself && summary.killed == 0 && summary.verified;
     Ok(if clean { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 

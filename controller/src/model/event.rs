@@ -105,6 +105,9 @@ pub enum Command {
     },
     /// The door's state at this moment, which somebody asked for.
     Note(Report),
+    /// Wait for nobody any more during a stop: kill them all, now. Asked for once more, it gives up on those that the
+    /// backend has not ended by then.
+    CutOff,
     /// Drain and remove everything.
     Stop {
         /// Whether the door stops too.

@@ -12,6 +12,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use rustix::process::Signal;
 use server::control::{Held, Outcome, Stamp};
 use server::identity::Incarnation;
 
@@ -75,12 +76,59 @@ pub struct Settled {
 pub struct Notes {
     /// What we have killed it for.
     pub killed_for: Option<KillReason>,
-    /// Which signal somebody had sent to it through us.
-    pub asked: Option<i32>,
-    /// When its killing was asked for: the earliest moment at which it can have died of it.
+    /// The signal that somebody had sent to it through us, of those that can end it.
+    pub asked: Option<Asked>,
+    /// When we began to kill it: the earliest moment at which it can have died of that.
     pub kill_sent: Option<Stamp>,
     /// Whether it had been told to finish.
     pub was_draining: bool,
+    /// Whether it went before it had been healthy, and nobody had asked it to: that counts for back-off even when it
+    /// turns out that it had said goodbye.
+    pub premature: bool,
+}
+
+/// A signal that somebody has sent through us.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Asked {
+    /// Which.
+    pub signal: i32,
+    /// When: the earliest moment at which it can have ended anybody.
+    pub at: Stamp,
+}
+
+impl Asked {
+    /// How long after it was sent a SIGKILL may take effect: an engine that carries it out may be slow.
+    const KILLS_WITHIN: Duration = Duration::from_secs(30);
+    /// The same for other signals. Whoever lives on beyond that has caught or ignored it, and dies of something else.
+    const ENDS_WITHIN: Duration = Duration::from_secs(5);
+
+    /// Notes a signal, if it can end a worker at all. A SIGKILL is not outdone by any other.
+    pub(super) fn note(known: &mut Option<Self>, signal: i32, at: Stamp) {
+        const HARMLESS: [Signal; 8] = [
+            Signal::CHILD,
+            Signal::CONT,
+            Signal::STOP,
+            Signal::TSTP,
+            Signal::TTIN,
+            Signal::TTOU,
+            Signal::URG,
+            Signal::WINCH,
+        ];
+        let harmless = HARMLESS.iter().any(|harmless| harmless.as_raw() == signal);
+        if !harmless && !known.is_some_and(Self::is_kill) {
+            *known = Some(Self { signal, at });
+        }
+    }
+
+    /// Whether a death that was noticed then can have come of it.
+    fn explains(self, detected: Option<Stamp>) -> bool {
+        let within = if self.is_kill() { Self::KILLS_WITHIN } else { Self::ENDS_WITHIN };
+        detected.is_none_or(|detected| self.at <= detected && detected.since(self.at) <= within)
+    }
+
+    fn is_kill(self) -> bool {
+        self.signal == Signal::KILL.as_raw()
+    }
 }
 
 /// Why a worker died, all things considered.
@@ -126,12 +174,17 @@ impl Incident {
             return Reason::Killed(why.clone());
         }
         let found = self.died.as_ref().map(|died| &died.autopsy.cause);
-        match (self.notes.asked, found) {
+        match (self.asked().map(|asked| asked.signal), found) {
             (Some(asked), None | Some(Cause::Lost)) => Reason::Asked(asked),
             (Some(asked), Some(Cause::Signal(found))) if asked == *found => Reason::Asked(asked),
             (_, Some(found)) => Reason::Found(found.clone()),
             (None, None) => Reason::NotKnownYet,
         }
+    }
+
+    /// The signal sent through us that it may have died of.
+    fn asked(&self) -> Option<Asked> {
+        self.notes.asked.filter(|asked| asked.explains(self.detected()))
     }
 
     /// When the first of us noticed. `None` only for what [is no incident](Self::is_one).
@@ -147,7 +200,8 @@ impl Incident {
         let detected = self.detected()?;
         let by_engine = self.died.as_ref().and_then(|died| died.autopsy.died_at).map(Stamp::from);
         let by_us = match self.cause() {
-            Reason::Killed(_) | Reason::Asked(_) => self.notes.kill_sent,
+            Reason::Killed(_) => self.notes.kill_sent,
+            Reason::Asked(_) => self.asked().map(|asked| asked.at),
             Reason::Found(_) | Reason::NotKnownYet => None,
         };
         let death = by_us.or(by_engine).filter(|death| *death <= detected)?;
@@ -226,6 +280,14 @@ impl Incidents {
     /// The facts about this life, if any have been kept.
     pub(super) fn known(&mut self, life: &Incarnation) -> Option<&mut Incident> {
         self.0.iter_mut().rev().find(|incident| incident.life == *life)
+    }
+
+    /// Whether the door has told of this death, and the backend has not said what it was of.
+    pub(super) fn awaits_autopsy(&self, life: &Incarnation) -> bool {
+        self.0.iter().rev().find(|incident| incident.life == *life).is_some_and(|incident| {
+            let told = incident.died.as_ref().is_some_and(|died| died.autopsy.cause != Cause::Lost);
+            incident.left.is_some() && !told
+        })
     }
 
     /// It was no incident after all.

@@ -33,6 +33,7 @@ use server::identity::Incarnation;
 
 use super::Notes;
 use crate::backend::Unit;
+use crate::spec::Recycle;
 
 /// A place: there is one for each worker that a pool is to have, and one for each that it has too many.
 #[derive(Debug, Clone)]
@@ -68,7 +69,8 @@ pub enum Phase {
     Starting {
         /// Who.
         tenant: Tenant,
-        /// What its start time-out counts from: the order, or the door's return.
+        /// What its start time-out counts from: the backend's word that it has been started, for an order may wait
+        /// in a queue before the engine; or the door's return.
         since: Instant,
     },
     /// Its link is up: it takes turns.
@@ -111,6 +113,8 @@ pub struct Tenant {
     pub spec_hash: String,
     /// When it was ordered, or, when it was adopted, started.
     pub born: SystemTime,
+    /// When it first was ready, whatever has become of it since; `None`: never yet.
+    pub first_ready: Option<Instant>,
     /// The incident that its readiness completes.
     pub succeeds: Option<Incarnation>,
     /// What its own incident will have to say, should there be one.
@@ -122,6 +126,11 @@ pub struct Tenant {
 pub enum Compartment {
     /// The backend has been asked for it and has not answered.
     Ordered,
+    /// Wherever the backend has put it: it has not answered, and the door says that it is there, or was.
+    Unanswered {
+        /// Since when we have known that there will be no answer: only a listing that began later can deny it.
+        since: Instant,
+    },
     /// In this unit.
     Up {
         /// Which.
@@ -135,7 +144,7 @@ impl Compartment {
     /// The unit, as soon as there is one.
     pub fn unit(&self) -> Option<&Unit> {
         match self {
-            Self::Ordered => None,
+            Self::Ordered | Self::Unanswered { .. } => None,
             Self::Up { unit, .. } => Some(unit),
         }
     }
@@ -180,6 +189,16 @@ pub enum Told {
     ItKnows,
 }
 
+/// Why a worker goes, as far as back-off is concerned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Goes {
+    /// We have told it to, or it has served as many requests as it was made for.
+    AsItShould,
+    /// Nobody here has asked it to: it dies, or it says goodbye of its own accord (or by a SIGTERM of somebody's). Who
+    /// does that before it has been healthy must not be replaced in a hot loop, however politely it goes.
+    OfItself,
+}
+
 /// What a worker is killed for by us.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum KillReason {
@@ -222,6 +241,36 @@ impl Phase {
             | Self::Live { tenant, .. }
             | Self::Draining { tenant, .. }
             | Self::Dying { tenant, .. } => Some(tenant),
+        }
+    }
+
+    /// The worker's link is up.
+    pub(super) fn join(&mut self, now: Instant) {
+        if let Some(tenant) = self.tenant_mut() {
+            tenant.first_ready.get_or_insert(now);
+        }
+        self.change(|phase| match phase {
+            Self::Starting { tenant, .. } => Self::Live { tenant, joined: now },
+            other => other,
+        });
+    }
+
+    /// Whether the worker in this place, should it go now, goes because it is to.
+    pub(super) fn goes(&self, recycle: &Recycle) -> Goes {
+        match self {
+            Self::Draining { purpose: Purpose::Retires(Retirement::Recycled), .. } => {
+                // Its word alone: where nobody is to be recycled, nobody has served enough.
+                if recycle.requests.is_some() { Goes::AsItShould } else { Goes::OfItself }
+            }
+            Self::Draining { purpose: Purpose::Retires(Retirement::Told), .. } => Goes::OfItself,
+            Self::Draining {
+                purpose: Purpose::Asked | Purpose::Surplus | Purpose::OutOfDate | Purpose::Stopping,
+                ..
+            }
+            | Self::Dying { why: KillReason::DrainTimeout, .. } => Goes::AsItShould,
+            Self::Empty { .. } | Self::Starting { .. } | Self::Live { .. } | Self::Dying { .. } => {
+                Goes::OfItself
+            }
         }
     }
 

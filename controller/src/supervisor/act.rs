@@ -2,7 +2,8 @@
 //!
 //! Nothing here blocks the loop: each order to the backend becomes a task that reports back with one event,
 //! whatever happens: success, failure, or, after a while, that nobody answered. How many orders an engine gets
-//! at a time is the backend's business. An order that was given up may still be carried out; the next listing
+//! at a time is the backend's business: an order for a worker may wait its turn for long, with every one before it
+//! within its own deadlines, so the patience for it is that of a last resort. An order that was given up may still be carried out; the next listing
 //! shows it, and the state knows what to do with a worker that it did not expect.
 
 use std::sync::Arc;
@@ -18,8 +19,9 @@ use crate::backend::{Backend, BackendError, Unit};
 use crate::door::Door;
 use crate::model::{Action, ActionError, DrainOrder, Event};
 
-/// How long an engine may take to start a worker.
-const SPAWN_PATIENCE: Duration = Duration::from_secs(60);
+/// How long an order for a worker may take, its turn behind hundreds of others included. What the engine may take for
+/// each step is the backend's to bound.
+const SPAWN_PATIENCE: Duration = Duration::from_secs(15 * 60);
 /// How long it may take for anything else.
 const PATIENCE: Duration = Duration::from_secs(20);
 

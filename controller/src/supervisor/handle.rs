@@ -96,6 +96,9 @@ pub struct StopSummary {
     /// Those of which the backend has not said that they are dead and removed. A controller that is started
     /// again finds them.
     pub left_behind: Vec<Incarnation>,
+    /// Whether the backend has said, after it all, that it has nothing of ours any more. Where it has not, there may be
+    /// more than those who are named.
+    pub verified: bool,
     /// Whether the door is, or may be, still there: it was not to stop, has not stopped in time, or was away all
     /// the while and could not be told.
     pub door_remains: bool,
@@ -186,6 +189,12 @@ impl Handle {
     /// then is killed, and what cannot be killed or removed in a reasonable time is left behind and named.
     pub async fn stop(&self, scope: StopScope, within: Duration) -> Result<StopSummary, CommandError> {
         self.ask(|reply| Request::Stop(scope, within, reply)).await
+    }
+
+    /// Cuts a [stop](Self::stop) short: whoever is left is killed at once, all side by side. Said once more, it gives
+    /// up on those that the backend has not ended by then.
+    pub async fn cut_off(&self) -> Result<(), CommandError> {
+        self.command(Command::CutOff).await
     }
 
     async fn command(&self, command: Command) -> Result<(), CommandError> {

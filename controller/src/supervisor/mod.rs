@@ -16,7 +16,7 @@
 //! 4. The replacement's link comes up: `Joined`. The incident notes how long that took.
 //!
 //! What the master deliberately does not do: it is not in the way of any request, so that its death costs
-//! nothing but replacement; it keeps nothing on disk, because what it would have to remember is in the backend's
+//! nothing but replacement; it keeps next to nothing on disk (`scales`), because what it would have to remember is in the backend's
 //! labels and on the door's links, and those cannot be out of date; and it never infers from silence. A door
 //! that is away means that nobody can say who is linked, an engine that is away means that nobody can say who
 //! lives; nothing is spawned or killed for either.
@@ -30,6 +30,7 @@ mod order;
 pub mod plan;
 mod reply;
 pub mod restart;
+mod scales;
 #[cfg(test)]
 #[expect(clippy::expect_used, clippy::panic, reason = "tests")]
 mod testing;
@@ -47,13 +48,14 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::backend::{Backend, BackendKind, Sighting};
 use crate::door::Door;
-use crate::model::{DoorEvent, Event, Now, State, in_full};
+use crate::model::{Command, DoorEvent, Event, Now, State, in_full};
 use crate::spec::Pool;
 use act::Hands;
 use handle::Request;
 use order::OrderBook;
 
 pub use handle::{CommandError, Handle, StopSummary};
+pub use scales::Scales;
 
 /// What a supervisor is to supervise.
 #[derive(Debug)]
@@ -67,6 +69,8 @@ pub struct Config {
     pub control_socket: PathBuf,
     /// Where workers run.
     pub backend: Arc<dyn Backend>,
+    /// What the last controller's pools had been scaled to.
+    pub scales: Scales,
 }
 
 /// Starts a supervisor on the current tokio runtime. It runs until it is [stopped](Handle::stop), or until every
@@ -77,8 +81,13 @@ pub fn start(config: Config) -> Handle {
     let (door, door_events) = Door::connect(config.control_socket, config.secret.clone());
     let (requests, asked) = mpsc::channel(64);
     let (events, done) = mpsc::unbounded_channel();
+    let mut state = State::new(pools.clone(), monotonic());
+    for (pool, workers) in config.scales.iter() {
+        tracing::info!(%pool, workers, "stays as it has been scaled");
+        state.fold(Event::Command(Command::Scale { pool: pool.clone(), workers }), now());
+    }
     let supervisor = Supervisor {
-        state: State::new(pools.clone(), monotonic()),
+        state,
         inbox: Inbox {
             door: door_events,
             sightings: Arc::clone(&config.backend).watch(),
@@ -93,6 +102,7 @@ pub fn start(config: Config) -> Handle {
             events,
         },
         backend: config.backend.kind(),
+        scales: config.scales,
         when_stopped: Vec::new(),
     };
     tokio::spawn(supervisor.run());
@@ -104,6 +114,7 @@ struct Supervisor {
     inbox: Inbox,
     hands: Hands,
     backend: BackendKind,
+    scales: Scales,
     /// Who waits for everything to have stopped.
     when_stopped: Vec<oneshot::Sender<StopSummary>>,
 }

@@ -6,6 +6,7 @@
 //!   pool has too many [remains](Remains) lying about.
 //! - A start time-out runs only while the door is there: without one, nobody can be ready.
 //! - Whoever is to finish is told by the door, if the door knows it, and by SIGTERM otherwise.
+//! - When a stop is cut off, nobody is told anything any more: they are all killed at once, side by side.
 //! - Whoever is killed is killed until it is known to be dead, and removed until it is known to be removed.
 //! - A silent engine is asked for nothing but a listing, and a door that is away for nothing at all: what was to
 //!   be asked of them is still to be done when they are back.
@@ -20,8 +21,8 @@ use server::identity::{Incarnation, PoolName};
 
 use crate::backend::Unit;
 use crate::model::{
-    Action, Burial, DoorState, DrainOrder, Engine, Errand, Fate, KillReason, Phase, PoolState, Purpose,
-    Remains, Stage, State, StopScope, Tenant, Told,
+    Action, Burial, DoorState, DrainOrder, Engine, Errand, Fate, Haste, KillReason, Phase, PoolState,
+    Purpose, Remains, Stage, State, StopScope, Tenant, Told,
 };
 
 /// What is to be done, and when to think again if nothing happens before.
@@ -231,6 +232,9 @@ impl Planner<'_> {
 
     /// Has a worker told to finish, if there is anybody to tell it. A door that stops tells its workers itself.
     fn tell(&mut self, life: &Incarnation, unit: Option<&Unit>, purpose: Purpose) -> bool {
+        if self.state.stopping.is_some_and(|stopping| stopping.haste == Haste::CutOff) {
+            return false;
+        }
         let door_will = self.state.stopping.is_some_and(|stopping| stopping.scope == StopScope::DoorToo);
         let order = match unit {
             _ if self.state.is_linked(life) && door_will => return false,

@@ -30,12 +30,18 @@ impl Supervisor {
             Request::Command(command, reply) => {
                 let admitted = admit(&self.state, &command);
                 if admitted.is_ok() {
+                    if let Command::Scale { pool, workers } = &command
+                        && let Some(state) = self.state.pool(pool)
+                    {
+                        self.scales.note(pool, state.spec.workers, *workers);
+                    }
                     self.state.fold(Event::Command(command), now());
                 }
                 tell(reply, admitted);
             }
             Request::Stop(scope, within, reply) => {
                 self.when_stopped.push(reply);
+                self.hands.backend.spawn_no_more();
                 self.state.fold(Event::Command(Command::Stop { scope, within }), now());
             }
         }
@@ -49,8 +55,11 @@ impl Supervisor {
             self.state.stopping.map_or((0, 0), |stopping| (stopping.clean, stopping.killed));
         let told = self.state.stopping.is_some_and(|stopping| stopping.door_told);
         let door_remains = !told || matches!(self.state.door, DoorState::Up { .. });
+        let verified = self.state.is_deserted();
+        self.scales.forget();
         for reply in self.when_stopped {
-            tell(reply, StopSummary { clean, killed, left_behind: left_behind.clone(), door_remains });
+            let left_behind = left_behind.clone();
+            tell(reply, StopSummary { clean, killed, left_behind, verified, door_remains });
         }
     }
 
@@ -82,7 +91,7 @@ fn locate(state: &State, worker: &WorkerId) -> Result<(Incarnation, Unit), Comma
 /// Whether a command makes sense at this moment.
 fn admit(state: &State, command: &Command) -> Result<(), CommandError> {
     match command {
-        Command::Note(_) | Command::Stop { .. } => Ok(()),
+        Command::Note(_) | Command::Stop { .. } | Command::CutOff => Ok(()),
         Command::Kill { signal, .. } if !(1..=64).contains(signal) => {
             Err(CommandError::UnknownSignal(*signal))
         }

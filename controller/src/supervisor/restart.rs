@@ -13,7 +13,9 @@
 //! nobody died. Trying never ends; a pool that nobody looks at must come back by itself when what ailed it is
 //! gone.
 //!
-//! What is no death waits for nothing: a worker that retired, was drained, or was scaled away. A spawn that the
+//! What is no death waits for nothing: a worker that was drained or scaled away, that has served as many requests as
+//! it was made for, or that said goodbye after it had been healthy. One that says goodbye earlier, and was not asked
+//! to, counts as a death: it would otherwise be replaced in a hot loop. A spawn that the
 //! backend *refuses* counts as a death, but never waits for less than [`REFUSED_PAUSE`]: an engine that says no
 //! at once would otherwise be asked in a hot loop. An engine that says nothing is nobody's fault and counts as
 //! nothing ([`SILENCE_PAUSE`]).

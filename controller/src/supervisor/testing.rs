@@ -19,7 +19,7 @@ use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::mpsc;
 
-use super::{Config, Handle, start};
+use super::{Config, Handle, Scales, start};
 use crate::backend::{Backend, BackendError, BackendKind, Found, Sighting, SpawnOrder, Unit, Vital};
 use crate::model::{Autopsy, Cause};
 use crate::spec::{Limits, Network, Pool, Recycle, Restart, Worker};
@@ -328,6 +328,7 @@ impl FakeDoor {
 /// A supervisor between a fake backend and a fake door.
 pub(super) fn supervise(backend: &Arc<FakeBackend>, door: &FakeDoor, pools: Vec<Pool>) -> Handle {
     start(Config {
+        scales: Scales::left_at(door.directory.path().join("scale.json"), &pools),
         pools,
         secret: Secret::new([7; 32]),
         control_socket: door.socket(),

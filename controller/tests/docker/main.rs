@@ -15,7 +15,7 @@ mod worker;
 use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result, bail, ensure};
 use controller::backend::docker::{self, DockerBackend, DockerOptions, Engine};
@@ -66,6 +66,7 @@ fn main() -> ExitCode {
         story("a_missing_image_is_named_with_the_remedy", |rig| Box::pin(no_image(rig))),
         story("a_left_over_of_an_attempt_is_replaced", |rig| Box::pin(left_over(rig))),
         story("a_lost_engine_costs_no_worker", |rig| Box::pin(lost_engine(rig))),
+        story("a_start_whose_answer_is_lost_leaves_its_worker_alive", |rig| Box::pin(lost_answer(rig))),
         Trial::test("figures_of_each_step", || Rig::run(|rig| Box::pin(figures::of_each_step(rig))))
             .with_ignored_flag(true),
         Trial::test("figures_of_a_storm", || Rig::run(|rig| Box::pin(figures::of_a_storm(rig))))
@@ -215,6 +216,24 @@ async fn left_over(rig: &Rig) -> Result<()> {
     let second = rig.spawn("sleeper-0.1").await?;
     ensure!(first != second, "the same container twice");
     ensure!(rig.only().await?.life == life("sleeper-0.1")?);
+    Ok(())
+}
+
+async fn lost_answer(rig: &Rig) -> Result<()> {
+    let mut wire = Wire::to_the_engine(rig.dir.path())?;
+    let engine = Engine::at_host(&wire.host).await?;
+    let backend = DockerBackend::on(engine, &rig.home, &DockerOptions::default()).await?;
+    let door = rig.door()?;
+    wire.set(Traffic::LosesAnswersTo("/start"));
+    let spawned = backend.spawn(&order("dialler-0.1")?).await;
+    ensure!(matches!(spawned, Err(BackendError::Unreachable { .. })), "{spawned:?}");
+    let (mut link, _) = timeout(DEADLINE, door.accept()).await.context("nobody dialled")??;
+    let mut line = [0; 12];
+    link.read_exact(&mut line).await?;
+    // Nobody ends it, now that the engine can be reached again: a removal takes a tenth of a second.
+    let closed = timeout(Duration::from_secs(2), link.read(&mut [0; 1])).await;
+    ensure!(closed.is_err(), "the worker that had joined was ended");
+    ensure!(matches!(rig.only().await?.vital, Vital::Alive { .. }));
     Ok(())
 }
 

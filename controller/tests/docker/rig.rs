@@ -17,6 +17,7 @@ use controller::spec::{parse, spell_size};
 use futures_util::FutureExt;
 use libtest_mimic::Failed;
 use server::identity::{Incarnation, Secret};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
@@ -155,6 +156,8 @@ pub(crate) enum Traffic {
     Cut,
     /// Connections stay open, and nothing passes: an engine that is stopped.
     Stalled,
+    /// The engine does what is asked of it with these words in the request, and its answer is lost with the connection.
+    LosesAnswersTo(&'static str),
 }
 
 impl Wire {
@@ -185,6 +188,28 @@ async fn carry(mut client: UnixStream, mut traffic: watch::Receiver<Traffic>) {
             Traffic::Stalled => {
                 if traffic.changed().await.is_err() {
                     return;
+                }
+            }
+            Traffic::LosesAnswersTo(words) => {
+                let (mut piece, mut answer) = ([0; 4096], [0; 4096]);
+                tokio::select! {
+                    read = client.read(&mut piece) => {
+                        let Ok(read @ 1..) = read else { return };
+                        let lost = String::from_utf8_lossy(&piece[..read]).contains(words);
+                        if engine.write_all(&piece[..read]).await.is_err() {
+                            return;
+                        }
+                        if lost {
+                            let _ = engine.read(&mut answer).await;
+                            return;
+                        }
+                    }
+                    read = engine.read(&mut answer) => {
+                        let Ok(read @ 1..) = read else { return };
+                        if client.write_all(&answer[..read]).await.is_err() {
+                            return;
+                        }
+                    }
                 }
             }
             Traffic::Flows => tokio::select! {

@@ -17,7 +17,7 @@ use super::pool::Pool;
 use super::recent::RecentTurns;
 use super::trickle::{Trickles, Unfit};
 use super::workers::Workers;
-use crate::control::{LONGEST_LINE, Notice, Order, Report, Stamp, VERSION};
+use crate::control::{ASKS_VERSION, LONGEST_LINE, Notice, Order, Report, Stamp, VERSION};
 use crate::identity::PoolName;
 
 /// What the control socket can reach of the door.
@@ -67,6 +67,10 @@ impl Control {
         };
         match hello {
             Some(Ok(Order::Hello { version: VERSION, secret })) => self.workers.learn(secret),
+            Some(Ok(Order::Hello { version: ASKS_VERSION, .. })) => {
+                let _ = write(&mut to, &self.welcome()).await;
+                return;
+            }
             Some(Ok(Order::Hello { version, .. })) => {
                 tracing::error!(
                     controller = version,

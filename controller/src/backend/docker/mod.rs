@@ -43,7 +43,7 @@ pub use self::engine::{Address, ApiVersion, ConnectError, Engine};
 pub use self::image::ImageError;
 pub use self::pack::PackError;
 pub use self::signals::NotForwarded;
-pub use self::spawn::{NameTaken, NoImage, NoNetwork};
+pub use self::spawn::{BeingStopped, NameTaken, NoImage, NoNetwork};
 
 use self::container::Link;
 use self::engine::Init;
@@ -124,6 +124,19 @@ impl DockerBackend {
 
     /// The same, on an engine that [`probe`] has found.
     pub async fn on(engine: Engine, home: &Home, options: &DockerOptions) -> Result<Self, DockerError> {
+        let mut backend = Self::to_look_around(engine, home, options)?;
+        *backend.image.get_mut() = image::ensure(&backend.engine, &backend.source).await?;
+        if backend.engine.init() == Init::None {
+            tracing::warn!(
+                "{} has no init for containers: what a worker leaves behind is not reaped",
+                backend.engine.name()
+            );
+        }
+        Ok(backend)
+    }
+
+    /// The same for somebody who lists and removes and spawns nobody: it has no image.
+    pub fn to_look_around(engine: Engine, home: &Home, options: &DockerOptions) -> Result<Self, DockerError> {
         let link = match &options.link_volume {
             Some(volume) => Link::Volume(volume.clone()),
             None => {
@@ -134,20 +147,13 @@ impl DockerBackend {
             }
         };
         let source = Source::from(options);
-        let image = image::ensure(&engine, &source).await?;
-        if engine.init() == Init::None {
-            tracing::warn!(
-                "{} has no init for containers: what a worker leaves behind is not reaped",
-                engine.name()
-            );
-        }
         Ok(Self {
             engine,
             owner: home.owner.clone(),
             link,
             source,
             pace: Pace::new(),
-            image: tokio::sync::Mutex::new(image),
+            image: tokio::sync::Mutex::default(),
             state: Mutex::default(),
         })
     }
@@ -196,6 +202,10 @@ impl Backend for DockerBackend {
 
     async fn spawn(&self, order: &SpawnOrder) -> Result<Unit, BackendError> {
         self.spawn_container(order).await
+    }
+
+    fn spawn_no_more(&self) {
+        self.pace.close();
     }
 
     async fn signal(&self, life: &Incarnation, unit: &Unit, signal: i32) -> Result<(), BackendError> {

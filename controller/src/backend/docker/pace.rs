@@ -36,14 +36,18 @@ impl Pace {
         Self { starts: Semaphore::new(starts), removals: Semaphore::new(1), starting: watch::Sender::new(0) }
     }
 
-    /// Waits for leave to start a container.
-    pub(super) async fn start(&self) -> Starting<'_> {
+    /// Waits for leave to start a container; `None` when no more are to be started.
+    pub(super) async fn start(&self) -> Option<Starting<'_>> {
         // Counted from here on, so that a removal stands back for starts that wait as well.
         self.starting.send_modify(|n| *n += 1);
         let mut leave = Starting { starting: &self.starting, _permit: None };
-        // The semaphore is never closed; if it were, unbounded starts would be better than none.
-        leave._permit = self.starts.acquire().await.ok();
-        leave
+        leave._permit = Some(self.starts.acquire().await.ok()?);
+        Some(leave)
+    }
+
+    /// Gives no more leave to start any, not even to those who wait for it.
+    pub(super) fn close(&self) {
+        self.starts.close();
     }
 
     /// Waits for leave to remove a container.
@@ -72,6 +76,7 @@ mod tests {
         let pace = Pace::new();
         assert!(pace.remove().now_or_never().is_some(), "there is nothing to stand back for");
         let start = pace.start().await;
+        assert!(start.is_some());
         assert!(pace.remove().now_or_never().is_none(), "a start is under way");
         let removal = pace.remove();
         drop(start);
@@ -87,7 +92,26 @@ mod tests {
         }
         assert!(starts.len() >= 2);
         starts.clear();
-        assert!(pace.start().now_or_never().is_some());
+        assert!(pace.start().now_or_never().is_some_and(|leave| leave.is_some()));
+        assert!(pace.remove().now_or_never().is_some());
+    }
+
+    #[tokio::test]
+    async fn whoever_waits_when_it_closes_is_turned_away_and_whoever_has_begun_goes_on() {
+        let pace = Pace::new();
+        let mut begun = Vec::new();
+        while let Some(start) = pace.start().now_or_never() {
+            begun.push(start);
+        }
+        let waits = pace.start();
+        pace.close();
+        assert!(waits.await.is_none());
+        assert!(
+            pace.remove().now_or_never().is_none(),
+            "a removal still stands back for those that have begun"
+        );
+        begun.clear();
+        assert!(pace.start().await.is_none());
         assert!(pace.remove().now_or_never().is_some());
     }
 }

@@ -4,8 +4,10 @@
 //! - the name is taken by an attempt of ours whose answer never came: it is removed, and creation is tried again;
 //! - the image is gone (somebody pruned): it is made again, once;
 //! - the pool's network does not exist: an error that names it, and the remedy;
-//! - the start fails: the container is removed in the background, for an engine that could not start it may not be
-//!   quick to remove it either. If that fails too, the next listing shows it as dead.
+//! - the start is refused: the container is removed in the background, for an engine that could not start it may not be
+//!   quick to remove it either. If that fails too, the next listing shows it as dead;
+//! - the start is not answered: it may still happen, and its worker join the door. So the container is left alone, and
+//!   the next listing shows what has become of it.
 
 use bollard::errors::Error as EngineError;
 use bollard::models::ContainerCreateBody;
@@ -35,6 +37,11 @@ pub struct NoNetwork(String);
 )]
 pub struct NameTaken(String);
 
+/// Its turn has not come before everything was stopped.
+#[derive(Debug, Error)]
+#[error("everything is being stopped")]
+pub struct BeingStopped;
+
 /// The image is gone, and could not be made again.
 #[derive(Debug, Error)]
 #[error("the image is gone from the engine, and cannot be made again")]
@@ -45,16 +52,20 @@ impl DockerBackend {
     pub(super) async fn spawn_container(&self, order: &SpawnOrder) -> Result<Unit, BackendError> {
         let name = container::name(&self.owner, &order.life);
         let _unlisted = Unlisted::new(self, &name);
-        let _leave = self.pace.start().await;
+        let Some(_leave) = self.pace.start().await else {
+            return Err(refused(Operation::Start, &order.life, BeingStopped));
+        };
         let id = self.create(&name, order).await?;
         let starting = self.engine.docker().start_container(&id, None);
         if let Err(error) = self.engine.ask(Operation::Start, &order.life, starting).await {
-            let (engine, life) = (self.engine.clone(), order.life.clone());
-            tokio::spawn(async move {
-                if let Err(error) = discard(&engine, &life, &id).await {
-                    tracing::debug!(worker = %life, %error, "a container that did not start stays for now");
-                }
-            });
+            if !matches!(error, BackendError::Unreachable { .. }) {
+                let (engine, life) = (self.engine.clone(), order.life.clone());
+                tokio::spawn(async move {
+                    if let Err(error) = discard(&engine, &life, &id, Running::Keep).await {
+                        tracing::debug!(worker = %life, %error, "a container that did not start stays for now");
+                    }
+                });
+            }
             return Err(self.explain(error, order).await);
         }
         let pid = self.first_pid(&order.life, &id).await;
@@ -63,7 +74,7 @@ impl DockerBackend {
 
     /// Removes a container, running or not, or finds it gone.
     pub(super) async fn discard(&self, life: &Incarnation, id: &str) -> Result<(), BackendError> {
-        discard(&self.engine, life, id).await
+        discard(&self.engine, life, id, Running::Kill).await
     }
 
     async fn create(&self, name: &str, order: &SpawnOrder) -> Result<String, BackendError> {
@@ -153,11 +164,23 @@ async fn create(engine: &Engine, name: &str, body: ContainerCreateBody) -> Resul
     }
 }
 
-async fn discard(engine: &Engine, life: &Incarnation, id: &str) -> Result<(), BackendError> {
-    let options = RemoveContainerOptionsBuilder::new().force(true).v(true).build();
+/// What becomes of a container that is to be removed and runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Running {
+    Kill,
+    Keep,
+}
+
+async fn discard(
+    engine: &Engine,
+    life: &Incarnation,
+    id: &str,
+    running: Running,
+) -> Result<(), BackendError> {
+    let options = RemoveContainerOptionsBuilder::new().force(running == Running::Kill).v(true).build();
     let removing = async {
         match engine.docker().remove_container(id, Some(options)).await {
-            // Gone, or about to be: somebody was faster.
+            // Gone, or about to be: somebody was faster. Or it runs, and is to be kept.
             Err(EngineError::DockerResponseServerError { status_code: 404 | 409, .. }) => Ok(()),
             other => other,
         }

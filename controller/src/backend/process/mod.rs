@@ -145,6 +145,27 @@ impl ProcessBackend {
     }
 }
 
+impl ProcessBackend {
+    /// The workers of this deployment that live, whoever started them. Looks, and touches nothing.
+    pub fn living(home: &Home) -> Result<Vec<Incarnation>, BackendError> {
+        let run = RunDir::at(&home.run_dir);
+        let living = || {
+            let store = Store::open(run.workers_dir())?;
+            let mut living = Vec::new();
+            for state in store.read_all()?.into_iter().filter(|state| state.boot == store.boot()) {
+                let process = state.process.or_else(|| procfs::find_worker(&state.life, &run.link_socket()));
+                if let Some(process) = process
+                    && process.open()?.is_some()
+                {
+                    living.push(state.life);
+                }
+            }
+            Ok(living)
+        };
+        living().map_err(refused("list", "process workers"))
+    }
+}
+
 #[async_trait]
 impl Backend for ProcessBackend {
     fn kind(&self) -> BackendKind {

@@ -1,17 +1,11 @@
 //! What workers write: one file each, appended to by the worker, cut back by us.
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::fs::File;
+use std::io;
 use std::path::Path;
 
 use super::Trouble;
-
-/// An output larger than this is cut back.
-const LARGEST: u64 = 1 << 20;
-
-/// What is kept of it then.
-const KEPT: u64 = 256 << 10;
+use crate::bounded;
 
 /// How far back [`tail`] looks.
 const LOOKED_AT: u64 = 256 << 10;
@@ -22,13 +16,12 @@ const LONGEST_LINE: usize = 1000;
 /// An empty output. We open it, so that the worker needs no right to the directory. Appending makes each of its
 /// writes land at the end, wherever that is after a [`trim`].
 pub(super) fn create(path: &Path) -> Result<File, Trouble> {
-    let empty = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path);
-    empty.and_then(|_| OpenOptions::new().append(true).open(path)).map_err(trouble("create", path))
+    bounded::create(path).map_err(trouble("create", path))
 }
 
 /// The last `lines` lines, oldest first.
 pub(super) fn tail(path: &Path, lines: usize) -> Result<Vec<String>, Trouble> {
-    let text = end_of(path, LOOKED_AT).map_err(trouble("read", path))?;
+    let text = bounded::end_of(path, LOOKED_AT).map_err(trouble("read", path))?;
     let text = String::from_utf8_lossy(&text);
     let mut last: Vec<String> =
         text.lines().rev().take(lines).map(|line| line.chars().take(LONGEST_LINE).collect()).collect();
@@ -36,10 +29,9 @@ pub(super) fn tail(path: &Path, lines: usize) -> Result<Vec<String>, Trouble> {
     Ok(last)
 }
 
-/// Cuts an output that has grown too large back to its end. What is written at that very moment may be lost;
-/// that is the price of a bound on the output of a worker that nobody reads.
+/// Cuts an output that has grown too large back to its end.
 pub(super) fn trim(path: &Path) {
-    if let Err(error) = try_trim(path)
+    if let Err(error) = bounded::cut_back(path)
         && error.kind() != io::ErrorKind::NotFound
     {
         tracing::warn!(path = %path.display(), %error, "cannot cut back a worker's output");
@@ -53,26 +45,6 @@ pub(super) fn tells_of_no_memory(line: &str) -> bool {
         .is_some_and(|(number, _)| !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
-fn try_trim(path: &Path) -> io::Result<()> {
-    if path.metadata()?.len() <= LARGEST {
-        return Ok(());
-    }
-    let end = end_of(path, KEPT)?;
-    let whole_lines = end.iter().position(|byte| *byte == b'\n').map_or(&end[..], |first| &end[first + 1..]);
-    let mut file = OpenOptions::new().append(true).open(path)?;
-    file.set_len(0)?;
-    file.write_all(whole_lines)
-}
-
-fn end_of(path: &Path, bytes: u64) -> io::Result<Vec<u8>> {
-    let mut file = File::open(path)?;
-    let start = file.metadata()?.len().saturating_sub(bytes);
-    file.seek(SeekFrom::Start(start))?;
-    let mut end = Vec::new();
-    file.take(bytes).read_to_end(&mut end)?;
-    Ok(end)
-}
-
 fn trouble(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Trouble {
     move |source| Trouble::File { operation, path: path.to_owned(), source }
 }
@@ -80,7 +52,10 @@ fn trouble(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Tr
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 mod tests {
+    use std::io::Write as _;
+
     use super::*;
+    use crate::bounded::KEPT;
 
     #[test]
     fn a_large_output_keeps_its_end_and_its_writer() {

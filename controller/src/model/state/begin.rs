@@ -68,6 +68,7 @@ impl State {
             compartment: Compartment::Ordered,
             spec_hash,
             born: SystemTime::from(now.stamp),
+            first_ready: None,
             succeeds: lost.clone(),
             notes: Notes::default(),
         };
@@ -76,10 +77,10 @@ impl State {
 
     fn begin_drain(&mut self, life: &Incarnation, purpose: Purpose, told: Told, now: Instant) {
         let by_then = self.drain_deadline(&life.worker.pool, now);
-        // A worker that hears of it late, after the door has gone, still gets time to leave.
+        // A worker that hears of it late, after the door has gone or the engine was away, still gets time to leave.
         let late = |deadline: Instant| match told {
-            Told::BySigterm => deadline.max(now + Stopping::GRACE),
-            Told::Nobody | Told::ByDoor | Told::ItKnows => deadline,
+            Told::BySigterm | Told::ByDoor => deadline.max(now + Stopping::GRACE),
+            Told::Nobody | Told::ItKnows => deadline,
         };
         if let Some(by_then) = by_then
             && let Some(pool) = self.pool_mut(&life.worker.pool)

@@ -4,12 +4,12 @@ use std::time::{Duration, Instant};
 
 use server::identity::Incarnation;
 
-use super::{State, Stopping};
+use super::{Haste, State, Stopping};
 use crate::model::death::{Autopsy, Cause};
 use crate::model::event::{Command, Event};
-use crate::model::incident::{self, Died};
+use crate::model::incident::{self, Asked, Died};
 use crate::model::now::Now;
-use crate::model::place::{Errand, KillReason, Phase, Purpose, Tenant, Told};
+use crate::model::place::{Errand, Goes, Phase, Purpose, Tenant, Told};
 use crate::model::remains::{Burial, Remains, Stage};
 use crate::supervisor::restart;
 
@@ -26,6 +26,7 @@ pub(super) enum Departure {
 impl State {
     /// Takes note of what has happened.
     pub fn fold(&mut self, event: Event, now: Now) {
+        let anybody = !self.books_are_empty();
         match event {
             Event::Door(event) => self.fold_door(event, now),
             Event::Sighted(sighting) => self.fold_sighting(sighting, now),
@@ -41,6 +42,9 @@ impl State {
             let any_live = pool.live() > 0;
             pool.intensity.settle(&pool.spec.restart, any_live, now.at);
         }
+        if anybody && self.stopping.is_some() && self.books_are_empty() {
+            self.list_soon(now.at);
+        }
     }
 
     fn fold_command(&mut self, command: Command, now: Now) {
@@ -48,8 +52,7 @@ impl State {
             Command::Kill { worker, signal } => {
                 let life = self.place(&worker).and_then(|place| place.phase.tenant()).map(|t| t.life.clone());
                 if let Some(tenant) = life.and_then(|life| self.tenant_mut(&life)) {
-                    tenant.notes.asked = Some(signal);
-                    tenant.notes.kill_sent = Some(now.stamp);
+                    Asked::note(&mut tenant.notes.asked, signal, now.stamp);
                 }
             }
             Command::Drain { worker } => {
@@ -66,16 +69,49 @@ impl State {
                 }
             }
             Command::Note(report) => self.report = Some(report),
+            Command::CutOff => self.cut_off(now.at),
             Command::Stop { scope, within } => {
                 let deadline = now.at + within;
                 let give_up = deadline + Stopping::PATIENCE;
                 let door_until = now.at + Stopping::DOOR_GRACE;
-                let stopping =
-                    Stopping { scope, door_told: false, door_until, deadline, give_up, clean: 0, killed: 0 };
-                self.stopping.get_or_insert(stopping);
+                self.stopping.get_or_insert(Stopping {
+                    scope,
+                    asked: now.at,
+                    door_told: false,
+                    door_until,
+                    haste: Haste::Drain,
+                    deadline,
+                    give_up,
+                    clean: 0,
+                    killed: 0,
+                });
+                self.list_soon(now.at);
                 for pool in &mut self.pools {
                     pool.wanted = 0;
                 }
+            }
+        }
+    }
+
+    /// Everybody's time is up.
+    fn cut_off(&mut self, now: Instant) {
+        let Some(stopping) = &mut self.stopping else { return };
+        if stopping.haste == Haste::CutOff {
+            stopping.give_up = now;
+            return;
+        }
+        stopping.haste = Haste::CutOff;
+        stopping.deadline = stopping.deadline.min(now);
+        stopping.give_up = stopping.give_up.min(now + Stopping::PATIENCE);
+        stopping.door_until = stopping.door_until.min(now);
+        for place in self.pools.iter_mut().flat_map(|pool| pool.places.values_mut()) {
+            if let Phase::Draining { deadline, .. } = &mut place.phase {
+                *deadline = (*deadline).min(now);
+            }
+        }
+        for remains in self.remains.values_mut() {
+            if let Stage::Leaving { until } | Stage::Excess { until, .. } = &mut remains.stage {
+                *until = (*until).min(now);
             }
         }
     }
@@ -92,14 +128,18 @@ impl State {
         }
     }
 
-    /// Takes back what a death has cost its place, when a goodbye is heard after all: the backend's word of the
-    /// exit can overtake the door's word of the goodbye.
+    /// Takes back the incident of a worker whose goodbye is heard after all, and what its death has cost its place: the
+    /// backend's word of the exit can overtake the door's word of the goodbye.
     pub(super) fn pardon(&mut self, life: &Incarnation, now: Now) {
+        let premature = self.incidents.known(life).is_some_and(|incident| incident.notes.premature);
+        self.incidents.retract(life);
         let Some(pool) = self.pool_mut(&life.worker.pool) else { return };
         let Some(place) = pool.places.get_mut(&life.worker.place) else { return };
         match &mut place.phase {
             Phase::Empty { not_before, lost } if lost.as_ref() == Some(life) => {
-                *not_before = now.at;
+                if !premature {
+                    *not_before = now.at;
+                }
                 *lost = None;
             }
             phase => match phase.tenant_mut() {
@@ -107,8 +147,10 @@ impl State {
                 _ => return,
             },
         }
-        place.streak = place.streak.saturating_sub(1);
-        pool.intensity.pardon();
+        if !premature {
+            place.streak = place.streak.saturating_sub(1);
+            pool.intensity.pardon();
+        }
     }
 
     /// Takes the worker out of its place and decides when the next may come.
@@ -130,14 +172,17 @@ impl State {
         let others = others - usize::from(matches!(place.phase, Phase::Live { .. }));
         let policy = pool.spec.restart;
 
-        let drained = matches!(
-            place.phase,
-            Phase::Draining { .. } | Phase::Dying { why: KillReason::DrainTimeout, .. }
-        );
-        let wait = if graceful || drained {
+        let had_been_healthy = tenant.first_ready.is_some_and(|ready| now.at >= ready + policy.healthy_after);
+        let goes = place.phase.goes(&pool.spec.recycle);
+        tenant.notes.premature = !had_been_healthy && goes == Goes::OfItself;
+        let excused = match goes {
+            Goes::AsItShould => true,
+            Goes::OfItself => graceful && had_been_healthy,
+        };
+        let wait = if excused {
             Duration::ZERO // No death to learn from: it was to go.
         } else {
-            if matches!(place.phase, Phase::Live { joined, .. } if now.at >= joined + policy.healthy_after) {
+            if had_been_healthy {
                 place.streak = 0;
             }
             pool.intensity.count_death(&policy, now.at);
@@ -175,6 +220,7 @@ impl State {
         let Some(remains) = self.remains.get_mut(life) else { return };
         remains.burial = burial;
         match (how, &remains.stage) {
+            (Departure::Goodbye, Stage::Dead(_)) => remains.said_goodbye = true,
             (_, Stage::Dead(_)) => {}
             (Departure::Dead(_), _) => remains.stage = Stage::Dead(Errand::Due),
             (Departure::Goodbye, Stage::Excess { .. }) => {

@@ -8,7 +8,7 @@ use rustix::process::Signal;
 use server::identity::Incarnation;
 
 use super::fold::Departure;
-use super::{Engine, State};
+use super::{Engine, State, Stopping};
 use crate::backend::{Found, Sighting, Unit, Vital};
 use crate::model::death::{Autopsy, Cause};
 use crate::model::event::ActionError;
@@ -58,14 +58,32 @@ impl State {
 
     /// Empties the place of a worker that could not be had.
     fn could_not_spawn(&mut self, life: &Incarnation, error: &ActionError, now: Now) {
-        // It may have departed before its order was answered; then nothing is left of it now.
-        if self.remains.get(life).is_some_and(|remains| remains.compartment == Compartment::Ordered) {
-            self.remains.remove(life);
+        let unanswered = Compartment::Unanswered { since: now.at };
+        if error.is_silence() {
+            self.unanswered = Some(now.at);
         }
-        let Some(tenant) = self.tenant(life).cloned() else { return };
+        // It may have departed before its order was answered.
+        if let Some(remains) = self.remains.get_mut(life)
+            && remains.compartment == Compartment::Ordered
+        {
+            if error.is_silence() {
+                remains.compartment = unanswered;
+                self.list_soon(now.at);
+            } else {
+                self.remains.remove(life); // Nothing is left of it.
+            }
+            return;
+        }
+        let Some(tenant) = self.tenant_mut(life) else { return };
         if tenant.compartment != Compartment::Ordered {
             return; // A listing has found it meanwhile.
         }
+        if tenant.first_ready.is_some() {
+            // Whatever the backend says or does not say, the door has said that it lives. A listing will tell where.
+            tenant.compartment = unanswered;
+            return self.list_soon(now.at);
+        }
+        let succeeds = tenant.succeeds.clone();
         let Some(pool) = self.pool_mut(&life.worker.pool) else { return };
         pool.trouble = Some(in_full(error));
         let Some(place) = pool.places.get_mut(&life.worker.place) else { return };
@@ -79,7 +97,7 @@ impl State {
             place.streak = place.streak.saturating_add(1);
             wait
         };
-        place.phase = Phase::Empty { not_before: now.at + wait, lost: tenant.succeeds };
+        place.phase = Phase::Empty { not_before: now.at + wait, lost: succeeds };
     }
 
     pub(super) fn fold_signalled(
@@ -140,6 +158,9 @@ impl State {
         let first = self.engine == Engine::NotListedYet;
         self.engine = Engine::Answers;
         self.listing = Errand::Again(now.at + LISTING_PERIOD);
+        if found.is_empty() {
+            self.found_nothing = Some(began);
+        }
 
         let there: BTreeSet<Incarnation> = found.iter().map(|found| found.life.clone()).collect();
         for life in self.deniable(began).into_iter().filter(|life| !there.contains(life)) {
@@ -151,6 +172,12 @@ impl State {
         for found in found {
             self.fold_found(found, began, first, now);
         }
+        if let Some(proof_from) = self.proof_from()
+            && self.books_are_empty()
+            && !self.is_deserted()
+        {
+            self.listing = Errand::Again(proof_from.max(now.at + Stopping::ASK_AGAIN));
+        }
     }
 
     /// Those whom a listing that began then would have found.
@@ -159,7 +186,11 @@ impl State {
         let remains = self.remains.iter().map(|(life, remains)| (life, &remains.compartment));
         tenants
             .chain(remains)
-            .filter(|(_, compartment)| matches!(compartment, Compartment::Up { known, .. } if *known < began))
+            .filter(|(_, compartment)| match compartment {
+                Compartment::Ordered => false,
+                Compartment::Unanswered { since } => *since < began,
+                Compartment::Up { known, .. } => *known < began,
+            })
             .map(|(life, _)| life.clone())
             .collect()
     }
@@ -169,25 +200,27 @@ impl State {
         let in_our_books = self.tenant(&found.life).is_some() || self.remains.contains_key(&found.life);
         if in_our_books {
             self.found_at(&found.life, found.unit, now.at);
-            if let Vital::Dead(autopsy) = found.vital {
+            if let Vital::Dead(autopsy) = found.vital
+                && !self.has_joined_since(&found.life, began)
+            {
                 self.depart(&found.life, Departure::Dead(autopsy), now);
             }
             return;
         }
         let life = found.life.clone();
         let ended = self.lineages.get(&life.worker).and_then(|lineage| lineage.ended);
+        let ended = ended.filter(|(generation, _)| life.generation <= *generation);
         match found.vital {
-            Vital::Alive { .. } | Vital::Dead(_)
-                if ended.is_some_and(|(generation, at)| life.generation <= generation && began <= at) =>
-            {
+            Vital::Alive { .. } if ended.is_some_and(|(_, at)| began <= at) => {
                 // The listing is older than what we know: its end, and maybe its removal.
             }
-            Vital::Alive { since } if ended.is_none_or(|(generation, _)| life.generation > generation) => {
+            Vital::Alive { since } if ended.is_none() => {
                 let tenant = Tenant {
                     life,
                     compartment: Compartment::Up { unit: found.unit, known: now.at },
                     spec_hash: found.spec_hash,
                     born: since,
+                    first_ready: None,
                     succeeds: None,
                     notes: Notes::default(),
                 };
@@ -198,13 +231,26 @@ impl State {
                 let compartment = Compartment::Up { unit: found.unit, known: now.at };
                 let burial = if self.is_linked(&life) { Burial::Needed } else { Burial::NotNeeded };
                 let stage = Stage::Dead(Errand::Due);
-                let remains = Remains { compartment, stage, burial, said_goodbye: !first };
-                self.remains.insert(life.clone(), remains);
-                // One that died while no controller watched is an incident; what a spawn that failed has left
-                // behind is none, and passes for one that said goodbye.
+                // The door tells of deaths that happened while no controller watched. Whose end it has told of as a
+                // goodbye, or not at all because a spawn that failed has left it behind, is no incident.
+                let awaited = self.incidents.awaits_autopsy(&life);
+                let unheard_of = first && ended.is_none();
+                if unheard_of && autopsy.cause == Cause::Exit(0) {
+                    // A worker exits so behind a goodbye, unless the door has yet to say otherwise.
+                    self.incidents.of(&life).notes.was_draining = true;
+                }
+                let said_goodbye = !(awaited || unheard_of);
+                self.remains.insert(life.clone(), Remains { compartment, stage, burial, said_goodbye });
                 self.depart(&life, Departure::Dead(autopsy), now);
             }
         }
+    }
+
+    /// Whether this worker is live and has become so since then: what looked at it before may have found it not yet
+    /// running.
+    fn has_joined_since(&self, life: &Incarnation, then: Instant) -> bool {
+        let phase = self.place(&life.worker).map(|place| &place.phase);
+        matches!(phase, Some(Phase::Live { tenant, joined }) if tenant.life == *life && then <= *joined)
     }
 
     /// Gives a live worker of an earlier controller's the place that its name says, if it is to be had.
@@ -219,11 +265,10 @@ impl State {
         });
         match place {
             Some(place) if matches!(place.phase, Phase::Empty { .. }) => {
-                place.phase = if linked {
-                    Phase::Live { tenant, joined: now.at }
-                } else {
-                    Phase::Starting { tenant, since: now.at }
-                };
+                place.phase = Phase::Starting { tenant, since: now.at };
+                if linked {
+                    place.phase.join(now.at);
+                }
             }
             _ => {
                 if let Compartment::Up { unit, .. } = tenant.compartment {
@@ -237,8 +282,11 @@ impl State {
     fn expel(&mut self, life: &Incarnation, unit: Unit, now: Instant) {
         /// For workers of a pool that is not in the spec any more, and so has no time to drain of its own.
         const DRAIN: Duration = Duration::from_secs(30);
-        let drain = self.pool(&life.worker.pool).map_or(DRAIN, |pool| pool.spec.door.timeouts.drain);
-        let stage = Stage::Excess { told: Told::Nobody, until: now + drain };
+        let until = match self.stopping {
+            Some(stopping) => stopping.deadline,
+            None => self.drain_deadline(&life.worker.pool, now).unwrap_or(now + DRAIN),
+        };
+        let stage = Stage::Excess { told: Told::Nobody, until };
         let compartment = Compartment::Up { unit, known: now };
         let remains = Remains { compartment, stage, burial: Burial::NotNeeded, said_goodbye: false };
         self.remains.insert(life.clone(), remains);
@@ -254,8 +302,11 @@ impl State {
                 None => return self.expel(life, unit, now),
             },
         };
-        if *compartment == Compartment::Ordered {
+        if !matches!(compartment, Compartment::Up { .. }) {
             *compartment = Compartment::Up { unit, known: now };
+            if let Some(Phase::Starting { since, .. }) = self.phase_mut(life) {
+                *since = now;
+            }
         }
     }
 
@@ -275,7 +326,7 @@ impl State {
         }
     }
 
-    fn list_soon(&mut self, now: Instant) {
+    pub(super) fn list_soon(&mut self, now: Instant) {
         if self.listing != Errand::UnderWay {
             self.listing = Errand::Again(now);
         }

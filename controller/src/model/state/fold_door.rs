@@ -30,13 +30,14 @@ impl State {
         }
         let linked: BTreeSet<Incarnation> = welcome.linked.into_iter().collect();
         for place in self.pools.iter_mut().flat_map(|pool| pool.places.values_mut()) {
+            if place.phase.tenant().is_some_and(|tenant| linked.contains(&tenant.life)) {
+                place.phase.join(now.at);
+                continue;
+            }
             place.phase.change(|phase| match phase {
-                Phase::Starting { tenant, .. } | Phase::Live { tenant, .. }
-                    if !linked.contains(&tenant.life) =>
-                {
+                Phase::Starting { tenant, .. } | Phase::Live { tenant, .. } => {
                     Phase::Starting { tenant, since: now.at }
                 }
-                Phase::Starting { tenant, .. } => Phase::Live { tenant, joined: now.at },
                 other => other,
             });
         }
@@ -82,7 +83,6 @@ impl State {
             Notice::Left { worker, cleanly: true, .. } => {
                 self.unlink(&worker);
                 self.depart(&worker, Departure::Goodbye, now);
-                self.incidents.retract(&worker);
                 self.pardon(&worker, now);
             }
             Notice::Left { worker, at, cleanly: false, held, siblings } => {
@@ -126,10 +126,7 @@ impl State {
             }
             return;
         };
-        phase.change(|phase| match phase {
-            Phase::Starting { tenant, .. } => Phase::Live { tenant, joined: now.at },
-            other => other,
-        });
+        phase.join(now.at);
         let lost = phase.tenant().and_then(|tenant| tenant.succeeds.clone());
         if let Some(incident) = lost.and_then(|lost| self.incidents.known(&lost)) {
             incident.ready.get_or_insert(at);

@@ -43,6 +43,10 @@ pub struct State {
     pub engine: Engine,
     /// How far the next listing is.
     pub listing: Errand,
+    /// When the latest listing began that found nothing at all.
+    pub found_nothing: Option<Instant>,
+    /// When an order for a worker was last given up without an answer: it may still be carried out.
+    pub unanswered: Option<Instant>,
     /// The deaths.
     pub incidents: Incidents,
     /// What the door last said of itself, when it was asked.
@@ -86,10 +90,14 @@ pub enum Engine {
 pub struct Stopping {
     /// What is to stop.
     pub scope: StopScope,
+    /// When somebody asked for it.
+    pub asked: Instant,
     /// Whether the door has been told.
     pub door_told: bool,
     /// Until when a door that is away, and has not been told, may come back to be told.
     pub door_until: Instant,
+    /// Whether whoever is left is still given time to finish.
+    pub haste: Haste,
     /// When draining is over and killing begins.
     pub deadline: Instant,
     /// When whoever is left is left behind.
@@ -100,13 +108,26 @@ pub struct Stopping {
     pub killed: usize,
 }
 
+/// Whether a stop still waits for workers to finish.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Haste {
+    /// Until its deadline.
+    Drain,
+    /// No longer: they are killed as soon as it is known where they are, and told nothing.
+    CutOff,
+}
+
 impl Stopping {
     /// How long we wait for a door that happens to be away. If it lives, we reach it within half a second.
     pub const DOOR_GRACE: Duration = Duration::from_secs(1);
-    /// How long a worker that was sent SIGTERM late may take.
+    /// How long a worker that was told late may take.
     pub const GRACE: Duration = Duration::from_secs(3);
     /// How long killing and removing may take in all, when draining is over.
     pub const PATIENCE: Duration = Duration::from_secs(15);
+    /// How long after an order was given up an engine that answers again may still come to carry it out.
+    pub const SETTLING: Duration = Duration::from_secs(2);
+    /// How soon the backend is asked again whether nothing is left, when its last answer was no proof.
+    pub(super) const ASK_AGAIN: Duration = Duration::from_millis(50);
 }
 
 /// What is known of the lives of one place.
@@ -128,6 +149,8 @@ impl State {
             door: DoorState::NotMetYet,
             engine: Engine::NotListedYet,
             listing: Errand::Due,
+            found_nothing: None,
+            unanswered: None,
             incidents: Incidents::default(),
             report: None,
             stopping: None,
@@ -167,9 +190,12 @@ impl State {
     }
 
     /// Whether everything that was to stop has, or nobody waits for it any longer.
+    ///
+    /// That nobody is in our books is not enough: a controller that is stopped early has not heard whom the last one
+    /// left, and an engine can carry out an order that it did not answer. The backend itself has to say that there is
+    /// nothing, and say it after the stop.
     pub fn has_stopped(&self, now: Instant) -> bool {
         let Some(stopping) = &self.stopping else { return false };
-        let workers_gone = self.tenants().next().is_none() && self.remains.is_empty();
         let door_gone = match stopping.scope {
             StopScope::WorkersOnly => true,
             StopScope::DoorToo => {
@@ -177,7 +203,25 @@ impl State {
                 !there && (stopping.door_told || stopping.door_until <= now)
             }
         };
-        (workers_gone && door_gone) || stopping.give_up <= now
+        (self.is_deserted() && door_gone) || stopping.give_up <= now
+    }
+
+    /// Whether nothing is left, by our books and by the word of the backend since the stop.
+    pub fn is_deserted(&self) -> bool {
+        let proof_from = self.proof_from();
+        self.books_are_empty()
+            && self.found_nothing.zip(proof_from).is_some_and(|(began, proof_from)| proof_from <= began)
+    }
+
+    /// Whether nobody is in our books.
+    fn books_are_empty(&self) -> bool {
+        self.tenants().next().is_none() && self.remains.is_empty()
+    }
+
+    /// When a listing has to begin at the earliest to prove, during a stop, that nothing is left.
+    fn proof_from(&self) -> Option<Instant> {
+        let asked = self.stopping?.asked;
+        Some(self.unanswered.map_or(asked, |at| asked.max(at + Stopping::SETTLING)))
     }
 
     /// Everybody who has a place.

@@ -4,6 +4,7 @@
 
 mod incidents;
 mod listings;
+mod starts;
 mod stories;
 mod world;
 

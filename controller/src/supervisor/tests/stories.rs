@@ -225,6 +225,39 @@ async fn scaling_down_sends_the_idlest_away_and_scaling_up_fills_its_place() {
 }
 
 #[tokio::test]
+async fn a_new_controller_keeps_to_what_was_wanted_of_the_last_one() {
+    let (backend, mut asked) = FakeBackend::new();
+    let mut door = FakeDoor::new();
+    let handle = supervise(&backend, &door, vec![pool("web", 2)]);
+    two_ready(&mut asked, &mut door, &handle).await;
+    door.while_answering(handle.scale(&"web".parse().unwrap(), 3)).await.unwrap();
+    until(&mut asked, "spawn web-2.1").await;
+    // It dies; and one of its workers.
+    drop(handle);
+    door.hang_up();
+    backend.loses(&life("web-0.1"));
+    let (successor, mut asked) = FakeBackend::new();
+    let hash = pool("web", 2).spec_hash();
+    for place in 1..3 {
+        let survivor = life(&format!("web-{place}.1"));
+        successor.with_worker(&survivor, &hash, Vital::Alive { since: SystemTime::now() });
+    }
+    let handle = supervise(&successor, &door, vec![pool("web", 2)]);
+    door.welcome(&["web-1.1", "web-2.1"], &["web-0.1", "web-1.1", "web-2.1"]).await;
+    until(&mut asked, "spawn web-0.2").await;
+
+    let (stopped, cut_off) =
+        tokio::join!(handle.stop(StopScope::WorkersOnly, Duration::from_secs(60)), handle.cut_off());
+    assert!(stopped.unwrap().verified && cut_off.is_ok());
+    door.hang_up();
+    // After a stop the spec's number counts again.
+    let (fresh, mut asked) = FakeBackend::new();
+    let handle = supervise(&fresh, &door, vec![pool("web", 2)]);
+    two_ready(&mut asked, &mut door, &handle).await;
+    assert_eq!(fresh.population(), ["web-0.1", "web-1.1"]);
+}
+
+#[tokio::test]
 async fn what_a_worker_holds_is_shown_as_of_this_moment() {
     let (backend, mut asked) = FakeBackend::new();
     let mut door = FakeDoor::new();
@@ -393,6 +426,46 @@ async fn stopping_drains_the_door_first_and_leaves_nothing_behind() {
 }
 
 #[tokio::test]
+async fn a_stop_that_is_cut_off_kills_everybody_at_once_and_asks_nobody() {
+    let (backend, mut asked) = FakeBackend::new();
+    let mut door = FakeDoor::new();
+    let handle = supervise(&backend, &door, vec![pool("web", 2)]);
+    two_ready(&mut asked, &mut door, &handle).await;
+    let stop = tokio::spawn({
+        let handle = handle.clone();
+        async move { handle.stop(StopScope::WorkersOnly, Duration::from_secs(60)).await }
+    });
+    assert!(matches!(door.order().await, Order::Drain { .. }));
+    assert!(matches!(door.order().await, Order::Drain { .. }));
+    // From here on the door hangs: it is asked for nothing, and answers nothing.
+    let started = std::time::Instant::now();
+    handle.cut_off().await.unwrap();
+    until_all(&mut asked, &["signal web-0.1 9", "signal web-1.1 9"]).await;
+    let summary = in_time("the stop", stop).await.unwrap().unwrap();
+    assert!(started.elapsed() < Duration::from_secs(1), "it took {:?}", started.elapsed());
+    assert_eq!((summary.killed, summary.verified), (2, true));
+}
+
+#[tokio::test]
+async fn a_stop_that_is_cut_off_twice_does_not_wait_for_the_engine() {
+    let (backend, mut asked) = FakeBackend::new();
+    let mut door = FakeDoor::new();
+    let handle = supervise(&backend, &door, vec![pool("web", 2)]);
+    two_ready(&mut asked, &mut door, &handle).await;
+    backend.is_silent(true);
+    let stop = tokio::spawn({
+        let handle = handle.clone();
+        async move { handle.stop(StopScope::WorkersOnly, Duration::from_secs(60)).await }
+    });
+    assert!(matches!(door.order().await, Order::Drain { .. }));
+    handle.cut_off().await.unwrap();
+    handle.cut_off().await.unwrap();
+    let summary = in_time("the stop", stop).await.unwrap().unwrap();
+    assert_eq!(summary.left_behind, [life("web-0.1"), life("web-1.1")]);
+    assert!(!summary.verified);
+}
+
+#[tokio::test]
 async fn a_door_that_is_away_for_a_moment_is_still_told_to_stop() {
     let (backend, mut asked) = FakeBackend::new();
     let mut door = FakeDoor::new();
@@ -449,4 +522,27 @@ async fn a_worker_is_buried_when_only_the_backend_knows_that_it_is_dead() {
     backend.dies(&life("web-0.1"), Cause::Signal(9)).await;
     assert_eq!(door.any_order().await, Order::Bury { worker: life("web-0.1") });
     until(&mut asked, "spawn web-0.2").await;
+}
+
+#[tokio::test]
+async fn a_stop_before_the_first_listing_finds_whom_the_last_controller_left() {
+    let (backend, mut asked) = FakeBackend::new();
+    backend.is_silent(true);
+    let spec = pool("web", 1);
+    backend.with_worker(&life("web-0.7"), &spec.spec_hash(), Vital::Alive { since: SystemTime::now() });
+    let mut door = FakeDoor::new();
+    let handle = supervise(&backend, &door, vec![spec]);
+    door.welcome(&[], &[]).await;
+    until(&mut asked, "list").await;
+    let stop = tokio::spawn({
+        let handle = handle.clone();
+        async move { handle.stop(StopScope::WorkersOnly, Duration::from_secs(5)).await }
+    });
+    until(&mut asked, "list").await;
+    backend.is_silent(false);
+    until(&mut asked, "signal web-0.7 15").await;
+    backend.dies(&life("web-0.7"), Cause::Exit(0)).await;
+    let summary = in_time("the stop", stop).await.unwrap().unwrap();
+    assert!(summary.verified);
+    assert_eq!(backend.population(), Vec::<String>::new());
 }

@@ -18,7 +18,7 @@ use crate::model::{
     StopScope, Welcome,
 };
 use crate::supervisor::plan::plan;
-use crate::supervisor::testing::{died_of, pool, unit};
+use crate::supervisor::testing::{died_of, life, pool, unit};
 
 /// What goes wrong.
 #[derive(Debug, Clone, Copy)]
@@ -69,6 +69,8 @@ enum Happening {
     Dials(Incarnation),
     Leaves(Incarnation),
     Sighted(Incarnation, Cause),
+    /// The engine does at last what it did not answer for.
+    BornLate(Incarnation),
     DoorIsBack,
     Trouble(Trouble),
 }
@@ -77,6 +79,8 @@ enum Happening {
 struct Body {
     alive: bool,
     dud: bool,
+    /// Whether the engine made it when nobody waited for it any more.
+    late: bool,
     hash: String,
 }
 
@@ -95,6 +99,8 @@ struct World {
     duds: u32,
     /// Nothing that is dead can be removed.
     unburied: bool,
+    /// Nobody leaves when told to.
+    stubborn: bool,
     born: BTreeSet<Incarnation>,
 }
 
@@ -116,6 +122,7 @@ impl World {
             refusals: 0,
             duds: 0,
             unburied: false,
+            stubborn: false,
             born: BTreeSet::new(),
         };
         world.later(3, Happening::DoorIsBack);
@@ -173,7 +180,8 @@ impl World {
                 assert!(self.door_up, "{life} spawned without a door");
                 assert!(!self.born.contains(life), "{life} was born twice");
                 let others = self.linked.iter().filter(|other| other.worker == life.worker);
-                assert_eq!(others.count(), 0, "{life} has a live brother");
+                let expected = others.filter(|other| !self.bodies.get(other).is_some_and(|body| body.late));
+                assert_eq!(expected.count(), 0, "{life} has a live brother");
                 let pool = &self.state.pools[0];
                 let taken = pool.places.values().filter(|place| {
                     place.fate == Fate::Refill && !matches!(place.phase, Phase::Empty { .. })
@@ -225,13 +233,16 @@ impl World {
                     None if refused => Err(refusal()),
                     None => Ok(unit(&life)),
                 };
-                // A silent engine makes every other worker that it does not answer for.
-                if result.is_ok() || (!refused && life.generation % 2 == 0) {
-                    let dud = self.duds > 0;
-                    self.duds = self.duds.saturating_sub(1);
-                    let body = Body { alive: true, dud, hash: "hash".to_owned() };
-                    self.bodies.insert(life.clone(), body);
-                    self.later(20, Happening::Dials(life.clone()));
+                // Of the workers that it does not answer for, a silent engine makes one third at once, one third
+                // late, and one third never.
+                match life.generation % 3 {
+                    _ if result.is_ok() => self.bear(&life, false),
+                    0 if !refused => self.bear(&life, false),
+                    1 if !refused => {
+                        let delay = (life.generation * 397 + u64::from(life.worker.place) * 131) % 1_900;
+                        self.later(delay, Happening::BornLate(life.clone()));
+                    }
+                    _ => {}
                 }
                 self.later(30, Happening::Reply(Event::Spawned { life, result }));
             }
@@ -272,6 +283,14 @@ impl World {
         }
     }
 
+    fn bear(&mut self, life: &Incarnation, late: bool) {
+        let dud = self.duds > 0;
+        self.duds = self.duds.saturating_sub(1);
+        let body = Body { alive: true, dud, late, hash: "hash".to_owned() };
+        self.bodies.insert(life.clone(), body);
+        self.later(20, Happening::Dials(life.clone()));
+    }
+
     fn notice(&mut self, notice: Notice) {
         self.later(0, Happening::Noticed(notice));
     }
@@ -290,7 +309,19 @@ impl World {
 
     fn happen(&mut self, what: Happening) {
         match what {
-            Happening::Reply(event) => self.state.fold(event, self.now()),
+            Happening::Reply(event) => {
+                let unheard = match &event {
+                    Event::Spawned { life, result: Err(_) } if self.linked.contains(life) => {
+                        self.state.tenant(life).map(|tenant| tenant.life.clone())
+                    }
+                    _ => None,
+                };
+                self.state.fold(event, self.now());
+                if let Some(life) = unheard {
+                    assert!(self.state.tenant(&life).is_some(), "{life} had joined and was given up");
+                }
+            }
+            Happening::BornLate(life) => self.bear(&life, true),
             Happening::Noticed(notice) => {
                 if self.door_up {
                     self.state.fold(Event::Door(DoorEvent::Notice(notice)), self.now());
@@ -307,7 +338,7 @@ impl World {
                 }
             }
             Happening::Leaves(life) => {
-                if self.bodies.get(&life).is_some_and(|body| body.alive) {
+                if !self.stubborn && self.bodies.get(&life).is_some_and(|body| body.alive) {
                     if self.linked.remove(&life) {
                         let (worker, at) = (life.clone(), Stamp::now());
                         let why = Retirement::Told;
@@ -425,8 +456,74 @@ fn after_trouble(workers: u32, troubles: Vec<(u64, Trouble)>) -> World {
     world
 }
 
+/// A controller that starts beside these workers of an earlier one, and is told to stop after so many milliseconds,
+/// whatever goes on; it is run until it says that it has stopped.
+fn stopped_amid_trouble(
+    workers: u32,
+    survivors: u32,
+    troubles: Vec<(u64, Trouble)>,
+    after_ms: u64,
+    scope: StopScope,
+) -> World {
+    let mut world = World::new(workers);
+    for place in 0..survivors {
+        world.bear(&life(&format!("web-{place}.7")), false);
+    }
+    let mut at = 0;
+    for (pause, trouble) in troubles {
+        at += pause;
+        world.later(at, Happening::Trouble(trouble));
+    }
+    world.run_until(after_ms);
+    let stop = Command::Stop { scope, within: Duration::from_secs(5) };
+    world.state.fold(Event::Command(stop), world.now());
+    // The engine comes back in time, and nothing else happens to it.
+    world.silent_until = world.silent_until.min(after_ms + 8_000);
+    world.ahead.retain(|_, happening| !matches!(happening, Happening::Trouble(_)));
+    while !world.state.has_stopped(world.now().at) {
+        world.run_until(world.clock + 5);
+    }
+    world
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(256))]
+
+    #[test]
+    fn a_stop_at_any_moment_leaves_nothing_that_comes_to_light_later(
+        workers in 0_u32..6,
+        survivors in 0_u32..4,
+        troubles in troubles(),
+        after_ms in prop_oneof![0_u64..200, 0_u64..20_000],
+    ) {
+        let mut world = stopped_amid_trouble(workers, survivors, troubles, after_ms, StopScope::WorkersOnly);
+        // The controller has gone; whatever the engine is still about to do, it does now.
+        for (_, happening) in std::mem::take(&mut world.ahead) {
+            if let Happening::BornLate(life) = happening {
+                world.bear(&life, true);
+            }
+        }
+        prop_assert!(world.bodies.is_empty(), "left behind: {:?}", world.bodies);
+    }
+
+    #[test]
+    fn a_stop_that_is_cut_off_takes_no_longer_than_killing_takes(
+        workers in 0_u32..6,
+        troubles in troubles(),
+        after_ms in 0_u64..3_000,
+        stubborn: bool,
+    ) {
+        let mut world = after_trouble(workers, troubles);
+        world.stubborn = stubborn;
+        let stop = Command::Stop { scope: StopScope::WorkersOnly, within: Duration::from_secs(5) };
+        world.state.fold(Event::Command(stop), world.now());
+        world.run_until(world.clock + after_ms);
+        world.state.fold(Event::Command(Command::CutOff), world.now());
+        // A kill, a sighting, a removal, two listings.
+        world.run_until(world.clock + 300);
+        prop_assert!(world.state.has_stopped(world.now().at));
+        prop_assert!(world.bodies.is_empty(), "left behind: {:?}", world.bodies);
+    }
 
     #[test]
     fn whatever_happens_the_pool_is_whole_again(workers in 0_u32..6, troubles in troubles()) {

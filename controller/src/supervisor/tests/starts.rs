@@ -1,0 +1,41 @@
+//! A start time-out is the worker's own: it does not count how long an engine takes to come to its order.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use server::control::Stamp;
+
+use crate::model::{Action, DoorEvent, Event, KillReason, Now, State, Welcome};
+use crate::supervisor::plan::plan;
+use crate::supervisor::testing::{life, pool, unit};
+
+#[test]
+fn the_time_to_start_runs_from_when_the_backend_has_started_it() {
+    let spec = pool("web", 1);
+    let allowed = spec.door.timeouts.start;
+    let hash = spec.spec_hash();
+    let start = Now { at: Instant::now(), stamp: Stamp::now(), luck: 0.5 };
+    let after = |time: Duration| Now { at: start.at + time, ..start };
+    let mut state = State::new([(Arc::new(spec), hash)], start.at);
+    let welcome = Welcome { pid: 1, pools: BTreeMap::new(), linked: vec![], seen: vec![] };
+    state.fold(Event::Door(DoorEvent::Up(welcome)), start);
+    state.fold(Event::Listed { began: start.at, result: Ok(vec![]) }, start);
+    let ordered = Action::Spawn { life: life("web-0.1") };
+    assert_eq!(plan(&state, start.at).actions, [ordered.clone()]);
+    state.begin(&ordered, start);
+
+    // A whole pool has died: the engine comes to this order after three times as long as a worker may take.
+    let started = after(allowed * 3);
+    let result = Ok(unit(&life("web-0.1")));
+    state.fold(Event::Spawned { life: life("web-0.1"), result }, started);
+    let kill = |at: Now| {
+        let why = KillReason::StartTimeout { allowed };
+        let kill = Action::Kill { life: life("web-0.1"), unit: unit(&life("web-0.1")), why };
+        plan(&state, at.at).actions.contains(&kill)
+    };
+    assert!(!kill(started), "it has had no time to become ready");
+    assert!(!kill(after(allowed * 4 - Duration::from_millis(1))), "it still has time");
+    assert_eq!(plan(&state, started.at).wake.map(|wake| wake <= after(allowed * 4).at), Some(true));
+    assert!(kill(after(allowed * 4)), "its time is up");
+}

@@ -4,6 +4,7 @@ pub mod api;
 pub mod backend;
 pub mod cli;
 pub mod door;
+pub mod journal;
 pub mod model;
 pub mod rundir;
 pub mod spec;

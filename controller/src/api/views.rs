@@ -2,6 +2,8 @@
 //!
 //! Times are RFC 3339 in UTC; everything named `_ms` is in milliseconds, with its fraction.
 
+use std::time::SystemTime;
+
 use serde::{Deserialize, Serialize};
 
 /// A worker, as `GET /api/v1/workers` lists it.
@@ -115,6 +117,27 @@ pub struct IncidentView {
     pub siblings: usize,
     /// The last lines that it wrote, oldest first.
     pub last_output: Vec<String>,
+    /// How much memory it had and used, when that is what it died of.
+    pub memory: Option<MemoryView>,
+    /// Requests of other workers of the pool that a death took from their clients between the detection of this one
+    /// and the readiness of its replacement; `null` until that is ready.
+    pub siblings_failed: Option<u64>,
+    /// A command that does the same again, where there is one.
+    pub reproduce: Option<String>,
+    /// `process` or `docker`.
+    #[serde(default)]
+    pub backend: String,
+    /// Where it ran: `pid 123`, or the container's name.
+    pub unit: Option<String>,
+}
+
+/// The memory of a worker that died for want of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemoryView {
+    /// How much it might have; `null` when the machine, not the worker, ran out.
+    pub limit_bytes: Option<u64>,
+    /// The most that it had, where the kernel still told.
+    pub peak_bytes: Option<u64>,
 }
 
 /// Why a worker died.
@@ -175,4 +198,10 @@ pub struct StepsView {
     pub spawned: Option<f64>,
     /// Until the replacement's link was up.
     pub ready: Option<f64>,
+}
+
+/// A moment as every view writes it: RFC 3339 in UTC, to the microsecond.
+pub(crate) fn rfc3339(time: impl Into<SystemTime>) -> String {
+    // Fails only for years beyond 9999.
+    jiff::Timestamp::try_from(time.into()).map(|time| format!("{time:.6}")).unwrap_or_default()
 }

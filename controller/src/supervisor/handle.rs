@@ -13,9 +13,11 @@ use server::identity::{Incarnation, PoolName, WorkerId};
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot};
 
+use crate::api::stream_views::StateFrame;
 use crate::api::views::{IncidentView, PoolView, WorkerView};
 use crate::backend::{Backend, BackendError, Unit};
 use crate::door::Door;
+use crate::journal::Chronicle;
 use crate::model::{Command, StopScope};
 
 /// How long the door may take to say what its workers hold.
@@ -29,6 +31,7 @@ pub struct Handle {
     pub(super) requests: mpsc::Sender<Request>,
     pub(super) door: Door,
     pub(super) backend: Arc<dyn Backend>,
+    pub(super) chronicle: Chronicle,
 }
 
 /// Why a command was not carried out.
@@ -105,6 +108,8 @@ pub struct StopSummary {
 pub(super) enum Request {
     Workers(Option<Report>, oneshot::Sender<Vec<WorkerView>>),
     Pools(Option<Report>, oneshot::Sender<Vec<PoolView>>),
+    /// Everything that there is to see.
+    Frame(Option<Report>, oneshot::Sender<StateFrame>),
     Incidents(oneshot::Sender<Vec<IncidentView>>),
     Incident(Incarnation, oneshot::Sender<Option<IncidentView>>),
     IsReady(oneshot::Sender<bool>),
@@ -128,6 +133,17 @@ impl Handle {
     pub async fn pools(&self) -> Result<Vec<PoolView>, CommandError> {
         let report = self.report().await;
         self.ask(|reply| Request::Pools(report, reply)).await
+    }
+
+    /// Everything that there is to see at this moment.
+    pub async fn frame(&self) -> Result<StateFrame, CommandError> {
+        let report = self.report().await;
+        self.ask(|reply| Request::Frame(report, reply)).await
+    }
+
+    /// What has happened, and what happens.
+    pub fn chronicle(&self) -> &Chronicle {
+        &self.chronicle
     }
 
     /// The latest deaths, newest first.

@@ -25,11 +25,14 @@
 //! notice) is made up for by the next listing, ten seconds later at most.
 
 mod act;
+mod frame;
 mod handle;
 mod order;
 pub mod plan;
 mod reply;
 pub mod restart;
+mod retell;
+mod tell;
 #[cfg(test)]
 #[expect(clippy::expect_used, clippy::panic, reason = "tests")]
 mod testing;
@@ -47,11 +50,13 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::backend::{Backend, BackendKind, Sighting};
 use crate::door::Door;
+use crate::journal::Chronicle;
 use crate::model::{DoorEvent, Event, Now, State, in_full};
 use crate::spec::Pool;
 use act::Hands;
 use handle::Request;
 use order::OrderBook;
+use tell::Teller;
 
 pub use handle::{CommandError, Handle, StopSummary};
 
@@ -77,6 +82,7 @@ pub fn start(config: Config) -> Handle {
     let (door, door_events) = Door::connect(config.control_socket, config.secret.clone());
     let (requests, asked) = mpsc::channel(64);
     let (events, done) = mpsc::unbounded_channel();
+    let chronicle = Chronicle::new(rand::random());
     let supervisor = Supervisor {
         state: State::new(pools.clone(), monotonic()),
         inbox: Inbox {
@@ -93,10 +99,13 @@ pub fn start(config: Config) -> Handle {
             events,
         },
         backend: config.backend.kind(),
+        teller: Teller::new(config.backend.kind()),
+        chronicle: chronicle.clone(),
+        started: Stamp::now(),
         when_stopped: Vec::new(),
     };
     tokio::spawn(supervisor.run());
-    Handle { requests, door, backend: config.backend }
+    Handle { requests, door, backend: config.backend, chronicle }
 }
 
 struct Supervisor {
@@ -104,6 +113,11 @@ struct Supervisor {
     inbox: Inbox,
     hands: Hands,
     backend: BackendKind,
+    /// Knows what has been told of the state.
+    teller: Teller,
+    /// Whom it is told to.
+    chronicle: Chronicle,
+    started: Stamp,
     /// Who waits for everything to have stopped.
     when_stopped: Vec<oneshot::Sender<StopSummary>>,
 }
@@ -123,7 +137,7 @@ impl Supervisor {
             match self.inbox.next().await {
                 Input::Event(event) => {
                     log(&event);
-                    self.state.fold(event, now());
+                    self.take(event);
                 }
                 Input::Request(request) => self.answer(request),
                 Input::Abandoned => return,
@@ -131,6 +145,18 @@ impl Supervisor {
             self.think();
         }
         self.farewell();
+    }
+
+    /// Folds an event in, and tells the journal what is new by it.
+    fn take(&mut self, event: Event) {
+        let now = now();
+        let mut news = tell::heard(&event, &self.state, now);
+        let silence = tell::silence(&event);
+        self.state.fold(event, now);
+        news.extend(self.teller.compare(&self.state, silence.as_deref(), now));
+        for tell::News { at, happened } in news {
+            self.chronicle.tell(at, happened);
+        }
     }
 
     /// Plans, and begins whatever that says.

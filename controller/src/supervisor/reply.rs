@@ -1,10 +1,11 @@
 //! Answers to what the API asks: the loop's side of [`Handle`].
 
+use server::control::Stamp;
 use server::identity::{Incarnation, WorkerId};
 use tokio::sync::oneshot;
 
 use super::handle::{CommandError, Handle, Request, StopSummary};
-use super::{Supervisor, now, views};
+use super::{Supervisor, frame, views};
 use crate::backend::Unit;
 use crate::model::{Command, DoorState, Event, Phase, State};
 
@@ -20,23 +21,29 @@ impl Supervisor {
                 tell(reply, views::pools(&self.state, self.backend));
             }
             Request::Incidents(reply) => {
-                tell(reply, self.state.incidents.iter().map(views::incident).collect());
+                let incidents = self.state.incidents.iter();
+                tell(reply, incidents.map(|it| views::incident(&self.state, self.backend, it)).collect());
             }
             Request::Incident(life, reply) => {
-                tell(reply, self.state.incidents.get(&life).map(views::incident));
+                let incident = self.state.incidents.get(&life);
+                tell(reply, incident.map(|it| views::incident(&self.state, self.backend, it)));
+            }
+            Request::Frame(report, reply) => {
+                self.note(report);
+                tell(reply, frame::frame(&self.state, self.backend, &self.teller, self.started, Stamp::now()));
             }
             Request::IsReady(reply) => tell(reply, is_ready(&self.state)),
             Request::Locate(worker, reply) => tell(reply, locate(&self.state, &worker)),
             Request::Command(command, reply) => {
                 let admitted = admit(&self.state, &command);
                 if admitted.is_ok() {
-                    self.state.fold(Event::Command(command), now());
+                    self.take(Event::Command(command));
                 }
                 tell(reply, admitted);
             }
             Request::Stop(scope, within, reply) => {
                 self.when_stopped.push(reply);
-                self.state.fold(Event::Command(Command::Stop { scope, within }), now());
+                self.take(Event::Command(Command::Stop { scope, within }));
             }
         }
     }
@@ -56,7 +63,7 @@ impl Supervisor {
 
     fn note(&mut self, report: Option<server::control::Report>) {
         if let Some(report) = report {
-            self.state.fold(Event::Command(Command::Note(report)), now());
+            self.take(Event::Command(Command::Note(report)));
         }
     }
 }

@@ -90,6 +90,12 @@ impl State {
         if let Departure::Dead(autopsy) = how {
             self.keep_autopsy(life, autopsy, now);
         }
+        let unit = self.remains.get(life).and_then(|remains| remains.compartment.unit()).cloned();
+        if unit.is_some()
+            && let Some(incident) = self.incidents.known(life)
+        {
+            incident.unit = unit;
+        }
     }
 
     /// Takes back what a death has cost its place, when a goodbye is heard after all: the backend's word of the

@@ -7,7 +7,7 @@ use server::control::{Held, Notice, Outcome, Retirement};
 
 use super::{notice, two_live};
 use crate::api::views::{CauseKind, IncidentView};
-use crate::backend::Sighting;
+use crate::backend::{BackendKind, Sighting};
 use crate::model::{Action, Cause, Command, Event, Incidents, Now, State};
 use crate::supervisor::plan::plan;
 use crate::supervisor::testing::{died_of, life};
@@ -47,7 +47,8 @@ fn tell(state: &mut State, what: Told, now: Now) {
 }
 
 fn the_incident(state: &State) -> Option<IncidentView> {
-    state.incidents.get(&life("web-0.1")).map(views::incident)
+    let incident = state.incidents.get(&life("web-0.1"))?;
+    Some(views::incident(state, BackendKind::Docker, incident))
 }
 
 proptest! {
@@ -146,7 +147,8 @@ fn a_controller_that_was_away_still_hears_of_the_dead() {
         siblings: 0,
     };
     notice(&mut state, left, now);
-    let incident = state.incidents.get(&life("gone-0.4")).map(views::incident).unwrap();
+    let incident = state.incidents.get(&life("gone-0.4")).unwrap();
+    let incident = views::incident(&state, BackendKind::Docker, incident);
     assert_eq!(incident.held[0].outcome, "pending");
 }
 

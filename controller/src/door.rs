@@ -202,7 +202,7 @@ impl Line {
                             asked.retain(|_, reply| !reply.is_closed());
                             next_query += 1;
                             asked.insert(next_query, reply);
-                            Order::Report { query: next_query }
+                            Order::Report { query: next_query, turns: false }
                         }
                     };
                     if let Err(error) = say(&mut orders, &order).await {

@@ -16,9 +16,10 @@ use std::time::{Duration, SystemTime};
 use serde::{Deserialize, Serialize};
 
 use crate::identity::{Incarnation, PoolName, Secret};
+use crate::observation::{Histogram, TrickleReport, TurnTrace};
 
 /// The version of this protocol. Door and controller of different versions refuse each other by name.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 /// The longest line that either side accepts, in bytes.
 pub const LONGEST_LINE: usize = 8 << 20;
@@ -55,6 +56,37 @@ pub enum Order {
     Report {
         /// Comes back in the answer.
         query: u64,
+        /// Hand over the turns that have ended since this was last asked, and forget them: they have one reader. The
+        /// door notes turns for a few seconds after each such question, and none before the first.
+        turns: bool,
+    },
+    /// Send one request to a pool's own address, as a client would, and forget the answer. For people who want to see
+    /// what becomes of it.
+    Request {
+        /// Which. It speaks HTTP.
+        pool: PoolName,
+        /// `GET`, or another. There is no body.
+        method: String,
+        /// What for, from the `/` on; see [`is_origin_form`](crate::http::is_origin_form).
+        path: String,
+    },
+    /// Send requests to a pool's own address, again and again, for people who want something to kill. Takes the place of
+    /// the trickle that this pool has.
+    Trickle {
+        /// Which. It speaks HTTP.
+        pool: PoolName,
+        /// What to `GET`, from the `/` on; see [`is_origin_form`](crate::http::is_origin_form).
+        path: String,
+        /// How often: within [`TRICKLE_RATES`](crate::observation::TRICKLE_RATES).
+        per_second: f64,
+        /// For how long: at most [`LONGEST_TRICKLE`](crate::observation::LONGEST_TRICKLE).
+        #[serde(with = "millis")]
+        lasting: Duration,
+    },
+    /// End the trickle of a pool.
+    EndTrickle {
+        /// Which.
+        pool: PoolName,
     },
     /// Drain everything, then exit: the same as SIGTERM.
     Stop,
@@ -156,6 +188,12 @@ pub enum Notice {
         /// The state at this moment.
         report: Report,
     },
+    /// A pool has no trickle any more: its time was up, it was told to end, or the door drains. Not said of one that
+    /// another has taken the place of.
+    TrickleEnded {
+        /// Which.
+        pool: PoolName,
+    },
     /// The door has begun to drain and will exit.
     Stopping,
 }
@@ -215,10 +253,16 @@ pub enum Retirement {
 }
 
 /// The door's state at one moment.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Report {
     /// Each pool.
     pub pools: Vec<PoolReport>,
+    /// The turns that have ended since they were last asked for, the oldest first; none when they were not asked for.
+    pub turns: Vec<TurnTrace>,
+    /// How many more have ended: those that there was no room for, and most of the very short ones.
+    pub turns_omitted: u64,
+    /// The requests that the door sends itself.
+    pub trickles: Vec<TrickleReport>,
 }
 
 /// A pool at one moment.
@@ -237,6 +281,12 @@ pub struct PoolReport {
     pub longest_wait: Duration,
     /// Counted since the door started.
     pub counters: Counters,
+    /// How long workers took for a turn, from when they were given it until they were done: as many as
+    /// [`Counters::turns`].
+    pub turn_time: Histogram,
+    /// How long turns waited before they were given to a worker, each time that they were: as many as
+    /// [`Counters::deliveries`].
+    pub queue_wait: Histogram,
     /// The workers whose links are up.
     pub workers: Vec<WorkerReport>,
 }
@@ -331,16 +381,16 @@ mod by_status {
 }
 
 /// Durations as a number of milliseconds, with their fraction.
-mod millis {
+pub(crate) mod millis {
     use std::time::Duration;
 
     use serde::{Deserialize, Deserializer, Serializer};
 
-    pub(super) fn serialize<S: Serializer>(duration: &Duration, to: S) -> Result<S::Ok, S::Error> {
+    pub(crate) fn serialize<S: Serializer>(duration: &Duration, to: S) -> Result<S::Ok, S::Error> {
         to.serialize_f64(duration.as_secs_f64() * 1e3)
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
         let millis = f64::deserialize(from)?;
         Duration::try_from_secs_f64(millis / 1e3).map_err(serde::de::Error::custom)
     }
@@ -349,10 +399,13 @@ mod millis {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::observation::TraceEnd;
 
     #[test]
     fn a_report_with_answers_in_it_survives_the_socket() -> Result<(), Box<dyn std::error::Error>> {
         let counters = Counters { answered: BTreeMap::from([(502, 3), (503, 1)]), ..Counters::default() };
+        let mut queue_wait = Histogram::default();
+        queue_wait.observe(Duration::from_micros(1500));
         let pool = PoolReport {
             name: "web".parse()?,
             listen: ([127, 0, 0, 1], 8080).into(),
@@ -360,9 +413,32 @@ mod tests {
             queued: 0,
             longest_wait: Duration::from_micros(1500),
             counters,
+            turn_time: Histogram::default(),
+            queue_wait,
             workers: Vec::new(),
         };
-        let notice = Notice::Report { query: 7, report: Report { pools: vec![pool] } };
+        let turn = TurnTrace {
+            turn: 812,
+            worker: "web-3.7".parse()?,
+            request: "GET /".to_owned(),
+            began: Stamp(1_700_000_000_000_000),
+            took: Duration::from_micros(301_200),
+            delivery: 2,
+            end: TraceEnd::Lost,
+        };
+        let trickle = TrickleReport {
+            pool: "web".parse()?,
+            path: "/work?ms=300".to_owned(),
+            per_second: 0.5,
+            until: Stamp(1_700_000_000_000_001),
+            sent: 3,
+            answered: 1,
+            failed: 1,
+            in_flight: 1,
+        };
+        let report =
+            Report { pools: vec![pool], turns: vec![turn], turns_omitted: 2, trickles: vec![trickle] };
+        let notice = Notice::Report { query: 7, report };
         let line = serde_json::to_string(&notice)?;
         assert!(line.contains(r#""answered":{"502":3,"503":1}"#), "{line}");
         assert_eq!(serde_json::from_str::<Notice>(&line)?, notice);

@@ -15,5 +15,6 @@ pub mod door;
 pub mod http;
 pub mod identity;
 pub mod link;
+pub mod observation;
 pub mod sys;
 pub mod worker;

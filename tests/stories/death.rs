@@ -216,7 +216,7 @@ pub fn whoever_is_about_to_be_killed_gets_no_turn(backend: Backend) {
     stack.kill_controller();
     let mut controller = FakeController::takes_over(&stack);
     controller.orders(&Order::Withhold { worker: format!("{last}.1").parse().unwrap() });
-    controller.orders(&Order::Report { query: 1 });
+    controller.orders(&Order::Report { query: 1, turns: false });
     controller.hears(|notice| matches!(notice, Notice::Report { query: 1, .. }));
     let other = server();
     assert_ne!(other, last, "a turn was given to a worker that is about to be killed");

@@ -256,6 +256,7 @@ fn log_notice(notice: &Notice) {
             tracing::warn!(%worker, request, message, "a thread panicked");
         }
         Notice::Refused { claimed, detail } => tracing::warn!(?claimed, detail, "turned away at the link"),
+        Notice::TrickleEnded { pool } => tracing::info!(%pool, "its trickle has ended"),
         Notice::Stopping => tracing::info!("the door stops"),
         Notice::Welcome { .. } | Notice::Retiring { .. } | Notice::Settled { .. } | Notice::Report { .. } => {
             tracing::debug!(?notice);

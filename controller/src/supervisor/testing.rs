@@ -249,7 +249,7 @@ impl FakeDoor {
     pub(super) fn new() -> Self {
         let directory = tempfile::tempdir().expect("a directory");
         let listener = UnixListener::bind(directory.path().join("door.sock")).expect("a socket");
-        Self { listener, conversation: None, report: Report { pools: Vec::new() }, directory }
+        Self { listener, conversation: None, report: Report::default(), directory }
     }
 
     pub(super) fn socket(&self) -> PathBuf {
@@ -303,7 +303,7 @@ impl FakeDoor {
             let (lines, _) = self.conversation.as_mut().expect("a conversation");
             let line = in_time("an order", lines.next_line()).await.expect("a line").expect("an order");
             match serde_json::from_str(&line).expect("an order") {
-                Order::Report { query } => {
+                Order::Report { query, .. } => {
                     self.say(Notice::Report { query, report: self.report.clone() }).await;
                 }
                 order => return order,

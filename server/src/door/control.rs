@@ -113,10 +113,12 @@ impl Control {
                 }
                 Order::Withhold { worker } => self.workers.withhold(&worker),
                 Order::Bury { worker } => self.workers.bury(&worker),
-                Order::Report { query } => {
-                    let report = Report { pools: self.pools.iter().map(|pool| pool.report()).collect() };
+                Order::Report { query, turns: _ } => {
+                    let pools = self.pools.iter().map(|pool| pool.report()).collect();
+                    let report = Report { pools, ..Report::default() };
                     self.notices.post(Notice::Report { query, report });
                 }
+                Order::Request { .. } | Order::Trickle { .. } | Order::EndTrickle { .. } => {}
                 Order::Stop => self.stop.notify_one(),
             }
         }

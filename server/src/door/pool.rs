@@ -25,6 +25,7 @@ use crate::config::{Clients, DoorPool, Protocol, RedeliverMethods};
 use crate::control::{Counters, Held, Notice, Outcome, PoolReport, Retirement, Stamp, WorkerReport};
 use crate::identity::Incarnation;
 use crate::link::{self, After, Scoreboard, Sent, ToWorker, TurnFrame};
+use crate::observation::Histogram;
 use crate::sys::SlowToClose;
 
 /// One pool, open for business.
@@ -518,6 +519,8 @@ impl Pool {
             queued: floor.queue.len(),
             longest_wait: floor.queue.front().map_or(Duration::ZERO, |queued| now - queued.since),
             counters: self.counters.borrow().clone(),
+            turn_time: Histogram::default(),
+            queue_wait: Histogram::default(),
             workers: workers.into_values().collect(),
         }
     }

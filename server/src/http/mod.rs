@@ -54,6 +54,15 @@ impl Refusal {
     }
 }
 
+/// Whether `target` can stand in a request line as the path and query of what is asked for (RFC 9112, 3.2.1), as it is: a
+/// `/`, and then visible ASCII without what would need to be escaped. At most 2,000 bytes.
+pub fn is_origin_form(target: &str) -> bool {
+    let fits = |byte: u8| {
+        byte.is_ascii_graphic() && !matches!(byte, b'#' | b'"' | b'<' | b'>' | b'\\' | b'^' | b'`')
+    };
+    target.starts_with('/') && target.len() <= 2000 && target.bytes().all(fits)
+}
+
 /// The reason phrase of the status codes that door and apps use.
 pub fn reason(status: u16) -> &'static str {
     match status {
@@ -73,5 +82,21 @@ pub fn reason(status: u16) -> &'static str {
         505 => "HTTP Version Not Supported",
         507 => "Insufficient Storage",
         _ => "",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_origin_form;
+
+    #[test]
+    fn what_would_be_another_request_is_no_path() {
+        for path in ["/", "/work?ms=300", "/a/b%20c?d={e}&f|g", &format!("/{}", "a".repeat(1999))] {
+            assert!(is_origin_form(path), "{path}");
+        }
+        let long = format!("/{}", "a".repeat(2000));
+        for path in ["", "work", "*", "http://a/", "/a b", "/a\r\nHost: b", "/ä", "/a#b", "/a\0", &long] {
+            assert!(!is_origin_form(path), "{path}");
+        }
     }
 }

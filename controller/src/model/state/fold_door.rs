@@ -107,7 +107,10 @@ impl State {
                 }
             }
             // For the log alone; the loop has written them there. A welcome comes as an event of its own.
-            Notice::Welcome { .. } | Notice::Panicked { .. } | Notice::Refused { .. } => {}
+            Notice::Welcome { .. }
+            | Notice::Panicked { .. }
+            | Notice::Refused { .. }
+            | Notice::TrickleEnded { .. } => {}
         }
     }
 

@@ -54,8 +54,11 @@ fn report(workers: Vec<WorkerReport>) -> Report {
             queued: 0,
             longest_wait: Duration::ZERO,
             counters: Default::default(),
+            turn_time: Default::default(),
+            queue_wait: Default::default(),
             workers,
         }],
+        ..Report::default()
     }
 }
 

@@ -12,7 +12,9 @@ use futures_util::StreamExt;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use super::access::Scope;
 use super::problem::Problem;
+use crate::backend::BackendKind;
 
 /// The largest body that is read, in bytes.
 const LARGEST: usize = 64 << 10;
@@ -65,6 +67,71 @@ pub struct Scaled {
     pub pool: String,
     /// How many workers it is to have now.
     pub workers: u32,
+}
+
+/// `POST /api/v1/pools/{name}/request`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RequestOrder {
+    /// What for, from the `/` on, escaped as in a request line.
+    pub path: String,
+    /// `GET` unless another is given. There is no body.
+    #[serde(default = "RequestOrder::usual_method")]
+    pub method: String,
+}
+
+impl RequestOrder {
+    fn usual_method() -> String {
+        "GET".to_owned()
+    }
+}
+
+/// The answer to a [`RequestOrder`] that was passed on to the door. What became of it shows where every request's does.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Requested {
+    /// The pool.
+    pub pool: String,
+    /// Method and path.
+    pub request: String,
+}
+
+/// `PUT /api/v1/pools/{name}/trickle`. It takes the place of the trickle that the pool has.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TrickleOrder {
+    /// What to `GET`, from the `/` on, escaped as in a request line.
+    pub path: String,
+    /// How often: 0.1 to 50.
+    pub per_second: f64,
+}
+
+/// The answer to a [`TrickleOrder`] that was passed on to the door.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Trickling {
+    /// The pool.
+    pub pool: String,
+    /// What is asked for.
+    pub path: String,
+    /// How often.
+    pub per_second: f64,
+}
+
+/// The answer to an order to end a trickle.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TrickleEnded {
+    /// The pool.
+    pub pool: String,
+}
+
+/// `GET /api/v1/whoami`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WhoAmI {
+    /// What the asker may do.
+    pub scope: Scope,
+    /// Where workers run.
+    pub backend: BackendKind,
+    /// Bulkhead's version.
+    pub version: String,
 }
 
 /// An order without content.

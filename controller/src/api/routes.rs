@@ -3,6 +3,7 @@
 use std::str::FromStr;
 use std::sync::Arc;
 
+use axum::Extension;
 use axum::Json;
 use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
@@ -10,10 +11,15 @@ use axum::http::{Method, StatusCode, Uri};
 use serde::Deserialize;
 use server::identity::{Incarnation, PoolName, WorkerId};
 
-use super::body::{Draining, Empty, KillOrder, Killed, Order, ScaleOrder, Scaled};
+use super::access::Scope;
+use super::body::{
+    Draining, Empty, KillOrder, Killed, Order, RequestOrder, Requested, ScaleOrder, Scaled, TrickleEnded,
+    TrickleOrder, Trickling, WhoAmI,
+};
 use super::master::Master;
 use super::problem::Problem;
 use super::signal::Signal;
+use super::stream_views::TrickleView;
 use super::views::{IncidentView, PoolView, WorkerView};
 use crate::supervisor::CommandError;
 
@@ -35,6 +41,47 @@ pub(super) async fn scale(
     let pool: PoolName = parsed(name)?;
     master.scale(&pool, order.workers).await?;
     Ok((StatusCode::ACCEPTED, Json(Scaled { pool: pool.to_string(), workers: order.workers })))
+}
+
+pub(super) async fn request(
+    State(master): TheMaster,
+    name: Named,
+    Order(order): Order<RequestOrder>,
+) -> Result<(StatusCode, Json<Requested>), Problem> {
+    let pool: PoolName = parsed(name)?;
+    let RequestOrder { path, method } = order;
+    master.request(&pool, &method, &path).await?;
+    let request = format!("{method} {path}");
+    Ok((StatusCode::ACCEPTED, Json(Requested { pool: pool.to_string(), request })))
+}
+
+pub(super) async fn trickles(State(master): TheMaster) -> Result<Json<Vec<TrickleView>>, Problem> {
+    Ok(Json(master.trickles().await?))
+}
+
+pub(super) async fn trickle(
+    State(master): TheMaster,
+    name: Named,
+    Order(order): Order<TrickleOrder>,
+) -> Result<(StatusCode, Json<Trickling>), Problem> {
+    let pool: PoolName = parsed(name)?;
+    let TrickleOrder { path, per_second } = order;
+    master.trickle(&pool, &path, per_second).await?;
+    Ok((StatusCode::ACCEPTED, Json(Trickling { pool: pool.to_string(), path, per_second })))
+}
+
+pub(super) async fn end_trickle(
+    State(master): TheMaster,
+    name: Named,
+) -> Result<(StatusCode, Json<TrickleEnded>), Problem> {
+    let pool: PoolName = parsed(name)?;
+    master.end_trickle(&pool).await?;
+    Ok((StatusCode::ACCEPTED, Json(TrickleEnded { pool: pool.to_string() })))
+}
+
+pub(super) async fn whoami(State(master): TheMaster, Extension(scope): Extension<Scope>) -> Json<WhoAmI> {
+    let version = env!("CARGO_PKG_VERSION").to_owned();
+    Json(WhoAmI { scope, backend: master.backend(), version })
 }
 
 pub(super) async fn workers(State(master): TheMaster) -> Result<Json<Vec<WorkerView>>, Problem> {

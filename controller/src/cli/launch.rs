@@ -232,7 +232,8 @@ impl Prepared {
             // Sent or dropped, it means the same.
             let _ = ended.await;
         };
-        let api = tokio::spawn(api::serve(self.api, Arc::new(master.clone()), ended));
+        let admission = api::Admission { access: api::Access::Open, host_name: None };
+        let api = tokio::spawn(api::serve(self.api, Arc::new(master.clone()), admission, ended));
         Running { master, run_dir: self.run_dir, api, end_api, _lock: self.lock, longest_drain }
     }
 }

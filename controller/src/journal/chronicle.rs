@@ -78,8 +78,7 @@ impl Chronicle {
     pub fn follow(&self, after: Option<&After>) -> (Replay<Entry>, Reader) {
         // Subscribed first and under one lock with the replay, so that nothing falls between the two.
         let journal = self.journal();
-        let reader =
-            Reader { chronicle: self.clone(), count: self.0.count.subscribe(), last: journal.end() };
+        let reader = Reader { chronicle: self.clone(), count: self.0.count.subscribe(), last: journal.end() };
         let nothing = Replay { gap: None, events: Vec::new() };
         (after.map_or(nothing, |after| journal.after(after)), reader)
     }

@@ -181,7 +181,9 @@ impl Incident {
     /// when its replacement was ready.
     pub fn is_complete(&self) -> bool {
         let held = self.left.as_ref().map_or(&[][..], |left| &left.held);
-        self.died.is_some() && self.ready.is_some() && held.iter().all(|held| self.outcome(held.turn).is_some())
+        self.died.is_some()
+            && self.ready.is_some()
+            && held.iter().all(|held| self.outcome(held.turn).is_some())
     }
 
     /// What became of `turn`; `None` while that is not known.

@@ -54,6 +54,7 @@ use crate::journal::Chronicle;
 use crate::model::{DoorEvent, Event, Now, State, in_full};
 use crate::spec::Pool;
 use act::Hands;
+use frame::Lately;
 use handle::Request;
 use order::OrderBook;
 use tell::Teller;
@@ -101,6 +102,7 @@ pub fn start(config: Config) -> Handle {
         backend: config.backend.kind(),
         teller: Teller::new(config.backend.kind()),
         chronicle: chronicle.clone(),
+        lately: Lately::default(),
         started: Stamp::now(),
         when_stopped: Vec::new(),
     };
@@ -117,6 +119,8 @@ struct Supervisor {
     teller: Teller,
     /// Whom it is told to.
     chronicle: Chronicle,
+    /// What the door has measured of late.
+    lately: Lately,
     started: Stamp,
     /// Who waits for everything to have stopped.
     when_stopped: Vec<oneshot::Sender<StopSummary>>,
@@ -150,7 +154,7 @@ impl Supervisor {
     /// Folds an event in, and tells the journal what is new by it.
     fn take(&mut self, event: Event) {
         let now = now();
-        let mut news = tell::heard(&event, &self.state, now);
+        let mut news = self.teller.heard(&event, &self.state, now);
         let silence = tell::silence(&event);
         self.state.fold(event, now);
         news.extend(self.teller.compare(&self.state, silence.as_deref(), now));

@@ -1,13 +1,16 @@
 //! Answers to what the API asks: the loop's side of [`Handle`].
 
-use server::control::Stamp;
-use server::identity::{Incarnation, WorkerId};
+use server::config::Protocol;
+use server::control::{Order, Stamp};
+use server::identity::{Incarnation, PoolName, WorkerId};
+use server::observation::LONGEST_TRICKLE;
 use tokio::sync::oneshot;
 
-use super::handle::{CommandError, Handle, Request, StopSummary};
-use super::{Supervisor, frame, views};
+use super::handle::{CommandError, Errand, Handle, Request, StopSummary};
+use super::tell::News;
+use super::{Supervisor, frame, now, views};
 use crate::backend::Unit;
-use crate::model::{Command, DoorState, Event, Phase, State};
+use crate::model::{Command, DoorState, Event, Phase, PoolState, State};
 
 impl Supervisor {
     pub(super) fn answer(&mut self, request: Request) {
@@ -28,10 +31,19 @@ impl Supervisor {
                 let incident = self.state.incidents.get(&life);
                 tell(reply, incident.map(|it| views::incident(&self.state, self.backend, it)));
             }
-            Request::Frame(report, reply) => {
+            Request::Frame(mut report, reply) => {
+                let turns = frame::take_turns(report.as_mut());
                 self.note(report);
-                tell(reply, frame::frame(&self.state, self.backend, &self.teller, self.started, Stamp::now()));
+                self.lately.note(self.state.report.as_ref(), now().at);
+                let about =
+                    frame::About { backend: self.backend, started: self.started, at: Stamp::now(), turns };
+                tell(reply, frame::frame(&self.state, &self.teller, &self.lately, about));
             }
+            Request::Trickles(report, reply) => {
+                self.note(report);
+                tell(reply, frame::trickles(&self.state));
+            }
+            Request::Errand(errand, reply) => tell(reply, self.pass_on(errand)),
             Request::IsReady(reply) => tell(reply, is_ready(&self.state)),
             Request::Locate(worker, reply) => tell(reply, locate(&self.state, &worker)),
             Request::Command(command, reply) => {
@@ -59,6 +71,31 @@ impl Supervisor {
         for reply in self.when_stopped {
             tell(reply, StopSummary { clean, killed, left_behind: left_behind.clone(), door_remains });
         }
+    }
+
+    /// Passes something on to the door, if it makes sense at this moment.
+    fn pass_on(&mut self, errand: Errand) -> Result<(), CommandError> {
+        let (Errand::Request { pool, .. } | Errand::Trickle { pool, .. } | Errand::EndTrickle { pool }) =
+            &errand;
+        let found = known_pool(&self.state, pool)?;
+        if found.spec.door.protocol != Protocol::Http {
+            return Err(CommandError::NotHttp(pool.clone()));
+        }
+        if !matches!(self.state.door, DoorState::Up { open: true, .. }) {
+            return Err(CommandError::DoorAway);
+        }
+        if let Errand::Trickle { pool, path, per_second } = &errand {
+            let News { at, happened } = self.teller.trickle_began(pool, path, *per_second, Stamp::now());
+            self.chronicle.tell(at, happened);
+        }
+        self.hands.door.order(match errand {
+            Errand::Request { pool, method, path } => Order::Request { pool, method, path },
+            Errand::Trickle { pool, path, per_second } => {
+                Order::Trickle { pool, path, per_second, lasting: LONGEST_TRICKLE }
+            }
+            Errand::EndTrickle { pool } => Order::EndTrickle { pool },
+        });
+        Ok(())
     }
 
     fn note(&mut self, report: Option<server::control::Report>) {
@@ -105,12 +142,13 @@ fn admit(state: &State, command: &Command) -> Result<(), CommandError> {
         Command::Scale { workers, .. } if *workers > Handle::MOST_WORKERS => {
             Err(CommandError::TooManyWorkers { workers: *workers, most: Handle::MOST_WORKERS })
         }
-        Command::Scale { pool, .. } => match state.pool(pool) {
-            Some(_) => Ok(()),
-            None => {
-                let known: Vec<&str> = state.pools.iter().map(|pool| pool.name().as_str()).collect();
-                Err(CommandError::UnknownPool { pool: pool.clone(), known: known.join(", ") })
-            }
-        },
+        Command::Scale { pool, .. } => known_pool(state, pool).map(|_| ()),
     }
+}
+
+fn known_pool<'a>(state: &'a State, pool: &PoolName) -> Result<&'a PoolState, CommandError> {
+    state.pool(pool).ok_or_else(|| {
+        let known: Vec<&str> = state.pools.iter().map(|pool| pool.name().as_str()).collect();
+        CommandError::UnknownPool { pool: pool.clone(), known: known.join(", ") }
+    })
 }

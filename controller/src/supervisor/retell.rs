@@ -134,6 +134,9 @@ mod tests {
         let command = ask(hostile, web).unwrap();
         let script = format!("printf %s {}", command.strip_prefix("curl ").unwrap());
         let said = std::process::Command::new("sh").arg("-c").arg(script).output().unwrap();
-        assert_eq!(String::from_utf8(said.stdout).unwrap(), "http://127.0.0.1:80/';reboot;'$(reboot)`reboot`");
+        assert_eq!(
+            String::from_utf8(said.stdout).unwrap(),
+            "http://127.0.0.1:80/';reboot;'$(reboot)`reboot`"
+        );
     }
 }

@@ -1,6 +1,6 @@
 //! What is worth an entry in the journal.
 //!
-//! Two things are. What an event says by itself ([`heard`]): this worker is ready, that one's link closed, somebody
+//! Two things are. What an event says by itself ([`Teller::heard`]): this worker is ready, that one's link closed, somebody
 //! asked for a kill. And what has changed by it that no single event says ([`Teller::compare`]): a pool is degraded,
 //! the engine is silent, an incident has come to be or more is known of it. An incident is told anew each time when
 //! it reads differently than before, because cause, outcomes and readiness come from three sides, in any order.
@@ -17,7 +17,9 @@ use server::identity::{Incarnation, PoolName, WorkerId};
 
 use super::restart::Health;
 use super::views;
-use crate::api::stream_views::{Happened, IncidentStage, PartChange, PoolChange, WorkerChange};
+use crate::api::stream_views::{
+    Happened, IncidentStage, PartChange, PoolChange, TrickleChange, WorkerChange,
+};
 use crate::api::views::IncidentView;
 use crate::backend::{BackendKind, Sighting};
 use crate::model::{
@@ -33,40 +35,12 @@ pub(super) struct News {
     pub(super) happened: Happened,
 }
 
-/// What `event` says by itself. `before` is the state that it has not been folded into yet.
-pub(super) fn heard(event: &Event, before: &State, now: Now) -> Vec<News> {
-    let news = match event {
-        Event::Door(DoorEvent::Up(welcome)) => {
-            let workers = welcome.linked.len();
-            let detail = format!("process {}, {} linked", welcome.pid, counted(workers, "worker"));
-            Some((now.stamp, Happened::Door { what: PartChange::Up, detail: Some(detail) }))
-        }
-        Event::Door(DoorEvent::Down { why }) => {
-            Some((now.stamp, Happened::Door { what: PartChange::Down, detail: Some(why.clone()) }))
-        }
-        Event::Door(DoorEvent::Notice(notice)) => said_by_the_door(notice, now.stamp),
-        Event::Sighted(Sighting::Died { life, autopsy }) => {
-            Some((now.stamp, worker(life, WorkerChange::Died, Some(autopsy.cause.to_string()))))
-        }
-        Event::Spawned { life, result: Ok(unit) } => {
-            Some((now.stamp, worker(life, WorkerChange::Spawned, Some(views::unit_name(unit)))))
-        }
-        Event::Command(command) => asked(command, before).map(|happened| (now.stamp, happened)),
-        // What these change shows when the states are compared.
-        Event::Sighted(Sighting::Unreachable(_) | Sighting::Reachable)
-        | Event::Spawned { result: Err(_), .. }
-        | Event::Signalled { .. }
-        | Event::Removed { .. }
-        | Event::Listed { .. }
-        | Event::Tick => None,
-    };
-    news.map(|(at, happened)| News { at, happened }).into_iter().collect()
-}
-
 fn said_by_the_door(notice: &Notice, now: Stamp) -> Option<(Stamp, Happened)> {
     let (at, life, what, detail) = match notice {
         Notice::Joined { worker, at } => (*at, worker, WorkerChange::Ready, None),
-        Notice::Retiring { worker, why } => (now, worker, WorkerChange::Retiring, Some(words_of(*why).to_owned())),
+        Notice::Retiring { worker, why } => {
+            (now, worker, WorkerChange::Retiring, Some(words_of(*why).to_owned()))
+        }
         Notice::Left { worker, at, cleanly: true, .. } => (*at, worker, WorkerChange::Left, None),
         Notice::Left { worker, at, cleanly: false, held, .. } => {
             (*at, worker, WorkerChange::LinkClosed, holding(held))
@@ -84,6 +58,7 @@ fn said_by_the_door(notice: &Notice, now: Stamp) -> Option<(Stamp, Happened)> {
         }
         // Whoever does not even say who it is comes to the log alone; what became of turns is in the incident.
         Notice::Refused { claimed: None, .. }
+        | Notice::TrickleEnded { .. }
         | Notice::Welcome { .. }
         | Notice::Settled { .. }
         | Notice::Report { .. } => return None,
@@ -103,7 +78,11 @@ fn asked(command: &Command, before: &State) -> Option<Happened> {
         Command::Scale { pool, workers } => {
             let before = before.pool(pool)?.wanted;
             let detail = Some(format!("{before} to {}", counted(*workers as usize, "worker")));
-            (before != *workers).then(|| Happened::Pool { pool: pool.to_string(), what: PoolChange::Scaled, detail })
+            (before != *workers).then(|| Happened::Pool {
+                pool: pool.to_string(),
+                what: PoolChange::Scaled,
+                detail,
+            })
         }
         Command::Note(_) | Command::Stop { .. } => None,
     }
@@ -115,6 +94,8 @@ pub(super) struct Teller {
     backend: BackendKind,
     engine: Engine,
     pools: BTreeMap<PoolName, Fortune>,
+    /// The requests that the door has been told to send, in words.
+    trickles: BTreeMap<PoolName, String>,
     /// Incidents by their names, as they were told last.
     incidents: BTreeMap<Incarnation, IncidentView>,
     /// How often any incident had been touched by then.
@@ -137,6 +118,7 @@ impl Teller {
             backend,
             engine: Engine::NotListedYet,
             pools: BTreeMap::new(),
+            trickles: BTreeMap::new(),
             incidents: BTreeMap::new(),
             touches: 0,
             total: 0,
@@ -146,6 +128,47 @@ impl Teller {
     /// How many incidents there have been since this controller started.
     pub(super) fn total_incidents(&self) -> u64 {
         self.total
+    }
+
+    /// What `event` says by itself. `before` is the state that it has not been folded into yet.
+    pub(super) fn heard(&mut self, event: &Event, before: &State, now: Now) -> Vec<News> {
+        let news = match event {
+            Event::Door(DoorEvent::Up(welcome)) => {
+                let workers = welcome.linked.len();
+                let detail = format!("process {}, {} linked", welcome.pid, counted(workers, "worker"));
+                Some((now.stamp, Happened::Door { what: PartChange::Up, detail: Some(detail) }))
+            }
+            Event::Door(DoorEvent::Down { why }) => {
+                self.trickles.clear();
+                Some((now.stamp, Happened::Door { what: PartChange::Down, detail: Some(why.clone()) }))
+            }
+            Event::Door(DoorEvent::Notice(Notice::TrickleEnded { pool })) => {
+                Some((now.stamp, trickle(pool, TrickleChange::Ended, self.trickles.remove(pool))))
+            }
+            Event::Door(DoorEvent::Notice(notice)) => said_by_the_door(notice, now.stamp),
+            Event::Sighted(Sighting::Died { life, autopsy }) => {
+                Some((now.stamp, worker(life, WorkerChange::Died, Some(autopsy.cause.to_string()))))
+            }
+            Event::Spawned { life, result: Ok(unit) } => {
+                Some((now.stamp, worker(life, WorkerChange::Spawned, Some(views::unit_name(unit)))))
+            }
+            Event::Command(command) => asked(command, before).map(|happened| (now.stamp, happened)),
+            // What these change shows when the states are compared.
+            Event::Sighted(Sighting::Unreachable(_) | Sighting::Reachable)
+            | Event::Spawned { result: Err(_), .. }
+            | Event::Signalled { .. }
+            | Event::Removed { .. }
+            | Event::Listed { .. }
+            | Event::Tick => None,
+        };
+        news.map(|(at, happened)| News { at, happened }).into_iter().collect()
+    }
+
+    /// The door has been told to send these requests.
+    pub(super) fn trickle_began(&mut self, pool: &PoolName, path: &str, per_second: f64, at: Stamp) -> News {
+        let detail = format!("{per_second} a second of GET {path}");
+        self.trickles.insert(pool.clone(), detail.clone());
+        News { at, happened: trickle(pool, TrickleChange::Began, Some(detail)) }
     }
 
     /// What is new in the state, folded and planned for.
@@ -202,7 +225,8 @@ impl Teller {
     /// Forgets what the state has forgotten, now and then.
     fn forget(&mut self, after: &State) {
         if self.incidents.len() > Incidents::MOST + Incidents::MOST / 10 {
-            let known: BTreeSet<&Incarnation> = after.incidents.iter().map(|incident| &incident.life).collect();
+            let known: BTreeSet<&Incarnation> =
+                after.incidents.iter().map(|incident| &incident.life).collect();
             self.incidents.retain(|life, _| known.contains(life));
         }
     }
@@ -229,6 +253,10 @@ fn worker(life: &Incarnation, what: WorkerChange, detail: Option<String>) -> Hap
         what,
         detail,
     }
+}
+
+fn trickle(pool: &PoolName, what: TrickleChange, detail: Option<String>) -> Happened {
+    Happened::Trickle { pool: pool.to_string(), what, detail }
 }
 
 /// Who has this place.

@@ -181,6 +181,10 @@ mod tests {
         );
         let (replay, _) = chronicle.follow(Some(&After::Nothing));
         let frame = std::str::from_utf8(&replay.events[0].frame).unwrap();
-        insta::assert_snapshot!(frame, @"");
+        insta::assert_snapshot!(frame, @r#"
+        id: h00000-1
+        event: engine
+        data: {"id":"h00000-1","at":"1970-01-01T00:00:00.000000Z","kind":"engine","what":"silent","detail":null}
+        "#);
     }
 }

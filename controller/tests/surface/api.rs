@@ -447,12 +447,7 @@ async fn the_dashboard_is_served_and_kept_by_its_tag() {
     assert_eq!((kept.status().as_u16(), kept.headers()["etag"].to_str().unwrap()), (304, tag.as_str()));
     assert_eq!(kept.text().await.unwrap(), "");
     assert_eq!(again("\"other\"".to_owned()).await.unwrap().status(), 200);
-    for path in [
-        "/assets/nothing.js",
-        "/assets/.hidden",
-        "/assets/..%2f..%2fCargo.toml",
-        "/assets/a%2fb",
-    ] {
+    for path in ["/assets/nothing.js", "/assets/.hidden", "/assets/..%2f..%2fCargo.toml", "/assets/a%2fb"] {
         assert!(refusal(ask(&surface, Method::GET, path)).await.starts_with("404 unknown-file"), "{path}");
     }
 }

@@ -206,7 +206,12 @@ fn an_incident_reads_like_this() {
       "siblings": 1,
       "last_output": [
         "last words"
-      ]
+      ],
+      "memory": null,
+      "siblings_failed": null,
+      "reproduce": "curl http://127.0.0.1:0/crash",
+      "backend": "docker",
+      "unit": "web-0.1"
     }
     "#);
 }

@@ -5,6 +5,7 @@
 mod incidents;
 mod listings;
 mod stories;
+mod telling;
 mod world;
 
 use std::collections::BTreeMap;

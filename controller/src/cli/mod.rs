@@ -27,6 +27,7 @@ mod output;
 mod ps;
 mod scale;
 mod schema;
+mod tokens;
 mod up;
 pub mod worker;
 

@@ -6,6 +6,7 @@
 use async_trait::async_trait;
 use server::identity::{Incarnation, PoolName, WorkerId};
 
+use super::metrics::Measured;
 use super::stream_views::{StateFrame, TrickleView};
 use super::views::{IncidentView, PoolView, WorkerView};
 use crate::backend::BackendKind;
@@ -45,6 +46,9 @@ pub trait Master: Send + Sync {
 
     /// Everything that there is to see at this moment. The turns that have ended have one reader.
     async fn frame(&self, turns: Turns) -> Result<StateFrame, CommandError>;
+
+    /// Everything that is measured.
+    async fn metrics(&self) -> Result<Measured, CommandError>;
 
     /// What has happened, and what happens.
     fn chronicle(&self) -> &Chronicle;
@@ -105,6 +109,10 @@ impl Master for Handle {
 
     async fn frame(&self, turns: Turns) -> Result<StateFrame, CommandError> {
         self.frame(turns).await
+    }
+
+    async fn metrics(&self) -> Result<Measured, CommandError> {
+        self.metrics().await
     }
 
     fn chronicle(&self) -> &Chronicle {

@@ -6,7 +6,7 @@
 //! POST /api/v1/pools/{name}/request GET  /api/v1/workers/{id}/logs    GET  /api/v1/events
 //! PUT  /api/v1/pools/{name}/trickle POST /api/v1/workers/{id}/kill    GET  /api/v1/state
 //! DELETE                 .../trickle POST /api/v1/workers/{id}/drain  GET  /api/v1/trickle
-//! GET  /healthz  /readyz                                              GET  /api/v1/whoami
+//! GET  /healthz  /readyz  /metrics                                    GET  /api/v1/whoami
 //! GET  /  /assets/{name}            the dashboard
 //! ```
 //!
@@ -22,6 +22,7 @@ mod body;
 mod dashboard;
 mod guard;
 mod master;
+pub mod metrics;
 mod patience;
 mod problem;
 mod routes;
@@ -119,6 +120,7 @@ fn router(
         .route("/api/v1/events", get(stream::events))
         .route("/api/v1/state", get(stream::state))
         .route("/api/v1/whoami", get(routes::whoami))
+        .route("/metrics", get(metrics::metrics))
         .route("/healthz", get(routes::healthz))
         .route("/readyz", get(routes::readyz))
         .fallback(routes::no_such_route)

@@ -83,6 +83,11 @@ impl Chronicle {
         (after.map_or(nothing, |after| journal.after(after)), reader)
     }
 
+    /// How many events there have been.
+    pub fn count(&self) -> u64 {
+        self.journal().end().number
+    }
+
     /// The words of a gap, as a reader is sent them before what is remembered.
     pub fn gap(&self, asked: &EventId, gap: Gap) -> stream_views::Gap {
         let oldest = self.journal().oldest().map(|id| id.to_string());

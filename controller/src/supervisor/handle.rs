@@ -15,6 +15,7 @@ use server::observation::TRICKLE_RATES;
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot};
 
+use crate::api::metrics::Measured;
 use crate::api::stream_views::{StateFrame, TrickleView};
 use crate::api::views::{IncidentView, PoolView, WorkerView};
 use crate::backend::{Backend, BackendError, BackendKind, Unit};
@@ -135,6 +136,7 @@ pub(super) enum Request {
     Pools(Option<Report>, oneshot::Sender<Vec<PoolView>>),
     /// Everything that there is to see.
     Frame(Option<Report>, oneshot::Sender<StateFrame>),
+    Metrics(Option<Report>, oneshot::Sender<Measured>),
     Trickles(Option<Report>, oneshot::Sender<Vec<TrickleView>>),
     /// Something for the door to do.
     Errand(Errand, oneshot::Sender<Result<(), CommandError>>),
@@ -180,6 +182,12 @@ impl Handle {
     pub async fn frame(&self, turns: Turns) -> Result<StateFrame, CommandError> {
         let report = self.door.report(turns, REPORT_PATIENCE).await.ok();
         self.ask(|reply| Request::Frame(report, reply)).await
+    }
+
+    /// Everything that is measured.
+    pub async fn metrics(&self) -> Result<Measured, CommandError> {
+        let report = self.report().await;
+        self.ask(|reply| Request::Metrics(report, reply)).await
     }
 
     /// The requests that the door sends itself.

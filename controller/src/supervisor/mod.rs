@@ -27,6 +27,7 @@
 mod act;
 mod frame;
 mod handle;
+mod measure;
 mod order;
 pub mod plan;
 mod reply;

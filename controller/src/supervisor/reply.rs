@@ -8,7 +8,7 @@ use tokio::sync::oneshot;
 
 use super::handle::{CommandError, Errand, Handle, Request, StopSummary};
 use super::tell::News;
-use super::{Supervisor, frame, now, views};
+use super::{Supervisor, frame, measure, now, views};
 use crate::backend::Unit;
 use crate::model::{Command, DoorState, Event, Phase, PoolState, State};
 
@@ -38,6 +38,12 @@ impl Supervisor {
                 let about =
                     frame::About { backend: self.backend, started: self.started, at: Stamp::now(), turns };
                 tell(reply, frame::frame(&self.state, &self.teller, &self.lately, about));
+            }
+            Request::Metrics(report, reply) => {
+                self.note(report);
+                let mut measured = measure::measure(&self.state, self.backend, &self.teller, self.started);
+                measured.events = self.chronicle.count();
+                tell(reply, measured);
             }
             Request::Trickles(report, reply) => {
                 self.note(report);

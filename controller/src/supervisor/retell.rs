@@ -9,10 +9,11 @@ use crate::backend::Unit;
 use crate::model::{Cause, Incident, KillReason, Reason, State, signal_name};
 
 /// Of a worker that died for want of memory.
-pub(super) fn memory(reason: &Reason) -> Option<MemoryView> {
-    match reason {
+pub(super) fn memory(incident: &Incident) -> Option<MemoryView> {
+    match incident.cause() {
         Reason::Found(Cause::Oom { limit_bytes }) => {
-            Some(MemoryView { limit_bytes: *limit_bytes, peak_bytes: None })
+            let peak_bytes = incident.died.as_ref().and_then(|died| died.autopsy.peak_memory_bytes);
+            Some(MemoryView { limit_bytes, peak_bytes })
         }
         _ => None,
     }

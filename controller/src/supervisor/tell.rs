@@ -12,18 +12,19 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use server::control::{Held, Notice, Stamp};
+use server::control::{Held, Notice, Outcome, Stamp};
 use server::identity::{Incarnation, PoolName, WorkerId};
 
 use super::restart::Health;
 use super::views;
+use crate::api::metrics::{Deaths, HeldOutcome};
 use crate::api::stream_views::{
     Happened, IncidentStage, PartChange, PoolChange, TrickleChange, WorkerChange,
 };
 use crate::api::views::IncidentView;
 use crate::backend::{BackendKind, Sighting};
 use crate::model::{
-    ActionError, Command, DoorEvent, Engine, Event, Incidents, Now, State, in_full, signal_name,
+    ActionError, Command, DoorEvent, Engine, Event, Incident, Incidents, Now, State, in_full, signal_name,
 };
 
 /// An entry to be.
@@ -97,11 +98,30 @@ pub(super) struct Teller {
     /// The requests that the door has been told to send, in words.
     trickles: BTreeMap<PoolName, String>,
     /// Incidents by their names, as they were told last.
-    incidents: BTreeMap<Incarnation, IncidentView>,
+    incidents: BTreeMap<Incarnation, Told>,
+    /// What has been counted of them, by pool.
+    deaths: BTreeMap<PoolName, Deaths>,
     /// How often any incident had been touched by then.
     touches: u64,
     /// How many incidents there have been.
     total: u64,
+}
+
+/// What has been told, and counted, of an incident.
+#[derive(Debug, Default)]
+struct Told {
+    view: Option<IncidentView>,
+    /// Its cause and detection, which do not change any more once the backend has looked.
+    death: Counted,
+    recovery: Counted,
+}
+
+/// Whether something is in the figures already.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+enum Counted {
+    #[default]
+    NotYet,
+    Once,
 }
 
 /// How a pool fares.
@@ -120,6 +140,7 @@ impl Teller {
             pools: BTreeMap::new(),
             trickles: BTreeMap::new(),
             incidents: BTreeMap::new(),
+            deaths: BTreeMap::new(),
             touches: 0,
             total: 0,
         }
@@ -145,6 +166,12 @@ impl Teller {
             Event::Door(DoorEvent::Notice(Notice::TrickleEnded { pool })) => {
                 Some((now.stamp, trickle(pool, TrickleChange::Ended, self.trickles.remove(pool))))
             }
+            Event::Door(DoorEvent::Notice(Notice::Settled { worker, outcome: settled, .. })) => {
+                // There is one of these for each turn.
+                let deaths = self.deaths.entry(worker.worker.pool.clone()).or_default();
+                *deaths.outcomes.entry(outcome(settled)).or_default() += 1;
+                None
+            }
             Event::Door(DoorEvent::Notice(notice)) => said_by_the_door(notice, now.stamp),
             Event::Sighted(Sighting::Died { life, autopsy }) => {
                 Some((now.stamp, worker(life, WorkerChange::Died, Some(autopsy.cause.to_string()))))
@@ -169,6 +196,11 @@ impl Teller {
         let detail = format!("{per_second} a second of GET {path}");
         self.trickles.insert(pool.clone(), detail.clone());
         News { at, happened: trickle(pool, TrickleChange::Began, Some(detail)) }
+    }
+
+    /// What has been counted of the deaths in a pool.
+    pub(super) fn deaths(&self, pool: &PoolName) -> Deaths {
+        self.deaths.get(pool).cloned().unwrap_or_default()
     }
 
     /// What is new in the state, folded and planned for.
@@ -206,13 +238,16 @@ impl Teller {
         let mut happened = Vec::new();
         for incident in after.incidents.touched_since(self.touches) {
             let view = views::incident(after, self.backend, incident);
-            let stage = match self.incidents.get(&incident.life) {
+            let told = self.incidents.entry(incident.life.clone()).or_default();
+            let deaths = self.deaths.entry(incident.life.worker.pool.clone()).or_default();
+            told.count(incident, &view, deaths);
+            let stage = match &told.view {
                 Some(told) if *told == view => continue,
                 None if !incident.is_complete() => IncidentStage::Opened,
                 Some(_) if !incident.is_complete() => IncidentStage::Updated,
                 Some(_) | None => IncidentStage::Complete,
             };
-            if self.incidents.insert(incident.life.clone(), view.clone()).is_none() {
+            if told.view.replace(view.clone()).is_none() {
                 self.total += 1;
             }
             happened.push(Happened::Incident { incident: Box::new(view), stage });
@@ -229,6 +264,34 @@ impl Teller {
                 after.incidents.iter().map(|incident| &incident.life).collect();
             self.incidents.retain(|life, _| known.contains(life));
         }
+    }
+}
+
+impl Told {
+    /// Adds what has become known of the incident to the figures, each thing once.
+    fn count(&mut self, incident: &Incident, view: &IncidentView, deaths: &mut Deaths) {
+        if incident.died.is_some() && self.death == Counted::NotYet {
+            self.death = Counted::Once;
+            *deaths.causes.entry(view.cause.kind).or_default() += 1;
+            if let Some(detection) = incident.detection() {
+                deaths.detection.observe(detection);
+            }
+        }
+        if let Some(recovery) = incident.recovery()
+            && self.recovery == Counted::NotYet
+        {
+            self.recovery = Counted::Once;
+            deaths.recovery.observe(recovery);
+        }
+    }
+}
+
+fn outcome(outcome: &Outcome) -> HeldOutcome {
+    match outcome {
+        Outcome::Redelivered { .. } => HeldOutcome::Redelivered,
+        Outcome::Answered { .. } => HeldOutcome::Answered,
+        Outcome::Finished => HeldOutcome::Finished,
+        Outcome::Closed { .. } => HeldOutcome::Closed,
     }
 }
 

@@ -47,7 +47,7 @@ pub(super) fn incident(state: &State, backend: BackendKind, incident: &Incident)
         },
         siblings: incident.siblings(),
         last_output: incident.died.as_ref().map_or(Vec::new(), |died| died.autopsy.last_output.clone()),
-        memory: retell::memory(&incident.cause()),
+        memory: retell::memory(incident),
         siblings_failed: retell::siblings_failed(state, incident),
         reproduce: retell::reproduce(incident, listens_at(state, &incident.life.worker.pool)),
         backend: backend_name(backend).to_owned(),

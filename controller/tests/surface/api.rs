@@ -363,6 +363,7 @@ async fn a_token_is_demanded_for_everything_but_the_dashboard_and_health() {
         "/api/v1/state",
         "/api/v1/trickle",
         "/api/v1/whoami",
+        "/metrics",
         "/api/v1/nothing",
         "/nothing",
     ] {

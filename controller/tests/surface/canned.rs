@@ -1,11 +1,13 @@
 //! A master that has canned answers, remembers its orders, and is served on a port of its own.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use controller::api::metrics::{Deaths, HeldOutcome, Measured, PoolMeasured};
 use controller::api::stream_views::{
     ControllerView, DoorView, EngineView, Happened, Headline, IncidentCounts, PartChange, PoolFrame,
     Quantiles, StateFrame, TrickleView, TurnEnd, TurnView,
@@ -20,6 +22,7 @@ use controller::door::Turns;
 use controller::journal::Chronicle;
 use server::control::{Counters, Stamp};
 use server::identity::{Incarnation, PoolName, WorkerId};
+use server::observation::Histogram;
 use tokio::net::TcpListener;
 
 /// The canned master.
@@ -288,6 +291,39 @@ impl Master for Canned {
             turns_omitted: 0,
             trickles: self.trickles().await?,
             incidents: IncidentCounts { total: 17, kept: 2 },
+        })
+    }
+
+    async fn metrics(&self) -> Result<Measured, CommandError> {
+        let histogram = |millis: &[u64]| {
+            let mut histogram = Histogram::default();
+            millis.iter().for_each(|it| histogram.observe(Duration::from_millis(*it)));
+            histogram
+        };
+        let pools = self.pools().await?.into_iter().map(|mut pool| {
+            pool.counters.answered.insert(503, 3);
+            PoolMeasured {
+                pool,
+                phases: BTreeMap::from([(PhaseView::Idle, 3), (PhaseView::Dead, 1)]),
+                longest_wait: 0.25,
+                turn_time: histogram(&[1, 20, 90_000]),
+                queue_wait: histogram(&[0, 0, 3]),
+                deaths: Deaths {
+                    causes: BTreeMap::from([(CauseKind::Signal, 7)]),
+                    outcomes: BTreeMap::from([(HeldOutcome::Redelivered, 5)]),
+                    detection: histogram(&[1]),
+                    recovery: histogram(&[5, 231]),
+                },
+            }
+        });
+        Ok(Measured {
+            version: "0.1.0".to_owned(),
+            backend: "process".to_owned(),
+            started_at: 1_700_000_000.5,
+            door_up: true,
+            engine_up: false,
+            events: 17,
+            pools: pools.collect(),
         })
     }
 

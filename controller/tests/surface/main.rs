@@ -12,4 +12,5 @@
 mod api;
 mod canned;
 mod command_line;
+mod metrics;
 mod stream;

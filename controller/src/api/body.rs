@@ -11,6 +11,7 @@ use axum::http::{StatusCode, header};
 use futures_util::StreamExt;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::access::Scope;
 use super::problem::Problem;
@@ -23,7 +24,7 @@ const LARGEST: usize = 64 << 10;
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// `POST /api/v1/workers/{id}/kill`. An empty body means the same as `{}`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct KillOrder {
     /// A name such as `SIGKILL` or `TERM`, or a number as text.
@@ -37,7 +38,7 @@ impl Default for KillOrder {
 }
 
 /// The answer to a [`KillOrder`] that was carried out.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Killed {
     /// The worker.
     pub worker: String,
@@ -46,14 +47,14 @@ pub struct Killed {
 }
 
 /// The answer to a drain that has begun. Its order has no content: an empty body, or `{}`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Draining {
     /// The worker.
     pub worker: String,
 }
 
 /// `POST /api/v1/pools/{name}/scale`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ScaleOrder {
     /// How many workers the pool is to have.
@@ -61,7 +62,7 @@ pub struct ScaleOrder {
 }
 
 /// The answer to a [`ScaleOrder`] that was taken; it is reached later.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Scaled {
     /// The pool.
     pub pool: String,
@@ -70,7 +71,7 @@ pub struct Scaled {
 }
 
 /// `POST /api/v1/pools/{name}/request`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RequestOrder {
     /// What for, from the `/` on, escaped as in a request line.
@@ -87,7 +88,7 @@ impl RequestOrder {
 }
 
 /// The answer to a [`RequestOrder`] that was passed on to the door. What became of it shows where every request's does.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Requested {
     /// The pool.
     pub pool: String,
@@ -96,7 +97,7 @@ pub struct Requested {
 }
 
 /// `PUT /api/v1/pools/{name}/trickle`. It takes the place of the trickle that the pool has.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TrickleOrder {
     /// What to `GET`, from the `/` on, escaped as in a request line.
@@ -106,7 +107,7 @@ pub struct TrickleOrder {
 }
 
 /// The answer to a [`TrickleOrder`] that was passed on to the door.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Trickling {
     /// The pool.
     pub pool: String,
@@ -117,25 +118,26 @@ pub struct Trickling {
 }
 
 /// The answer to an order to end a trickle.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct TrickleEnded {
     /// The pool.
     pub pool: String,
 }
 
 /// `GET /api/v1/whoami`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct WhoAmI {
     /// What the asker may do.
     pub scope: Scope,
     /// Where workers run.
+    #[schema(value_type = String, example = "docker")]
     pub backend: BackendKind,
     /// Bulkhead's version.
     pub version: String,
 }
 
 /// An order without content.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Empty {}
 

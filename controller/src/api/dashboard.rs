@@ -24,10 +24,29 @@ static FILES: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/dashboard");
 /// Where to read them instead, for whoever works on them.
 const DIRECTORY: &str = "BULKHEAD_DASHBOARD_DIR";
 
+/// Serves the dashboard's page.
+#[utoipa::path(
+    get,
+    path = "/",
+    tag = "dashboard",
+    responses((status = 200, description = "The page", body = String, content_type = "text/html"))
+)]
 pub(super) async fn index(headers: HeaderMap) -> Result<Response, Problem> {
     file("index.html", &headers).await
 }
 
+/// Serves one of the dashboard's other files.
+#[utoipa::path(
+    get,
+    path = "/assets/{name}",
+    tag = "dashboard",
+    params(("name" = String, Path, description = "The file's name")),
+    responses(
+        (status = 200, description = "The file", body = Vec<u8>, content_type = "application/octet-stream"),
+        (status = 304, description = "The copy of `If-None-Match` is still good"),
+        (status = "default", description = "Refused", body = Problem, content_type = "application/problem+json"),
+    )
+)]
 pub(super) async fn asset(
     name: Result<Path<String>, PathRejection>,
     headers: HeaderMap,

@@ -90,6 +90,16 @@ pub enum HeldOutcome {
     Closed,
 }
 
+/// Exports what is measured, as OpenMetrics text.
+#[utoipa::path(
+    get,
+    path = "/metrics",
+    tag = "watching",
+    responses(
+        (status = 200, description = "The figures", body = String, content_type = "application/openmetrics-text"),
+        (status = "default", description = "Refused", body = Problem, content_type = "application/problem+json"),
+    )
+)]
 pub(super) async fn metrics(State(master): State<std::sync::Arc<dyn Master>>) -> Result<Response, Problem> {
     let text = text(master.metrics().await?);
     Ok(([(header::CONTENT_TYPE, MEDIA_TYPE)], text).into_response())

@@ -7,7 +7,7 @@
 //! PUT  /api/v1/pools/{name}/trickle POST /api/v1/workers/{id}/kill    GET  /api/v1/state
 //! DELETE                 .../trickle POST /api/v1/workers/{id}/drain  GET  /api/v1/trickle
 //! GET  /healthz  /readyz  /metrics                                    GET  /api/v1/whoami
-//! GET  /  /assets/{name}            the dashboard
+//! GET  /  /assets/{name}            the dashboard                      GET  /openapi.json
 //! ```
 //!
 //! It decides nothing: every route is one question to, or one order for, the [`Master`]. Whoever reaches it may
@@ -23,6 +23,7 @@ mod dashboard;
 mod guard;
 mod master;
 pub mod metrics;
+pub mod openapi;
 mod patience;
 mod problem;
 mod routes;
@@ -38,9 +39,11 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::FromRef;
 use axum::middleware;
-use axum::routing::{get, post, put};
+use axum::routing::get;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 pub use crate::supervisor::CommandError;
 pub use access::{Access, Scope, Token};
@@ -102,29 +105,37 @@ fn router(
     let Admission { access, host_name } = admission;
     let gate = Arc::new(Gate { listen, host_name, access });
     let feed = Feed::new(Arc::clone(&master), end);
-    Router::new()
-        .route("/", get(dashboard::index))
-        .route("/assets/{name}", get(dashboard::asset))
-        .route("/api/v1/pools", get(routes::pools))
-        .route("/api/v1/pools/{name}/scale", post(routes::scale))
-        .route("/api/v1/pools/{name}/request", post(routes::request))
-        .route("/api/v1/pools/{name}/trickle", put(routes::trickle).delete(routes::end_trickle))
-        .route("/api/v1/trickle", get(routes::trickles))
-        .route("/api/v1/workers", get(routes::workers))
-        .route("/api/v1/workers/{id}", get(routes::worker))
-        .route("/api/v1/workers/{id}/logs", get(routes::logs))
-        .route("/api/v1/workers/{id}/kill", post(routes::kill))
-        .route("/api/v1/workers/{id}/drain", post(routes::drain))
-        .route("/api/v1/incidents", get(routes::incidents))
-        .route("/api/v1/incidents/{id}", get(routes::incident))
-        .route("/api/v1/events", get(stream::events))
-        .route("/api/v1/state", get(stream::state))
-        .route("/api/v1/whoami", get(routes::whoami))
-        .route("/metrics", get(metrics::metrics))
-        .route("/healthz", get(routes::healthz))
-        .route("/readyz", get(routes::readyz))
+    let (router, document) = described().split_for_parts();
+    let document = openapi::served(document);
+    router
+        .route("/openapi.json", get(move || std::future::ready(document.clone())))
         .fallback(routes::no_such_route)
         .method_not_allowed_fallback(routes::wrong_method)
         .layer(middleware::from_fn_with_state(gate, guard::admit))
         .with_state(Shared { master, feed })
+}
+
+/// All routes but that of their own description, each with what it says of itself.
+fn described() -> OpenApiRouter<Shared> {
+    OpenApiRouter::with_openapi(openapi::base())
+        .routes(routes!(dashboard::index))
+        .routes(routes!(dashboard::asset))
+        .routes(routes!(routes::pools))
+        .routes(routes!(routes::scale))
+        .routes(routes!(routes::request))
+        .routes(routes!(routes::trickle, routes::end_trickle))
+        .routes(routes!(routes::trickles))
+        .routes(routes!(routes::workers))
+        .routes(routes!(routes::worker))
+        .routes(routes!(routes::logs))
+        .routes(routes!(routes::kill))
+        .routes(routes!(routes::drain))
+        .routes(routes!(routes::incidents))
+        .routes(routes!(routes::incident))
+        .routes(routes!(stream::events))
+        .routes(routes!(stream::state))
+        .routes(routes!(routes::whoami))
+        .routes(routes!(metrics::metrics))
+        .routes(routes!(routes::healthz))
+        .routes(routes!(routes::readyz))
 }

@@ -28,6 +28,7 @@ use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::task::AbortHandle;
 use tokio_util::sync::CancellationToken;
+use utoipa::IntoParams;
 
 use super::master::Master;
 use super::problem::Problem;
@@ -121,8 +122,9 @@ async fn sample(master: Arc<dyn Master>, frames: broadcast::Sender<Bytes>) {
 }
 
 /// What may follow `/events?`.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub(super) struct EventsQuery {
     /// The id of the event after which to begin; `0`: everything that is remembered.
     after: Option<String>,
@@ -137,6 +139,21 @@ impl EventsQuery {
     }
 }
 
+/// Tells what happens, as server-sent events.
+///
+/// `state` (a StateFrame, five times a second, without an id), the events of the journal (a JournalEvent each, named by
+/// its kind), `gap` (a Gap) when a resume cannot be complete, and `dropped` (Dropped) before a reader that is too slow is
+/// cut off.
+#[utoipa::path(
+    get,
+    path = "/api/v1/events",
+    tag = "watching",
+    params(EventsQuery, ("last-event-id" = Option<String>, Header, description = "Instead of `after`: what a browser sends when it connects again")),
+    responses(
+        (status = 200, description = "The stream", body = String, content_type = "text/event-stream"),
+        (status = "default", description = "Refused", body = Problem, content_type = "application/problem+json"),
+    )
+)]
 pub(super) async fn events(
     State(feed): State<Arc<Feed>>,
     headers: HeaderMap,
@@ -179,6 +196,16 @@ pub(super) async fn events(
     }))))
 }
 
+/// Shows everything that there is to see at this moment; turns are told on the stream alone.
+#[utoipa::path(
+    get,
+    path = "/api/v1/state",
+    tag = "watching",
+    responses(
+        (status = 200, description = "The state", body = StateFrame),
+        (status = "default", description = "Refused", body = Problem, content_type = "application/problem+json"),
+    )
+)]
 pub(super) async fn state(State(feed): State<Arc<Feed>>) -> Result<Json<StateFrame>, Problem> {
     Ok(Json(feed.master.frame(Turns::Leave).await?))
 }

@@ -8,11 +8,12 @@
 //! Times are RFC 3339 in UTC; everything named `_ms` is in milliseconds, with its fraction.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::views::{IncidentView, PoolView, WorkerView};
 
 /// Everything that there is to see at one moment: the event `state`, and `GET /api/v1/state`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct StateFrame {
     /// The moment.
     pub at: String,
@@ -37,7 +38,7 @@ pub struct StateFrame {
 }
 
 /// The controller that speaks.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ControllerView {
     /// Bulkhead's version.
     pub version: String,
@@ -48,7 +49,7 @@ pub struct ControllerView {
 }
 
 /// The door, as the controller sees it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct DoorView {
     /// Whether the two talk to each other.
     pub up: bool,
@@ -57,7 +58,7 @@ pub struct DoorView {
 }
 
 /// Whether the backend answers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum EngineView {
     /// It does.
@@ -69,7 +70,7 @@ pub enum EngineView {
 }
 
 /// A pool in a [`StateFrame`]: what the listing says of it, and what is measured.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct PoolFrame {
     /// As `GET /api/v1/pools` lists it; its fields stand beside the others.
     #[serde(flatten)]
@@ -85,7 +86,7 @@ pub struct PoolFrame {
 }
 
 /// The middle and the slow end of what was measured; `null` while nothing was.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Quantiles {
     /// Half were shorter.
     pub p50: Option<f64>,
@@ -94,7 +95,7 @@ pub struct Quantiles {
 }
 
 /// What clients saw, and what it took.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Headline {
     /// Requests that a worker answered.
     pub answered: u64,
@@ -115,7 +116,7 @@ pub struct Headline {
 }
 
 /// How long replacements took.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Recovery {
     /// Half were faster; `null` while there was none.
     pub median: Option<f64>,
@@ -126,7 +127,7 @@ pub struct Recovery {
 }
 
 /// A turn that has ended.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct TurnView {
     /// Its number; a redelivered turn keeps it.
     pub turn: u64,
@@ -149,7 +150,7 @@ pub struct TurnView {
 }
 
 /// How a turn ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum TurnEnd {
     /// Its worker said that it was done.
@@ -159,7 +160,7 @@ pub enum TurnEnd {
 }
 
 /// Requests that the door makes to itself, so many a second, for something to look at.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct TrickleView {
     /// The pool that is asked.
     pub pool: String,
@@ -180,7 +181,7 @@ pub struct TrickleView {
 }
 
 /// How many workers' deaths there were.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct IncidentCounts {
     /// Since the controller started.
     pub total: u64,
@@ -189,7 +190,7 @@ pub struct IncidentCounts {
 }
 
 /// One thing that happened. On the stream its kind is the event's name, too, and its id the event's id.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct JournalEvent {
     /// `BOOT-N`: which run of the controller, and a number that counts from 1.
     pub id: String,
@@ -201,7 +202,7 @@ pub struct JournalEvent {
 }
 
 /// What happened, by the subject that it happened to.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Happened {
     /// To a worker.
@@ -259,7 +260,7 @@ pub enum Happened {
 }
 
 /// What happened to a worker.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum WorkerChange {
     /// The backend has started it.
@@ -289,7 +290,7 @@ pub enum WorkerChange {
 }
 
 /// How much is known of a death.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum IncidentStage {
     /// It was noticed.
@@ -301,7 +302,7 @@ pub enum IncidentStage {
 }
 
 /// What happened to a pool.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum PoolChange {
     /// It is to have another number of workers.
@@ -315,7 +316,7 @@ pub enum PoolChange {
 }
 
 /// What happened to the door or to the backend.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum PartChange {
     /// It is there.
@@ -331,7 +332,7 @@ pub enum PartChange {
 }
 
 /// What happened to a trickle.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum TrickleChange {
     /// It began.
@@ -341,7 +342,7 @@ pub enum TrickleChange {
 }
 
 /// Not all that was asked for is remembered: the event `gap`. It comes first, and what is remembered follows it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Gap {
     /// After which event the reader asked to go on.
     pub asked: String,
@@ -352,7 +353,7 @@ pub struct Gap {
 }
 
 /// This reader is cut off: the event `dropped`, the last of its stream.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Dropped {
     /// Why.
     pub why: String,

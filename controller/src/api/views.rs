@@ -5,9 +5,10 @@
 use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 /// A worker, as `GET /api/v1/workers` lists it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct WorkerView {
     /// `web-3`.
     pub id: String,
@@ -36,7 +37,7 @@ pub struct WorkerView {
 }
 
 /// What a worker is doing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum PhaseView {
     /// Spawned; its link is not up yet.
@@ -52,7 +53,7 @@ pub enum PhaseView {
 }
 
 /// A turn that a worker holds.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct HoldingView {
     /// Method and target, or `connection from ADDRESS`.
     pub request: String,
@@ -61,7 +62,7 @@ pub struct HoldingView {
 }
 
 /// A pool, as `GET /api/v1/pools` lists it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct PoolView {
     /// Its name.
     pub name: String,
@@ -93,11 +94,12 @@ pub struct PoolView {
     /// Open client connections, parked ones included.
     pub connections: usize,
     /// Counted since the door started.
+    #[schema(value_type = super::openapi::CountersView)]
     pub counters: server::control::Counters,
 }
 
 /// One worker's death, as `GET /api/v1/incidents` lists it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct IncidentView {
     /// The life that ended: `web-3.7`.
     pub id: String,
@@ -132,7 +134,7 @@ pub struct IncidentView {
 }
 
 /// The memory of a worker that died for want of it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct MemoryView {
     /// How much it might have; `null` when the machine, not the worker, ran out.
     pub limit_bytes: Option<u64>,
@@ -141,7 +143,7 @@ pub struct MemoryView {
 }
 
 /// Why a worker died.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct CauseView {
     /// Which kind.
     pub kind: CauseKind,
@@ -150,7 +152,7 @@ pub struct CauseView {
 }
 
 /// Which kind of cause.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum CauseKind {
     /// A signal, sent from outside or by the kernel for a fault.
@@ -170,7 +172,7 @@ pub enum CauseKind {
 }
 
 /// A turn that a dead worker had held.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct HeldView {
     /// Method and target, or `connection from ADDRESS`.
     pub request: String,
@@ -188,7 +190,7 @@ pub struct HeldView {
 
 /// How long each step took. `detected` counts from the death as the engine or the kernel dates it; the others
 /// from detection. A step that did not happen, or not yet, is `null`.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct StepsView {
     /// From the death until the door or the backend noticed.
     pub detected: Option<f64>,

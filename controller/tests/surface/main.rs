@@ -13,4 +13,5 @@ mod api;
 mod canned;
 mod command_line;
 mod metrics;
+mod openapi;
 mod stream;

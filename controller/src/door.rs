@@ -95,7 +95,16 @@ pub struct NoReport;
 
 enum Request {
     Order(Order),
-    Report(oneshot::Sender<Report>),
+    Report(Turns, oneshot::Sender<Report>),
+}
+
+/// What becomes of the turns that have ended, when the door is asked for a report: they have one reader.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Turns {
+    /// They stay with the door.
+    Leave,
+    /// They come with the report, and the door forgets them.
+    Take,
 }
 
 impl Door {
@@ -116,9 +125,9 @@ impl Door {
     }
 
     /// Asks for the state at this moment and waits for it for no longer than `patience`.
-    pub async fn report(&self, patience: Duration) -> Result<Report, NoReport> {
+    pub async fn report(&self, turns: Turns, patience: Duration) -> Result<Report, NoReport> {
         let (reply, answer) = oneshot::channel();
-        self.requests.try_send(Request::Report(reply)).map_err(|_| NoReport)?;
+        self.requests.try_send(Request::Report(turns, reply)).map_err(|_| NoReport)?;
         tokio::time::timeout(patience, answer).await.map_err(|_| NoReport)?.map_err(|_| NoReport)
     }
 }
@@ -198,11 +207,11 @@ impl Line {
                     let order = match request {
                         None => return Over::NotNeeded,
                         Some(Request::Order(order)) => order,
-                        Some(Request::Report(reply)) => {
+                        Some(Request::Report(turns, reply)) => {
                             asked.retain(|_, reply| !reply.is_closed());
                             next_query += 1;
                             asked.insert(next_query, reply);
-                            Order::Report { query: next_query, turns: false }
+                            Order::Report { query: next_query, turns: turns == Turns::Take }
                         }
                     };
                     if let Err(error) = say(&mut orders, &order).await {

@@ -5,6 +5,7 @@ pub mod backend;
 pub mod bounded;
 pub mod cli;
 pub mod door;
+pub mod journal;
 pub mod model;
 pub mod rundir;
 pub mod spec;

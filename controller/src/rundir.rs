@@ -227,6 +227,7 @@ impl RunDir {
         ] {
             ours.push(control.join(name));
         }
+        ours.extend([self.api_token_file(), self.api_token_file().with_extension("new")]);
         for path in ours {
             match fs::remove_file(&path) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {
@@ -299,18 +300,54 @@ impl RunDir {
         match fs::read_to_string(&path) {
             Ok(text) => Secret::try_from(text.trim().to_owned())
                 .map_err(|source| RunDirError::BadSecret { path, source }),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => create_secret(&path),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let secret = Secret::new(random_bytes(&path)?);
+                create_private(&path, &String::from(secret.clone()))?;
+                Ok(secret)
+            }
+            Err(error) => Err(failed("read", &path)(error)),
+        }
+    }
+
+    /// Where the API's token is that was made up because nobody gave one.
+    pub fn api_token_file(&self) -> PathBuf {
+        self.control_dir().join("api-token")
+    }
+
+    /// That token, and whether it is new. The caller holds the [`Lock`].
+    pub fn api_token(&self, _held: &Lock) -> Result<(String, Novelty), RunDirError> {
+        let path = self.api_token_file();
+        match fs::read_to_string(&path) {
+            Ok(text) => Ok((text.trim().to_owned(), Novelty::Known)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let bytes: [u8; 32] = random_bytes(&path)?;
+                let token = bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+                create_private(&path, &format!("{token}\n"))?;
+                Ok((token, Novelty::New))
+            }
             Err(error) => Err(failed("read", &path)(error)),
         }
     }
 }
 
-/// Written aside and renamed, so that a death in between leaves no half of a secret.
-fn create_secret(path: &Path) -> Result<Secret, RunDirError> {
+/// Whether something has just been made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Novelty {
+    /// Just now.
+    New,
+    /// It was there already.
+    Known,
+}
+
+fn random_bytes(path: &Path) -> Result<[u8; 32], RunDirError> {
     let mut bytes = [0; 32];
     getrandom::fill(&mut bytes)
         .map_err(|error| failed("draw random bytes for", path)(io::Error::other(error)))?;
-    let secret = Secret::new(bytes);
+    Ok(bytes)
+}
+
+/// Written aside and renamed, so that a death in between leaves no half of a secret.
+fn create_private(path: &Path, text: &str) -> Result<(), RunDirError> {
     let aside = path.with_extension("new");
     match fs::remove_file(&aside) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed("remove", &aside)(error)),
@@ -321,10 +358,9 @@ fn create_secret(path: &Path) -> Result<Secret, RunDirError> {
         .create_new(true)
         .mode(0o600)
         .open(&aside)
-        .and_then(|mut file| file.write_all(String::from(secret.clone()).as_bytes()))
+        .and_then(|mut file| file.write_all(text.as_bytes()))
         .and_then(|()| fs::rename(&aside, path))
-        .map_err(failed("create", path))?;
-    Ok(secret)
+        .map_err(failed("create", path))
 }
 
 /// Makes the directory with `mode`, or makes sure that the one that is there is ours and has it.
@@ -455,5 +491,18 @@ mod tests {
         assert!(matches!(run.secret(&lock), Err(RunDirError::BadSecret { .. })));
         fs::remove_file(&path).unwrap();
         assert_ne!(run.secret(&lock).unwrap(), secret);
+    }
+
+    #[test]
+    fn a_token_is_made_up_once_and_is_for_nobody_else() {
+        let (_temp, run) = fresh();
+        run.create().unwrap();
+        let lock = run.lock().unwrap();
+        let (token, novelty) = run.api_token(&lock).unwrap();
+        assert_eq!((token.len(), novelty), (64, Novelty::New));
+        assert_eq!(mode(&run.api_token_file()), 0o600);
+        assert_eq!(run.api_token(&lock).unwrap(), (token, Novelty::Known));
+        run.remove().unwrap();
+        assert!(!run.path().exists());
     }
 }

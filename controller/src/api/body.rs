@@ -11,8 +11,11 @@ use axum::http::{StatusCode, header};
 use futures_util::StreamExt;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
+use super::access::Scope;
 use super::problem::Problem;
+use crate::backend::BackendKind;
 
 /// The largest body that is read, in bytes.
 const LARGEST: usize = 64 << 10;
@@ -21,7 +24,7 @@ const LARGEST: usize = 64 << 10;
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// `POST /api/v1/workers/{id}/kill`. An empty body means the same as `{}`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct KillOrder {
     /// A name such as `SIGKILL` or `TERM`, or a number as text.
@@ -35,7 +38,7 @@ impl Default for KillOrder {
 }
 
 /// The answer to a [`KillOrder`] that was carried out.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Killed {
     /// The worker.
     pub worker: String,
@@ -44,14 +47,14 @@ pub struct Killed {
 }
 
 /// The answer to a drain that has begun. Its order has no content: an empty body, or `{}`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Draining {
     /// The worker.
     pub worker: String,
 }
 
 /// `POST /api/v1/pools/{name}/scale`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ScaleOrder {
     /// How many workers the pool is to have.
@@ -59,7 +62,7 @@ pub struct ScaleOrder {
 }
 
 /// The answer to a [`ScaleOrder`] that was taken; it is reached later.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Scaled {
     /// The pool.
     pub pool: String,
@@ -67,8 +70,74 @@ pub struct Scaled {
     pub workers: u32,
 }
 
+/// `POST /api/v1/pools/{name}/request`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RequestOrder {
+    /// What for, from the `/` on, escaped as in a request line.
+    pub path: String,
+    /// `GET` unless another is given. There is no body.
+    #[serde(default = "RequestOrder::usual_method")]
+    pub method: String,
+}
+
+impl RequestOrder {
+    fn usual_method() -> String {
+        "GET".to_owned()
+    }
+}
+
+/// The answer to a [`RequestOrder`] that was passed on to the door. What became of it shows where every request's does.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Requested {
+    /// The pool.
+    pub pool: String,
+    /// Method and path.
+    pub request: String,
+}
+
+/// `PUT /api/v1/pools/{name}/trickle`. It takes the place of the trickle that the pool has.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TrickleOrder {
+    /// What to `GET`, from the `/` on, escaped as in a request line.
+    pub path: String,
+    /// How often: 0.1 to 50.
+    pub per_second: f64,
+}
+
+/// The answer to a [`TrickleOrder`] that was passed on to the door.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Trickling {
+    /// The pool.
+    pub pool: String,
+    /// What is asked for.
+    pub path: String,
+    /// How often.
+    pub per_second: f64,
+}
+
+/// The answer to an order to end a trickle.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct TrickleEnded {
+    /// The pool.
+    pub pool: String,
+}
+
+/// `GET /api/v1/whoami`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct WhoAmI {
+    /// What the asker may do.
+    pub scope: Scope,
+    /// Where workers run.
+    #[schema(value_type = String, example = "docker")]
+    pub backend: BackendKind,
+    /// Bulkhead's version.
+    pub version: String,
+}
+
 /// An order without content.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Empty {}
 

@@ -6,37 +6,102 @@
 //! server and gives us its name in `Host`. So `Host` has to be one that no stranger can own: an IP address,
 //! `localhost`, or the address that we listen on; anything else is `421`.
 //!
-//! What is not a browser sends whatever it likes; against that only the address helps that the API listens on.
+//! What is not a browser sends whatever it likes; that is what tokens are for ([`access`](super::access)).
+//!
+//! Every answer, refusals included, tells browsers not to guess its type, not to let other pages frame it or read it,
+//! and what the dashboard's page may load: what comes from here, and nothing else.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
+use super::access::{Access, CHALLENGE, Scope, is_public};
 use super::problem::Problem;
 
-/// Lets a request pass, or refuses it.
-pub(super) async fn admit(State(listen): State<SocketAddr>, request: Request, next: Next) -> Response {
-    // HTTP/2 and absolute-form requests carry the host in the target; it stands for the header then.
-    let authority = request.uri().authority().map(axum::http::uri::Authority::as_str);
-    match judge(authority, request.headers(), listen) {
-        Ok(()) => next.run(request).await,
+/// Who is let in.
+#[derive(Debug, Clone)]
+pub(super) struct Gate {
+    /// Where we listen.
+    pub(super) listen: SocketAddr,
+    /// A name under which we answer besides.
+    pub(super) host_name: Option<String>,
+    pub(super) access: Access,
+}
+
+/// Lets a request pass with its sender's [`Scope`], or refuses it.
+pub(super) async fn admit(State(gate): State<Arc<Gate>>, mut request: Request, next: Next) -> Response {
+    let admitted = gate.judge(&request);
+    let refused = admitted.is_err();
+    let mut response = match admitted {
+        Ok(scope) => {
+            request.extensions_mut().insert(scope);
+            next.run(request).await
+        }
         Err(problem) => problem.into_response(),
+    };
+    if refused && response.status() == StatusCode::UNAUTHORIZED {
+        let (name, challenge) = CHALLENGE;
+        response.headers_mut().insert(name, challenge);
+    }
+    for (name, value) in SAFETY {
+        response.headers_mut().insert(HeaderName::from_static(name), HeaderValue::from_static(value));
+    }
+    // Figures of a moment ago, and who is told them may differ: nothing for a cache, unless a route knows better.
+    response.headers_mut().entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+    response
+}
+
+/// What every answer tells browsers.
+const SAFETY: [(&str, &str); 6] = [
+    (
+        "content-security-policy",
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; font-src 'self'; \
+         connect-src 'self'; manifest-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    ),
+    ("x-content-type-options", "nosniff"),
+    ("referrer-policy", "no-referrer"),
+    ("cross-origin-opener-policy", "same-origin"),
+    ("cross-origin-resource-policy", "same-origin"),
+    ("cross-origin-embedder-policy", "require-corp"),
+];
+
+impl Gate {
+    fn judge(&self, request: &Request) -> Result<Scope, Problem> {
+        // HTTP/2 and absolute-form requests carry the host in the target; it stands for the header then.
+        let authority = request.uri().authority().map(axum::http::uri::Authority::as_str);
+        judge(authority, request.headers(), self.listen, self.host_name.as_deref())?;
+        if is_public(request.uri().path()) {
+            return Ok(Scope::Viewer);
+        }
+        let scope = self.access.scope(request.headers())?;
+        scope.allows(request.method())?;
+        Ok(scope)
     }
 }
 
-fn judge(authority: Option<&str>, headers: &HeaderMap, listen: SocketAddr) -> Result<(), Problem> {
+/// Whether no web page of a stranger's can have sent this.
+fn judge(
+    authority: Option<&str>,
+    headers: &HeaderMap,
+    listen: SocketAddr,
+    host_name: Option<&str>,
+) -> Result<(), Problem> {
     let Some(host) = only(headers, header::HOST.as_str()) else {
         return Err(Problem::new(StatusCode::BAD_REQUEST, "bad-host", "send exactly one Host header"));
     };
-    if let Some(stranger) = [Some(host), authority].into_iter().flatten().find(|host| !is_ours(host, listen))
+    if let Some(stranger) =
+        [Some(host), authority].into_iter().flatten().find(|host| !is_ours(host, listen, host_name))
     {
         return Err(Problem::new(
             StatusCode::MISDIRECTED_REQUEST,
             "foreign-host",
-            format!("this API does not answer as {stranger:?}: use its IP address ({listen}) or localhost"),
+            format!(
+                "this API does not answer as {stranger:?}: use its IP address ({listen}) or localhost, or give it this name with api.host_name"
+            ),
         ));
     }
     if headers.contains_key(header::ORIGIN)
@@ -60,14 +125,17 @@ fn only<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
 }
 
 /// Whether nobody else can own this host.
-fn is_ours(host: &str, listen: SocketAddr) -> bool {
+fn is_ours(host: &str, listen: SocketAddr, host_name: Option<&str>) -> bool {
     let name = match host.rsplit_once(':') {
         // `[::1]` ends in a bracket and its last colon is no port's.
         Some((name, port)) if !port.ends_with(']') && port.bytes().all(|b| b.is_ascii_digit()) => name,
         _ => host,
     };
     let address = name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).unwrap_or(name);
-    address.parse::<IpAddr>().is_ok() || name.eq_ignore_ascii_case("localhost") || host == listen.to_string()
+    address.parse::<IpAddr>().is_ok()
+        || name.eq_ignore_ascii_case("localhost")
+        || host_name.is_some_and(|ours| name.eq_ignore_ascii_case(ours))
+        || host == listen.to_string()
 }
 
 #[cfg(test)]
@@ -84,12 +152,21 @@ mod tests {
                 map.append(name, value);
                 map
             });
-        judge(None, &map, SocketAddr::from(([127, 0, 0, 1], 9090))).err().map(|problem| problem.status)
+        let listen = SocketAddr::from(([127, 0, 0, 1], 9090));
+        judge(None, &map, listen, Some("controller")).err().map(|problem| problem.status)
     }
 
     #[test]
     fn hosts_that_nobody_else_can_own_are_answered() {
-        for host in ["127.0.0.1:9090", "localhost:9090", "LOCALHOST", "[::1]:9090", "[::1]", "10.1.2.3:80"] {
+        for host in [
+            "127.0.0.1:9090",
+            "localhost:9090",
+            "LOCALHOST",
+            "[::1]:9090",
+            "[::1]",
+            "10.1.2.3:80",
+            "controller:9090",
+        ] {
             assert_eq!(verdict(&[("host", host)]), None, "{host} was refused");
         }
     }
@@ -118,7 +195,7 @@ mod tests {
     fn a_target_that_names_another_host_is_misdirected() {
         let mut headers = HeaderMap::new();
         headers.insert(header::HOST, HeaderValue::from_static("127.0.0.1:9090"));
-        let judged = judge(Some("evil.example"), &headers, SocketAddr::from(([127, 0, 0, 1], 9090)));
+        let judged = judge(Some("evil.example"), &headers, SocketAddr::from(([127, 0, 0, 1], 9090)), None);
         assert_eq!(judged.err().map(|problem| problem.status), Some(421));
     }
 }

@@ -6,7 +6,12 @@
 use async_trait::async_trait;
 use server::identity::{Incarnation, PoolName, WorkerId};
 
+use super::metrics::Measured;
+use super::stream_views::{StateFrame, TrickleView};
 use super::views::{IncidentView, PoolView, WorkerView};
+use crate::backend::BackendKind;
+use crate::door::Turns;
+use crate::journal::Chronicle;
 use crate::supervisor::{CommandError, Handle};
 
 /// The master, as the API sees it.
@@ -38,6 +43,30 @@ pub trait Master: Send + Sync {
 
     /// Whether there is a door and every pool that is to have workers has one that is ready.
     async fn is_ready(&self) -> Result<bool, CommandError>;
+
+    /// Everything that there is to see at this moment. The turns that have ended have one reader.
+    async fn frame(&self, turns: Turns) -> Result<StateFrame, CommandError>;
+
+    /// Everything that is measured.
+    async fn metrics(&self) -> Result<Measured, CommandError>;
+
+    /// What has happened, and what happens.
+    fn chronicle(&self) -> &Chronicle;
+
+    /// Where workers run.
+    fn backend(&self) -> BackendKind;
+
+    /// Has the door send one request to a pool. It returns when the door has been told, not when it is answered.
+    async fn request(&self, pool: &PoolName, method: &str, path: &str) -> Result<(), CommandError>;
+
+    /// The requests that the door sends itself again and again.
+    async fn trickles(&self) -> Result<Vec<TrickleView>, CommandError>;
+
+    /// Has it send some to a pool, in the place of those that it sends there already.
+    async fn trickle(&self, pool: &PoolName, path: &str, per_second: f64) -> Result<(), CommandError>;
+
+    /// Ends those of a pool, if there are any.
+    async fn end_trickle(&self, pool: &PoolName) -> Result<(), CommandError>;
 }
 
 #[async_trait]
@@ -76,5 +105,37 @@ impl Master for Handle {
 
     async fn is_ready(&self) -> Result<bool, CommandError> {
         self.is_ready().await
+    }
+
+    async fn frame(&self, turns: Turns) -> Result<StateFrame, CommandError> {
+        self.frame(turns).await
+    }
+
+    async fn metrics(&self) -> Result<Measured, CommandError> {
+        self.metrics().await
+    }
+
+    fn chronicle(&self) -> &Chronicle {
+        self.chronicle()
+    }
+
+    fn backend(&self) -> BackendKind {
+        self.backend()
+    }
+
+    async fn request(&self, pool: &PoolName, method: &str, path: &str) -> Result<(), CommandError> {
+        self.request(pool, method, path).await
+    }
+
+    async fn trickles(&self) -> Result<Vec<TrickleView>, CommandError> {
+        self.trickles().await
+    }
+
+    async fn trickle(&self, pool: &PoolName, path: &str, per_second: f64) -> Result<(), CommandError> {
+        self.trickle(pool, path, per_second).await
+    }
+
+    async fn end_trickle(&self, pool: &PoolName) -> Result<(), CommandError> {
+        self.end_trickle(pool).await
     }
 }

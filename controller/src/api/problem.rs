@@ -7,11 +7,12 @@ use std::fmt::Write as _;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::supervisor::CommandError;
 
 /// An answer that says why not.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Problem {
     /// Which kind of problem it is: `urn:bulkhead:unknown-worker`.
     #[serde(rename = "type")]
@@ -54,6 +55,11 @@ impl From<CommandError> for Problem {
             CommandError::NotRunning(_) => (StatusCode::CONFLICT, "not-running"),
             CommandError::UnknownSignal(_) => (StatusCode::UNPROCESSABLE_ENTITY, "bad-signal"),
             CommandError::TooManyWorkers { .. } => (StatusCode::UNPROCESSABLE_ENTITY, "bad-number"),
+            CommandError::NotHttp(_) => (StatusCode::CONFLICT, "not-http"),
+            CommandError::BadPath(_) => (StatusCode::UNPROCESSABLE_ENTITY, "bad-path"),
+            CommandError::BadMethod { .. } => (StatusCode::UNPROCESSABLE_ENTITY, "bad-method"),
+            CommandError::BadRate { .. } => (StatusCode::UNPROCESSABLE_ENTITY, "bad-number"),
+            CommandError::DoorAway => (StatusCode::SERVICE_UNAVAILABLE, "door-away"),
             CommandError::Backend { .. } => (StatusCode::BAD_GATEWAY, "backend-failed"),
             CommandError::Silence { .. } => (StatusCode::GATEWAY_TIMEOUT, "backend-silent"),
             CommandError::Stopping | CommandError::Stopped => (StatusCode::SERVICE_UNAVAILABLE, "stopping"),

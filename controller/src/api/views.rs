@@ -2,10 +2,13 @@
 //!
 //! Times are RFC 3339 in UTC; everything named `_ms` is in milliseconds, with its fraction.
 
+use std::time::SystemTime;
+
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 /// A worker, as `GET /api/v1/workers` lists it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct WorkerView {
     /// `web-3`.
     pub id: String,
@@ -34,7 +37,7 @@ pub struct WorkerView {
 }
 
 /// What a worker is doing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum PhaseView {
     /// Spawned; its link is not up yet.
@@ -50,7 +53,7 @@ pub enum PhaseView {
 }
 
 /// A turn that a worker holds.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct HoldingView {
     /// Method and target, or `connection from ADDRESS`.
     pub request: String,
@@ -59,7 +62,7 @@ pub struct HoldingView {
 }
 
 /// A pool, as `GET /api/v1/pools` lists it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct PoolView {
     /// Its name.
     pub name: String,
@@ -91,11 +94,12 @@ pub struct PoolView {
     /// Open client connections, parked ones included.
     pub connections: usize,
     /// Counted since the door started.
+    #[schema(value_type = super::openapi::CountersView)]
     pub counters: server::control::Counters,
 }
 
 /// One worker's death, as `GET /api/v1/incidents` lists it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct IncidentView {
     /// The life that ended: `web-3.7`.
     pub id: String,
@@ -115,10 +119,31 @@ pub struct IncidentView {
     pub siblings: usize,
     /// The last lines that it wrote, oldest first.
     pub last_output: Vec<String>,
+    /// How much memory it had and used, when that is what it died of.
+    pub memory: Option<MemoryView>,
+    /// Requests of other workers of the pool that a death took from their clients between the detection of this one
+    /// and the readiness of its replacement; `null` until that is ready.
+    pub siblings_failed: Option<u64>,
+    /// A command that does the same again, where there is one.
+    pub reproduce: Option<String>,
+    /// `process` or `docker`.
+    #[serde(default)]
+    pub backend: String,
+    /// Where it ran: `pid 123`, or the container's name.
+    pub unit: Option<String>,
+}
+
+/// The memory of a worker that died for want of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct MemoryView {
+    /// How much it might have; `null` when the machine, not the worker, ran out.
+    pub limit_bytes: Option<u64>,
+    /// The most that it had, where the kernel still told.
+    pub peak_bytes: Option<u64>,
 }
 
 /// Why a worker died.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct CauseView {
     /// Which kind.
     pub kind: CauseKind,
@@ -127,7 +152,7 @@ pub struct CauseView {
 }
 
 /// Which kind of cause.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum CauseKind {
     /// A signal, sent from outside or by the kernel for a fault.
@@ -147,7 +172,7 @@ pub enum CauseKind {
 }
 
 /// A turn that a dead worker had held.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct HeldView {
     /// Method and target, or `connection from ADDRESS`.
     pub request: String,
@@ -165,7 +190,7 @@ pub struct HeldView {
 
 /// How long each step took. `detected` counts from the death as the engine or the kernel dates it; the others
 /// from detection. A step that did not happen, or not yet, is `null`.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct StepsView {
     /// From the death until the door or the backend noticed.
     pub detected: Option<f64>,
@@ -175,4 +200,10 @@ pub struct StepsView {
     pub spawned: Option<f64>,
     /// Until the replacement's link was up.
     pub ready: Option<f64>,
+}
+
+/// A moment as every view writes it: RFC 3339 in UTC, to the microsecond.
+pub(crate) fn rfc3339(time: impl Into<SystemTime>) -> String {
+    // Fails only for years beyond 9999.
+    jiff::Timestamp::try_from(time.into()).map(|time| format!("{time:.6}")).unwrap_or_default()
 }

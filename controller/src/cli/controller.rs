@@ -34,8 +34,9 @@ pub(super) async fn run(args: ControllerArgs) -> anyhow::Result<ExitCode> {
     let prepared = prepared?;
     let (deployment, api) = (prepared.deployment.clone(), prepared.api_address);
     print(&format!(
-        "backend  {}\nWaiting for a door at {} (`bulkhead door` with the same --run-dir and --spec)\n",
+        "backend  {}\n{}Waiting for a door at {} (`bulkhead door` with the same --run-dir and --spec)\n",
         prepared.choice,
+        prepared.token_note,
         prepared.run_dir.control_socket().display()
     ))?;
 

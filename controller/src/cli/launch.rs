@@ -18,6 +18,7 @@ use tokio::task::JoinHandle;
 
 use super::interrupts::Interrupts;
 use super::quarters::Quarters;
+use super::tokens;
 use crate::api;
 use crate::backend::docker::{self, DockerBackend, DockerOptions, Engine};
 use crate::backend::process::ProcessBackend;
@@ -95,6 +96,9 @@ pub(super) struct Prepared {
     pub(super) choice: Choice,
     backend: Arc<dyn Backend>,
     api: TcpListener,
+    admission: api::Admission,
+    /// What people have to know of the API's token; empty where none is asked for.
+    pub(super) token_note: String,
     pub(super) api_address: SocketAddr,
     secret: server::identity::Secret,
     lock: Lock,
@@ -134,6 +138,7 @@ pub(super) async fn prepare(args: &MasterArgs, meeting: Meeting) -> anyhow::Resu
     }
     let lock = run_dir.lock()?;
     let secret = run_dir.secret(&lock)?;
+    let (admission, token_note) = tokens::admission(&deployment.api, &run_dir, &lock)?;
     let api = bind(deployment.api.listen).await?;
     let home = Home { owner: args.owner(&run_dir), run_dir: run_dir.path().to_owned(), program: program()? };
     let before = Quarters::noted(&run_dir)?;
@@ -159,6 +164,8 @@ pub(super) async fn prepare(args: &MasterArgs, meeting: Meeting) -> anyhow::Resu
         backend,
         api_address: api.local_addr()?,
         api,
+        admission,
+        token_note,
         secret,
         lock,
     })
@@ -248,7 +255,7 @@ impl Prepared {
             // Sent or dropped, it means the same.
             let _ = ended.await;
         };
-        let api = tokio::spawn(api::serve(self.api, Arc::new(master.clone()), ended));
+        let api = tokio::spawn(api::serve(self.api, Arc::new(master.clone()), self.admission, ended));
         Running { master, run_dir: self.run_dir, api, end_api, _lock: self.lock, longest_drain }
     }
 }

@@ -28,6 +28,7 @@ mod ps;
 mod quarters;
 mod scale;
 mod schema;
+mod tokens;
 mod up;
 pub mod worker;
 

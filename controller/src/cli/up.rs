@@ -53,7 +53,7 @@ pub(super) async fn run(args: UpArgs) -> anyhow::Result<ExitCode> {
         return interrupted();
     };
     let prepared = prepared?;
-    print(&format!("backend  {}\n", prepared.choice))?;
+    print(&format!("backend  {}\n{}", prepared.choice, prepared.token_note))?;
 
     let patience = prepared.longest_drain() + GRACE;
     let Some(door) = interrupts.unless(engage_door(&prepared, patience)).await else {

@@ -26,6 +26,8 @@ pub struct Autopsy {
     pub cause: Cause,
     /// When, by the engine's or the kernel's own date; `None` where neither keeps one.
     pub died_at: Option<SystemTime>,
+    /// The most memory that it had, where the kernel still told by then.
+    pub peak_memory_bytes: Option<u64>,
     /// The last lines that it wrote, oldest first.
     pub last_output: Vec<String>,
 }

@@ -18,12 +18,15 @@ use server::identity::Incarnation;
 
 use super::death::{Autopsy, Cause};
 use super::place::KillReason;
+use crate::backend::Unit;
 
 /// The facts of one death.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Incident {
     /// Who died.
     pub life: Incarnation,
+    /// Where it ran, where that was known.
+    pub unit: Option<Unit>,
     /// What the door saw.
     pub left: Option<Left>,
     /// What the backend saw.
@@ -148,6 +151,7 @@ impl Incident {
     fn new(life: Incarnation) -> Self {
         Self {
             life,
+            unit: None,
             left: None,
             died: None,
             settled: Vec::new(),
@@ -227,6 +231,15 @@ impl Incident {
         Some(self.ready?.since(self.detected()?))
     }
 
+    /// Whether everything is known that there will be to know: what it died of, what became of all that it held, and
+    /// when its replacement was ready.
+    pub fn is_complete(&self) -> bool {
+        let held = self.left.as_ref().map_or(&[][..], |left| &left.held);
+        self.died.is_some()
+            && self.ready.is_some()
+            && held.iter().all(|held| self.outcome(held.turn).is_some())
+    }
+
     /// What became of `turn`; `None` while that is not known.
     pub fn outcome(&self, turn: u64) -> Option<&Outcome> {
         self.settled.iter().find(|settled| settled.turn == turn).map(|settled| &settled.outcome)
@@ -247,7 +260,18 @@ pub(super) fn is_graceful(cause: &Cause) -> bool {
 
 /// The latest incidents.
 #[derive(Debug, Clone, Default)]
-pub struct Incidents(VecDeque<Incident>);
+pub struct Incidents {
+    kept: VecDeque<Kept>,
+    /// How often any of them has been touched.
+    touches: u64,
+}
+
+#[derive(Debug, Clone)]
+struct Kept {
+    incident: Incident,
+    /// Which touch of any incident was the latest of this one.
+    touched: u64,
+}
 
 impl Incidents {
     /// How many are kept.
@@ -255,7 +279,7 @@ impl Incidents {
 
     /// Newest first.
     pub fn iter(&self) -> impl Iterator<Item = &Incident> {
-        self.0.iter().rev().filter(|incident| incident.is_one())
+        self.kept.iter().rev().map(|kept| &kept.incident).filter(|incident| incident.is_one())
     }
 
     /// The one of this name.
@@ -263,28 +287,41 @@ impl Incidents {
         self.iter().find(|incident| incident.life == *life)
     }
 
+    /// How often any of them has been touched.
+    pub fn touches(&self) -> u64 {
+        self.touches
+    }
+
+    /// Those to which something may have been added since there were so many [touches](Self::touches); oldest first.
+    pub fn touched_since(&self, touches: u64) -> impl Iterator<Item = &Incident> {
+        let touched = self.kept.iter().filter(move |kept| kept.touched > touches);
+        touched.map(|kept| &kept.incident).filter(|incident| incident.is_one())
+    }
+
     /// The facts about this life, to add to; the oldest ones make room for them.
     pub(super) fn of(&mut self, life: &Incarnation) -> &mut Incident {
-        let index = self.0.iter().rposition(|incident| incident.life == *life).unwrap_or_else(|| {
-            if self.0.len() >= Self::MOST {
+        let index = self.kept.iter().rposition(|kept| kept.incident.life == *life).unwrap_or_else(|| {
+            if self.kept.len() >= Self::MOST {
                 // What is no incident goes before what is one.
-                let victim = self.0.iter().position(|incident| !incident.is_one()).unwrap_or(0);
-                self.0.remove(victim);
+                let victim = self.kept.iter().position(|kept| !kept.incident.is_one()).unwrap_or(0);
+                self.kept.remove(victim);
             }
-            self.0.push_back(Incident::new(life.clone()));
-            self.0.len() - 1
+            self.kept.push_back(Kept { incident: Incident::new(life.clone()), touched: 0 });
+            self.kept.len() - 1
         });
-        &mut self.0[index]
+        self.touch(index)
     }
 
     /// The facts about this life, if any have been kept.
     pub(super) fn known(&mut self, life: &Incarnation) -> Option<&mut Incident> {
-        self.0.iter_mut().rev().find(|incident| incident.life == *life)
+        let index = self.kept.iter().rposition(|kept| kept.incident.life == *life)?;
+        Some(self.touch(index))
     }
 
     /// Whether the door has told of this death, and the backend has not said what it was of.
     pub(super) fn awaits_autopsy(&self, life: &Incarnation) -> bool {
-        self.0.iter().rev().find(|incident| incident.life == *life).is_some_and(|incident| {
+        let mut latest_first = self.kept.iter().rev().map(|kept| &kept.incident);
+        latest_first.find(|incident| incident.life == *life).is_some_and(|incident| {
             let told = incident.died.as_ref().is_some_and(|died| died.autopsy.cause != Cause::Lost);
             incident.left.is_some() && !told
         })
@@ -292,6 +329,13 @@ impl Incidents {
 
     /// It was no incident after all.
     pub(super) fn retract(&mut self, life: &Incarnation) {
-        self.0.retain(|incident| incident.life != *life);
+        self.kept.retain(|kept| kept.incident.life != *life);
+    }
+
+    fn touch(&mut self, index: usize) -> &mut Incident {
+        self.touches += 1;
+        let kept = &mut self.kept[index];
+        kept.touched = self.touches;
+        &mut kept.incident
     }
 }

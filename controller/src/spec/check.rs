@@ -5,6 +5,7 @@
 
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use server::config::{self, App, DoorPool, Model, Protocol, TurnUnit};
@@ -14,8 +15,10 @@ use super::keys::Keys;
 use super::mistake::{Mistake, Origin};
 use super::raw;
 use super::setting::Setting;
-use super::units::{Deadline, Fraction, LARGEST_SIZE, LONGEST_TIME, Limit, Size, Time};
-use super::valid::{Api, BackendChoice, Deployment, Limits, Network, Pool, Recycle, Restart, Worker};
+use super::units::{Deadline, FilePath, Fraction, LARGEST_SIZE, LONGEST_TIME, Limit, Size, Time};
+use super::valid::{
+    AccessChoice, Api, ApiAccess, BackendChoice, Deployment, Limits, Network, Pool, Recycle, Restart, Worker,
+};
 
 /// The deployment that `raw` describes, or everything that is wrong with it. `already` are the mistakes that
 /// were found on the way here.
@@ -30,7 +33,7 @@ pub(super) fn check(file: &str, raw: &raw::Spec, already: Vec<Mistake>) -> Resul
 
 fn deployment(keys: &mut Keys<'_>, raw: &raw::Spec) -> Option<Deployment> {
     let backend = keys.value("backend", &raw.backend);
-    let api = keys.section("api").value("listen", &raw.api.listen);
+    let api = api(&mut keys.section("api"), &raw.api);
     if raw.pools.0.is_empty() {
         keys.note("pools", &Origin::Default, "there is no pool", "add one: pools: { web: {} }");
     }
@@ -43,11 +46,44 @@ fn deployment(keys: &mut Keys<'_>, raw: &raw::Spec) -> Option<Deployment> {
         })
         .collect();
     addresses(keys, raw);
-    Some(Deployment {
-        backend: backend?,
-        api: Api { listen: api? },
-        pools: pools.into_iter().collect::<Option<_>>()?,
-    })
+    Some(Deployment { backend: backend?, api: api?, pools: pools.into_iter().collect::<Option<_>>()? })
+}
+
+fn api(keys: &mut Keys<'_>, raw: &raw::Api) -> Option<Api> {
+    let listen = keys.value("listen", &raw.listen);
+    let choice = keys.value("access", &raw.access);
+    let mut file = |key, setting: &Option<Setting<FilePath>>| match setting {
+        None => Some(None),
+        Some(setting) => keys.value(key, setting).map(|path| Some(PathBuf::from(path.0))),
+    };
+    let operator = file("token_file", &raw.token_file);
+    let viewer = file("viewer_token_file", &raw.viewer_token_file);
+    let host_name = match &raw.host_name {
+        None => Some(None),
+        Some(setting) => keys.value("host_name", setting).map(|name| Some(name.0)),
+    };
+    let (listen, operator, viewer) = (listen?, operator?, viewer?);
+    let named = [("token_file", &raw.token_file), ("viewer_token_file", &raw.viewer_token_file)];
+    let access = match choice? {
+        AccessChoice::Open => {
+            for (key, setting) in named {
+                if let Some(setting) = setting {
+                    keys.note(
+                        key,
+                        &setting.origin,
+                        "nobody is asked for a token with access: open",
+                        "remove it, or write access: token",
+                    );
+                }
+            }
+            ApiAccess::Open
+        }
+        AccessChoice::Auto if listen.ip().is_loopback() && operator.is_none() && viewer.is_none() => {
+            ApiAccess::Open
+        }
+        AccessChoice::Auto | AccessChoice::Token => ApiAccess::Token { operator, viewer },
+    };
+    Some(Api { listen, access, host_name: host_name? })
 }
 
 fn pool(

@@ -30,7 +30,9 @@ use std::path::Path;
 pub use mistake::{Mistake, Origin, Place, SpecError};
 pub use overrides::{ForPool, Overrides};
 pub use units::{spell_size, spell_time};
-pub use valid::{Api, BackendChoice, Deployment, Limits, Network, Pool, Recycle, Restart, Worker};
+pub use valid::{
+    AccessChoice, Api, ApiAccess, BackendChoice, Deployment, Limits, Network, Pool, Recycle, Restart, Worker,
+};
 
 /// The spec file that is taken when none is named.
 pub const USUAL_FILE: &str = "bulkhead.yaml";

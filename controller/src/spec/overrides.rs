@@ -9,7 +9,7 @@ use super::BackendChoice;
 use super::mistake::{Mistake, Origin, nearest};
 use super::raw;
 use super::setting::Setting;
-use super::units::Value;
+use super::units::{FilePath, Value};
 
 /// Settings of the spec that the command line may override.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Args)]
@@ -27,6 +27,12 @@ pub struct Overrides {
     /// Where the controller's API listens
     #[arg(long, value_name = "IP:PORT", value_parser = value::<SocketAddr>)]
     pub api: Option<SocketAddr>,
+    /// A file with the token of those who may do everything with the API
+    #[arg(long, value_name = "FILE", value_parser = value::<FilePath>)]
+    token_file: Option<FilePath>,
+    /// A file with the token of those who may look
+    #[arg(long, value_name = "FILE", value_parser = value::<FilePath>)]
+    viewer_token_file: Option<FilePath>,
 }
 
 /// A value for one pool, or for all.
@@ -41,6 +47,14 @@ impl Overrides {
         }
         if let Some(listen) = self.api {
             spec.api.listen = Setting::by_flag(listen, format!("--api {listen}"));
+        }
+        if let Some(path) = &self.token_file {
+            let words = format!("--token-file {path}");
+            spec.api.token_file = Some(Setting::by_flag(path.clone(), words));
+        }
+        if let Some(path) = &self.viewer_token_file {
+            let words = format!("--viewer-token-file {path}");
+            spec.api.viewer_token_file = Some(Setting::by_flag(path.clone(), words));
         }
         for (name, workers) in &self.workers {
             let words = format!("--workers {}", spelled(name.as_ref(), workers));

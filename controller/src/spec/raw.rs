@@ -19,8 +19,8 @@ use server::config::{App, Model, Protocol, RedeliverMethods, TurnUnit};
 
 use super::mistake::Place;
 use super::setting::{Setting, given};
-use super::units::{Deadline, Fraction, Limit, Size, Time};
-use super::{BackendChoice, Network};
+use super::units::{Deadline, FilePath, Fraction, HostName, Limit, Size, Time};
+use super::{AccessChoice, BackendChoice, Network};
 
 /// A Bulkhead deployment: the backend, the API and the pools.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
@@ -40,8 +40,25 @@ pub(super) struct Spec {
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct Api {
-    /// Where it listens. Who reaches it can kill workers: keep it on loopback.
+    /// Where it listens. Who may act there can kill workers: keep it on loopback where you can.
     pub(super) listen: Setting<SocketAddr>,
+    /// Who may ask. auto: on loopback everybody, unless there is a token file, and elsewhere whoever has a token;
+    /// token: whoever has one, everywhere; open: whoever reaches the address, wherever that is.
+    pub(super) access: Setting<AccessChoice>,
+    /// The file with the token of those who may do everything. Left out where one is needed: one is made up, kept in
+    /// the run directory and told once.
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "given")]
+    #[schemars(with = "Setting<FilePath>")]
+    pub(super) token_file: Option<Setting<FilePath>>,
+    /// The file with the token of those who may look. Left out: there are none.
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "given")]
+    #[schemars(with = "Setting<FilePath>")]
+    pub(super) viewer_token_file: Option<Setting<FilePath>>,
+    /// A host name under which it may be asked, besides IP addresses and localhost. Only one that nobody else can
+    /// make resolve to this address: web pages of that name can ask it, too.
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "given")]
+    #[schemars(with = "Setting<HostName>")]
+    pub(super) host_name: Option<Setting<HostName>>,
 }
 
 /// A named set of interchangeable workers behind one listener.
@@ -208,7 +225,13 @@ impl Default for Spec {
 
 impl Default for Api {
     fn default() -> Self {
-        Self { listen: address(Ipv4Addr::LOCALHOST, 9090) }
+        Self {
+            listen: address(Ipv4Addr::LOCALHOST, 9090),
+            access: Setting::default_of(AccessChoice::Auto),
+            token_file: None,
+            viewer_token_file: None,
+            host_name: None,
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 
 use std::collections::HashSet;
 use std::num::NonZeroU32;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Parser;
@@ -452,16 +453,55 @@ fn any_pool() -> impl Strategy<Value = Pool> {
     )
 }
 
+fn any_api() -> impl Strategy<Value = Api> {
+    let file = || proptest::option::of("/[a-z ]{1,20}").prop_map(|path| path.map(PathBuf::from));
+    let token = (file(), file()).prop_map(|(operator, viewer)| ApiAccess::Token { operator, viewer });
+    let access = prop_oneof![Just(ApiAccess::Open), token];
+    let name = proptest::option::of("[a-z]{1,8}(\\.[a-z0-9]{1,8}){0,2}");
+    (any::<u16>(), any::<bool>(), access, name).prop_map(|(port, loopback, access, host_name)| {
+        let listen = (if loopback { [127, 0, 0, 1] } else { [0, 0, 0, 0] }, port).into();
+        Api { listen, access, host_name }
+    })
+}
+
+#[test]
+fn who_may_ask_the_api_follows_from_where_it_listens() -> Result<(), SpecError> {
+    let access = |api: &str| {
+        parse("bulkhead.yaml", &format!("api: {{ {api} }}\npools: {{ web: {{}} }}")).map(|it| it.api.access)
+    };
+    let made_up = ApiAccess::Token { operator: None, viewer: None };
+    assert_eq!(access("listen: 127.0.0.1:9090")?, ApiAccess::Open);
+    assert_eq!(access("listen: '[::1]:9090'")?, ApiAccess::Open);
+    assert_eq!(access("listen: 0.0.0.0:9090")?, made_up);
+    assert_eq!(access("listen: 10.1.2.3:9090")?, made_up);
+    assert_eq!(access("listen: 0.0.0.0:9090, access: open")?, ApiAccess::Open);
+    assert_eq!(access("access: token")?, made_up);
+    let viewers = ApiAccess::Token { operator: None, viewer: Some("look".into()) };
+    assert_eq!(access("viewer_token_file: look")?, viewers, "a file that is named is not ignored");
+    Ok(())
+}
+
+#[test]
+fn an_open_api_with_tokens_is_a_mistake() {
+    let spec = "api:\n  access: open\n  token_file: /run/token\n  host_name: a..b\npools: { web: {} }";
+    insta::assert_snapshot!(mistakes(spec), @r#"
+    bulkhead.yaml:4:14: api.host_name: "a..b" is not a host name
+        write a name without a port, such as controller or bulkhead.example.com
+    bulkhead.yaml:3:15: api.token_file: nobody is asked for a token with access: open
+        remove it, or write access: token
+    "#);
+}
+
 proptest! {
     #[test]
     fn what_is_written_is_read_as_the_same(
         pools in proptest::collection::vec(any_pool(), 1..4),
-        port in any::<u16>(),
+        api in any_api(),
         docker in any::<bool>(),
     ) {
         let mut deployment = Deployment {
             backend: if docker { BackendChoice::Docker } else { BackendChoice::Auto },
-            api: Api { listen: ([127, 0, 0, 1], port).into() },
+            api,
             pools,
         };
         let mut names = HashSet::new();

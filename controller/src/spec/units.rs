@@ -13,7 +13,7 @@ use serde::de::{Deserializer, MapAccess, Visitor};
 use serde::{Deserialize, Serializer};
 use server::config::{App, Model, Protocol, RedeliverMethods, TurnUnit};
 
-use super::{BackendChoice, Network};
+use super::{AccessChoice, BackendChoice, Network};
 
 /// `time` as a spec spells it: `30s`.
 pub fn spell_time(time: Duration) -> String {
@@ -394,6 +394,68 @@ impl fmt::Display for Network {
     }
 }
 
+/// A path of a file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct FilePath(pub(super) String);
+
+impl Value for FilePath {
+    const NAME: &'static str = "a path";
+    const SPELLING: &'static str = "write the path of a file, such as /etc/bulkhead/token; a relative one counts from the working directory";
+
+    fn read(text: &str) -> Option<Self> {
+        (!text.is_empty() && !text.contains('\0')).then(|| Self(text.to_owned()))
+    }
+
+    fn schema() -> Schema {
+        json_schema!({ "type": "string", "minLength": 1, "examples": ["/etc/bulkhead/token"] })
+    }
+}
+
+impl fmt::Display for FilePath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A name of a host, as it stands in a URL.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct HostName(pub(super) String);
+
+impl Value for HostName {
+    const NAME: &'static str = "a host name";
+    const SPELLING: &'static str = "write a name without a port, such as controller or bulkhead.example.com";
+
+    fn read(text: &str) -> Option<Self> {
+        let label = |label: &str| {
+            (1..=63).contains(&label.len())
+                && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+                && !label.starts_with('-')
+                && !label.ends_with('-')
+        };
+        (text.len() <= 253 && text.split('.').all(label)).then(|| Self(text.to_owned()))
+    }
+
+    fn schema() -> Schema {
+        json_schema!({ "type": "string", "pattern": "^[A-Za-z0-9-]+(\\.[A-Za-z0-9-]+)*$", "examples": ["controller"] })
+    }
+}
+
+impl fmt::Display for HostName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Display for AccessChoice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Auto => "auto",
+            Self::Token => "token",
+            Self::Open => "open",
+        })
+    }
+}
+
 impl fmt::Display for BackendChoice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
@@ -424,6 +486,8 @@ macro_rules! words {
     )*};
 }
 words! {
+    AccessChoice: "a way to be let in", "write auto, token or open",
+        ["auto" => Self::Auto, "token" => Self::Token, "open" => Self::Open];
     BackendChoice: "a backend", "write auto, process or docker",
         ["auto" => Self::Auto, "process" => Self::Process, "docker" => Self::Docker];
     Protocol: "a protocol", "write http or tcp", ["http" => Self::Http, "tcp" => Self::Tcp];

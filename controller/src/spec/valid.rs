@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -32,10 +33,39 @@ pub enum BackendChoice {
 }
 
 /// The controller's API.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Api {
     /// Where it listens. Loopback unless the spec says otherwise.
     pub listen: SocketAddr,
+    /// Who may ask.
+    pub access: ApiAccess,
+    /// A name under which it may be asked, besides IP addresses and `localhost`.
+    pub host_name: Option<String>,
+}
+
+/// Who may ask the API.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ApiAccess {
+    /// Whoever reaches it.
+    Open,
+    /// Whoever has a token.
+    Token {
+        /// The file with the token of those who may do everything; `None`: one is made up.
+        operator: Option<PathBuf>,
+        /// The file with the token of those who may look; `None`: there are none.
+        viewer: Option<PathBuf>,
+    },
+}
+
+/// Who may ask the API, as the spec says it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AccessChoice {
+    /// On loopback whoever reaches it, unless there is a token file; elsewhere whoever has a token.
+    Auto,
+    /// Whoever has a token.
+    Token,
+    /// Whoever reaches it.
+    Open,
 }
 
 /// One pool: what the door needs, and what the master needs.

@@ -1,14 +1,15 @@
 //! Valid to text again: every key spelled out, so that nothing depends on a default any more.
 
 use std::fmt::Write as _;
+use std::path::PathBuf;
 
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use super::raw::{self, Entry, Named};
 use super::setting::Setting;
-use super::units::{Deadline, Fraction, Limit, Size, Time};
-use super::valid::{Deployment, Limits, Pool, Worker};
+use super::units::{Deadline, FilePath, Fraction, HostName, Limit, Size, Time};
+use super::valid::{AccessChoice, Api, ApiAccess, Deployment, Limits, Pool, Worker};
 
 impl Deployment {
     /// The spec, with every default spelled out and every override in its place. Parsing it again gives the
@@ -52,8 +53,28 @@ impl From<&Deployment> for raw::Spec {
         let entry = |pool: &Pool| Entry { name: pool.name().to_string(), place: None, value: pool.into() };
         Self {
             backend: Setting::default_of(valid.backend),
-            api: raw::Api { listen: Setting::default_of(valid.api.listen) },
+            api: (&valid.api).into(),
             pools: Named(valid.pools.iter().map(entry).collect()),
+        }
+    }
+}
+
+impl From<&Api> for raw::Api {
+    fn from(valid: &Api) -> Self {
+        let file = |path: &Option<PathBuf>| {
+            let path = path.as_ref()?;
+            Some(Setting::default_of(FilePath(path.to_string_lossy().into_owned())))
+        };
+        let (access, operator, viewer) = match &valid.access {
+            ApiAccess::Open => (AccessChoice::Open, &None, &None),
+            ApiAccess::Token { operator, viewer } => (AccessChoice::Token, operator, viewer),
+        };
+        Self {
+            listen: Setting::default_of(valid.listen),
+            access: Setting::default_of(access),
+            token_file: file(operator),
+            viewer_token_file: file(viewer),
+            host_name: valid.host_name.clone().map(|name| Setting::default_of(HostName(name))),
         }
     }
 }

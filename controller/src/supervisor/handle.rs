@@ -9,13 +9,18 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 use server::control::{Order, Report};
+use server::http::is_origin_form;
 use server::identity::{Incarnation, PoolName, WorkerId};
+use server::observation::TRICKLE_RATES;
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot};
 
+use crate::api::metrics::Measured;
+use crate::api::stream_views::{StateFrame, TrickleView};
 use crate::api::views::{IncidentView, PoolView, WorkerView};
-use crate::backend::{Backend, BackendError, Unit};
-use crate::door::Door;
+use crate::backend::{Backend, BackendError, BackendKind, Unit};
+use crate::door::{Door, Turns};
+use crate::journal::Chronicle;
 use crate::model::{Command, StopScope};
 
 /// How long the door may take to say what its workers hold.
@@ -29,6 +34,7 @@ pub struct Handle {
     pub(super) requests: mpsc::Sender<Request>,
     pub(super) door: Door,
     pub(super) backend: Arc<dyn Backend>,
+    pub(super) chronicle: Chronicle,
 }
 
 /// Why a command was not carried out.
@@ -78,6 +84,29 @@ pub enum CommandError {
         /// Whom.
         worker: WorkerId,
     },
+    /// The door can send requests to none but HTTP pools.
+    #[error("pool {0} speaks tcp: only an http pool can be sent a request")]
+    NotHttp(PoolName),
+    /// A request that no client would send like this.
+    #[error("{0:?} is not a path: it begins with '/' and has only visible ASCII, escaped where it has to be")]
+    BadPath(String),
+    /// The method is none that the door sends.
+    #[error("{method:?} is not sent from here: use one of {}", Handle::METHODS.join(", "))]
+    BadMethod {
+        /// As asked.
+        method: String,
+    },
+    /// Requests more seldom or more often than the door sends them.
+    #[error(
+        "{per_second} a second is not within {} to {}", TRICKLE_RATES.start(), TRICKLE_RATES.end()
+    )]
+    BadRate {
+        /// As asked.
+        per_second: f64,
+    },
+    /// The door is not there to do it. It may help to try again.
+    #[error("the door is away: it is dialled until it answers")]
+    DoorAway,
     /// The supervisor is stopping: nobody is to be started, drained or scaled any more.
     #[error("everything is being stopped")]
     Stopping,
@@ -108,6 +137,12 @@ pub struct StopSummary {
 pub(super) enum Request {
     Workers(Option<Report>, oneshot::Sender<Vec<WorkerView>>),
     Pools(Option<Report>, oneshot::Sender<Vec<PoolView>>),
+    /// Everything that there is to see.
+    Frame(Option<Report>, oneshot::Sender<StateFrame>),
+    Metrics(Option<Report>, oneshot::Sender<Measured>),
+    Trickles(Option<Report>, oneshot::Sender<Vec<TrickleView>>),
+    /// Something for the door to do.
+    Errand(Errand, oneshot::Sender<Result<(), CommandError>>),
     Incidents(oneshot::Sender<Vec<IncidentView>>),
     Incident(Incarnation, oneshot::Sender<Option<IncidentView>>),
     IsReady(oneshot::Sender<bool>),
@@ -117,7 +152,18 @@ pub(super) enum Request {
     Stop(StopScope, Duration, oneshot::Sender<StopSummary>),
 }
 
+/// What somebody wants the door to do.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Errand {
+    Request { pool: PoolName, method: String, path: String },
+    Trickle { pool: PoolName, path: String, per_second: f64 },
+    EndTrickle { pool: PoolName },
+}
+
 impl Handle {
+    /// The methods of requests that the door sends on request.
+    pub const METHODS: [&'static str; 7] = ["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"];
+
     /// The most workers that a pool may be scaled to.
     pub const MOST_WORKERS: u32 = 1024;
 
@@ -131,6 +177,62 @@ impl Handle {
     pub async fn pools(&self) -> Result<Vec<PoolView>, CommandError> {
         let report = self.report().await;
         self.ask(|reply| Request::Pools(report, reply)).await
+    }
+
+    /// Everything that there is to see at this moment.
+    ///
+    /// The turns that have ended have one reader: whoever [takes](Turns::Take) them.
+    pub async fn frame(&self, turns: Turns) -> Result<StateFrame, CommandError> {
+        let report = self.door.report(turns, REPORT_PATIENCE).await.ok();
+        self.ask(|reply| Request::Frame(report, reply)).await
+    }
+
+    /// Everything that is measured.
+    pub async fn metrics(&self) -> Result<Measured, CommandError> {
+        let report = self.report().await;
+        self.ask(|reply| Request::Metrics(report, reply)).await
+    }
+
+    /// The requests that the door sends itself.
+    pub async fn trickles(&self) -> Result<Vec<TrickleView>, CommandError> {
+        let report = self.report().await;
+        self.ask(|reply| Request::Trickles(report, reply)).await
+    }
+
+    /// Has the door send one request to a pool, as a client would. What becomes of it shows where every client's does.
+    pub async fn request(&self, pool: &PoolName, method: &str, path: &str) -> Result<(), CommandError> {
+        if !Self::METHODS.contains(&method) {
+            return Err(CommandError::BadMethod { method: method.chars().take(40).collect() });
+        }
+        valid_path(path)?;
+        let (pool, method, path) = (pool.clone(), method.to_owned(), path.to_owned());
+        self.ask(|reply| Request::Errand(Errand::Request { pool, method, path }, reply)).await?
+    }
+
+    /// Has the door send requests to a pool, again and again, in the place of those that it sends there already.
+    pub async fn trickle(&self, pool: &PoolName, path: &str, per_second: f64) -> Result<(), CommandError> {
+        if !TRICKLE_RATES.contains(&per_second) {
+            return Err(CommandError::BadRate { per_second });
+        }
+        valid_path(path)?;
+        let (pool, path) = (pool.clone(), path.to_owned());
+        self.ask(|reply| Request::Errand(Errand::Trickle { pool, path, per_second }, reply)).await?
+    }
+
+    /// Ends that. It is no mistake when there is none.
+    pub async fn end_trickle(&self, pool: &PoolName) -> Result<(), CommandError> {
+        let pool = pool.clone();
+        self.ask(|reply| Request::Errand(Errand::EndTrickle { pool }, reply)).await?
+    }
+
+    /// Where workers run.
+    pub fn backend(&self) -> BackendKind {
+        self.backend.kind()
+    }
+
+    /// What has happened, and what happens.
+    pub fn chronicle(&self) -> &Chronicle {
+        &self.chronicle
     }
 
     /// The latest deaths, newest first.
@@ -208,7 +310,7 @@ impl Handle {
     }
 
     async fn report(&self) -> Option<Report> {
-        self.door.report(REPORT_PATIENCE).await.ok()
+        self.door.report(Turns::Leave, REPORT_PATIENCE).await.ok()
     }
 
     async fn patiently<T>(
@@ -223,4 +325,8 @@ impl Handle {
             Err(_elapsed) => Err(CommandError::Silence { operation, worker: worker.clone() }),
         }
     }
+}
+
+fn valid_path(path: &str) -> Result<(), CommandError> {
+    if is_origin_form(path) { Ok(()) } else { Err(CommandError::BadPath(path.chars().take(80).collect())) }
 }

@@ -25,12 +25,16 @@
 //! notice) is made up for by the next listing, ten seconds later at most.
 
 mod act;
+mod frame;
 mod handle;
+mod measure;
 mod order;
 pub mod plan;
 mod reply;
 pub mod restart;
+mod retell;
 mod scales;
+mod tell;
 #[cfg(test)]
 #[expect(clippy::expect_used, clippy::panic, reason = "tests")]
 mod testing;
@@ -48,11 +52,14 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::backend::{Backend, BackendKind, Sighting};
 use crate::door::Door;
+use crate::journal::Chronicle;
 use crate::model::{Command, DoorEvent, Event, Now, State, in_full};
 use crate::spec::Pool;
 use act::Hands;
+use frame::Lately;
 use handle::Request;
 use order::OrderBook;
+use tell::Teller;
 
 pub use handle::{CommandError, Handle, StopSummary};
 pub use scales::Scales;
@@ -86,6 +93,7 @@ pub fn start(config: Config) -> Handle {
         tracing::info!(%pool, workers, "stays as it has been scaled");
         state.fold(Event::Command(Command::Scale { pool: pool.clone(), workers }), now());
     }
+    let chronicle = Chronicle::new(rand::random());
     let supervisor = Supervisor {
         state,
         inbox: Inbox {
@@ -103,10 +111,14 @@ pub fn start(config: Config) -> Handle {
         },
         backend: config.backend.kind(),
         scales: config.scales,
+        teller: Teller::new(config.backend.kind()),
+        chronicle: chronicle.clone(),
+        lately: Lately::default(),
+        started: Stamp::now(),
         when_stopped: Vec::new(),
     };
     tokio::spawn(supervisor.run());
-    Handle { requests, door, backend: config.backend }
+    Handle { requests, door, backend: config.backend, chronicle }
 }
 
 struct Supervisor {
@@ -115,6 +127,13 @@ struct Supervisor {
     hands: Hands,
     backend: BackendKind,
     scales: Scales,
+    /// Knows what has been told of the state.
+    teller: Teller,
+    /// Whom it is told to.
+    chronicle: Chronicle,
+    /// What the door has measured of late.
+    lately: Lately,
+    started: Stamp,
     /// Who waits for everything to have stopped.
     when_stopped: Vec<oneshot::Sender<StopSummary>>,
 }
@@ -134,7 +153,7 @@ impl Supervisor {
             match self.inbox.next().await {
                 Input::Event(event) => {
                     log(&event);
-                    self.state.fold(event, now());
+                    self.take(event);
                 }
                 Input::Request(request) => self.answer(request),
                 Input::Abandoned => return,
@@ -142,6 +161,18 @@ impl Supervisor {
             self.think();
         }
         self.farewell();
+    }
+
+    /// Folds an event in, and tells the journal what is new by it.
+    fn take(&mut self, event: Event) {
+        let now = now();
+        let mut news = self.teller.heard(&event, &self.state, now);
+        let silence = tell::silence(&event);
+        self.state.fold(event, now);
+        news.extend(self.teller.compare(&self.state, silence.as_deref(), now));
+        for tell::News { at, happened } in news {
+            self.chronicle.tell(at, happened);
+        }
     }
 
     /// Plans, and begins whatever that says.

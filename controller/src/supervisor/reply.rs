@@ -1,12 +1,16 @@
 //! Answers to what the API asks: the loop's side of [`Handle`].
 
-use server::identity::{Incarnation, WorkerId};
+use server::config::Protocol;
+use server::control::{Order, Stamp};
+use server::identity::{Incarnation, PoolName, WorkerId};
+use server::observation::LONGEST_TRICKLE;
 use tokio::sync::oneshot;
 
-use super::handle::{CommandError, Handle, Request, StopSummary};
-use super::{Supervisor, now, views};
+use super::handle::{CommandError, Errand, Handle, Request, StopSummary};
+use super::tell::News;
+use super::{Supervisor, frame, measure, now, views};
 use crate::backend::Unit;
-use crate::model::{Command, DoorState, Event, Phase, State};
+use crate::model::{Command, DoorState, Event, Phase, PoolState, State};
 
 impl Supervisor {
     pub(super) fn answer(&mut self, request: Request) {
@@ -20,11 +24,32 @@ impl Supervisor {
                 tell(reply, views::pools(&self.state, self.backend));
             }
             Request::Incidents(reply) => {
-                tell(reply, self.state.incidents.iter().map(views::incident).collect());
+                let incidents = self.state.incidents.iter();
+                tell(reply, incidents.map(|it| views::incident(&self.state, self.backend, it)).collect());
             }
             Request::Incident(life, reply) => {
-                tell(reply, self.state.incidents.get(&life).map(views::incident));
+                let incident = self.state.incidents.get(&life);
+                tell(reply, incident.map(|it| views::incident(&self.state, self.backend, it)));
             }
+            Request::Frame(mut report, reply) => {
+                let turns = frame::take_turns(report.as_mut());
+                self.note(report);
+                self.lately.note(self.state.report.as_ref(), now().at);
+                let about =
+                    frame::About { backend: self.backend, started: self.started, at: Stamp::now(), turns };
+                tell(reply, frame::frame(&self.state, &self.teller, &self.lately, about));
+            }
+            Request::Metrics(report, reply) => {
+                self.note(report);
+                let mut measured = measure::measure(&self.state, self.backend, &self.teller, self.started);
+                measured.events = self.chronicle.count();
+                tell(reply, measured);
+            }
+            Request::Trickles(report, reply) => {
+                self.note(report);
+                tell(reply, frame::trickles(&self.state));
+            }
+            Request::Errand(errand, reply) => tell(reply, self.pass_on(errand)),
             Request::IsReady(reply) => tell(reply, is_ready(&self.state)),
             Request::Locate(worker, reply) => tell(reply, locate(&self.state, &worker)),
             Request::Command(command, reply) => {
@@ -35,14 +60,14 @@ impl Supervisor {
                     {
                         self.scales.note(pool, state.spec.workers, *workers);
                     }
-                    self.state.fold(Event::Command(command), now());
+                    self.take(Event::Command(command));
                 }
                 tell(reply, admitted);
             }
             Request::Stop(scope, within, reply) => {
                 self.when_stopped.push(reply);
                 self.hands.backend.spawn_no_more();
-                self.state.fold(Event::Command(Command::Stop { scope, within }), now());
+                self.take(Event::Command(Command::Stop { scope, within }));
             }
         }
     }
@@ -63,9 +88,34 @@ impl Supervisor {
         }
     }
 
+    /// Passes something on to the door, if it makes sense at this moment.
+    fn pass_on(&mut self, errand: Errand) -> Result<(), CommandError> {
+        let (Errand::Request { pool, .. } | Errand::Trickle { pool, .. } | Errand::EndTrickle { pool }) =
+            &errand;
+        let found = known_pool(&self.state, pool)?;
+        if found.spec.door.protocol != Protocol::Http {
+            return Err(CommandError::NotHttp(pool.clone()));
+        }
+        if !matches!(self.state.door, DoorState::Up { open: true, .. }) {
+            return Err(CommandError::DoorAway);
+        }
+        if let Errand::Trickle { pool, path, per_second } = &errand {
+            let News { at, happened } = self.teller.trickle_began(pool, path, *per_second, Stamp::now());
+            self.chronicle.tell(at, happened);
+        }
+        self.hands.door.order(match errand {
+            Errand::Request { pool, method, path } => Order::Request { pool, method, path },
+            Errand::Trickle { pool, path, per_second } => {
+                Order::Trickle { pool, path, per_second, lasting: LONGEST_TRICKLE }
+            }
+            Errand::EndTrickle { pool } => Order::EndTrickle { pool },
+        });
+        Ok(())
+    }
+
     fn note(&mut self, report: Option<server::control::Report>) {
         if let Some(report) = report {
-            self.state.fold(Event::Command(Command::Note(report)), now());
+            self.take(Event::Command(Command::Note(report)));
         }
     }
 }
@@ -107,12 +157,13 @@ fn admit(state: &State, command: &Command) -> Result<(), CommandError> {
         Command::Scale { workers, .. } if *workers > Handle::MOST_WORKERS => {
             Err(CommandError::TooManyWorkers { workers: *workers, most: Handle::MOST_WORKERS })
         }
-        Command::Scale { pool, .. } => match state.pool(pool) {
-            Some(_) => Ok(()),
-            None => {
-                let known: Vec<&str> = state.pools.iter().map(|pool| pool.name().as_str()).collect();
-                Err(CommandError::UnknownPool { pool: pool.clone(), known: known.join(", ") })
-            }
-        },
+        Command::Scale { pool, .. } => known_pool(state, pool).map(|_| ()),
     }
+}
+
+fn known_pool<'a>(state: &'a State, pool: &PoolName) -> Result<&'a PoolState, CommandError> {
+    state.pool(pool).ok_or_else(|| {
+        let known: Vec<&str> = state.pools.iter().map(|pool| pool.name().as_str()).collect();
+        CommandError::UnknownPool { pool: pool.clone(), known: known.join(", ") }
+    })
 }

@@ -75,7 +75,7 @@ pub(super) fn life(text: &str) -> Incarnation {
 }
 
 pub(super) fn died_of(cause: Cause) -> Autopsy {
-    Autopsy { cause, died_at: None, last_output: vec!["last words".to_owned()] }
+    Autopsy { cause, died_at: None, peak_memory_bytes: None, last_output: vec!["last words".to_owned()] }
 }
 
 /// The unit that the fake backend makes for this life.

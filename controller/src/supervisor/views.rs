@@ -1,13 +1,17 @@
 //! The state as the API shows it.
 
-use std::time::{Duration, SystemTime};
+use std::net::SocketAddr;
+use std::time::Duration;
 
 use server::control::{Held, Outcome, PoolReport};
+use server::identity::PoolName;
 
 use super::plan::reported;
 use super::restart::Health;
+use super::retell;
 use crate::api::views::{
     CauseKind, CauseView, HeldView, HoldingView, IncidentView, PhaseView, PoolView, StepsView, WorkerView,
+    rfc3339,
 };
 use crate::backend::{BackendKind, Unit};
 use crate::model::{
@@ -26,14 +30,13 @@ pub(super) fn pools(state: &State, backend: BackendKind) -> Vec<PoolView> {
 }
 
 /// A death.
-pub(super) fn incident(incident: &Incident) -> IncidentView {
+pub(super) fn incident(state: &State, backend: BackendKind, incident: &Incident) -> IncidentView {
     let held = incident.left.as_ref().map_or(&[][..], |left| &left.held);
-    let detected = incident.detected().map(SystemTime::from);
     IncidentView {
         id: incident.life.to_string(),
         pool: incident.life.worker.pool.to_string(),
         worker: incident.life.worker.to_string(),
-        at: detected.map(rfc3339).unwrap_or_default(),
+        at: incident.detected().map(rfc3339).unwrap_or_default(),
         cause: cause(&incident.cause()),
         held: held.iter().map(|held| held_view(incident, held)).collect(),
         steps_ms: StepsView {
@@ -44,6 +47,11 @@ pub(super) fn incident(incident: &Incident) -> IncidentView {
         },
         siblings: incident.siblings(),
         last_output: incident.died.as_ref().map_or(Vec::new(), |died| died.autopsy.last_output.clone()),
+        memory: retell::memory(incident),
+        siblings_failed: retell::siblings_failed(state, incident),
+        reproduce: retell::reproduce(incident, listens_at(state, &incident.life.worker.pool)),
+        backend: backend_name(backend).to_owned(),
+        unit: incident.unit.as_ref().map(unit_name),
     }
 }
 
@@ -85,14 +93,10 @@ fn worker(state: &State, backend: BackendKind, pool: &PoolState, number: u32, pl
 fn pool_view(state: &State, backend: BackendKind, pool: &PoolState) -> PoolView {
     let seen: Option<&PoolReport> =
         state.report.as_ref().and_then(|report| report.pools.iter().find(|seen| seen.name == *pool.name()));
-    let listen = match &state.door {
-        DoorState::Up { pools, .. } => pools.get(pool.name()).copied(),
-        DoorState::NotMetYet | DoorState::Away => seen.map(|seen| seen.listen),
-    };
     let busy = seen.map_or(0, |seen| seen.workers.iter().filter(|worker| !worker.holding.is_empty()).count());
     PoolView {
         name: pool.name().to_string(),
-        listen: listen.unwrap_or(pool.spec.door.listen).to_string(),
+        listen: listens_at(state, pool.name()).unwrap_or(pool.spec.door.listen).to_string(),
         protocol: pool.spec.door.protocol.to_string(),
         turn: pool.spec.door.turn.to_string(),
         app: pool.spec.worker.app.to_string(),
@@ -106,6 +110,25 @@ fn pool_view(state: &State, backend: BackendKind, pool: &PoolState) -> PoolView 
         queued: seen.map_or(0, |seen| seen.queued),
         connections: seen.map_or(0, |seen| seen.connections),
         counters: seen.map(|seen| seen.counters.clone()).unwrap_or_default(),
+    }
+}
+
+/// Where a pool listens, port resolved; the spec's word for it when the door has never been there to say.
+fn listens_at(state: &State, name: &PoolName) -> Option<SocketAddr> {
+    let by_door = match &state.door {
+        DoorState::Up { pools, .. } => pools.get(name).copied(),
+        DoorState::NotMetYet | DoorState::Away => None,
+    };
+    let by_report =
+        || state.report.as_ref()?.pools.iter().find(|seen| seen.name == *name).map(|seen| seen.listen);
+    by_door.or_else(by_report).or_else(|| state.pool(name).map(|pool| pool.spec.door.listen))
+}
+
+/// A unit, by the name that people know it by.
+pub(super) fn unit_name(unit: &Unit) -> String {
+    match unit {
+        Unit::Process { pid, .. } => format!("pid {pid}"),
+        Unit::Container { name, .. } => name.clone(),
     }
 }
 
@@ -175,7 +198,7 @@ fn holding_view(held: &Held) -> HoldingView {
     HoldingView { request: held.request.clone(), for_ms: millis(held.held_for) }
 }
 
-fn backend_name(backend: BackendKind) -> &'static str {
+pub(super) fn backend_name(backend: BackendKind) -> &'static str {
     match backend {
         BackendKind::Process => "process",
         BackendKind::Docker => "docker",
@@ -183,7 +206,7 @@ fn backend_name(backend: BackendKind) -> &'static str {
 }
 
 /// To the microsecond, which is what stamps are kept to: more digits would only be the binary fraction's.
-fn millis(duration: Duration) -> f64 {
+pub(super) fn millis(duration: Duration) -> f64 {
     duration.as_micros() as f64 / 1e3
 }
 
@@ -194,9 +217,4 @@ fn plainly(duration: Duration) -> String {
     } else {
         format!("{}ms", duration.as_millis())
     }
-}
-
-fn rfc3339(time: SystemTime) -> String {
-    // Fails only for years beyond 9999.
-    jiff::Timestamp::try_from(time).map(|time| time.to_string()).unwrap_or_default()
 }

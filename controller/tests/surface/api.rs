@@ -54,7 +54,7 @@ async fn pools_and_incidents_are_listed() {
     let mut incident = get(&surface, "/api/v1/incidents/web-0.1").await;
     assert_eq!(incident["id"], incidents[1]["id"]);
     incident["at"] = json!("[time]");
-    insta::assert_snapshot!(incident.to_string(), @r#"{"at":"[time]","cause":{"detail":"64 MiB","kind":"oom"},"held":[],"id":"web-0.1","last_output":[],"pool":"web","siblings":1,"steps_ms":{"detected":null,"ready":null,"redelivered":null,"spawned":null},"worker":"web-0"}"#);
+    insta::assert_snapshot!(incident.to_string(), @r#"{"at":"[time]","backend":"process","cause":{"detail":"64 MiB","kind":"oom"},"held":[],"id":"web-0.1","last_output":[],"memory":{"limit_bytes":67108864,"peak_bytes":null},"pool":"web","reproduce":null,"siblings":1,"siblings_failed":null,"steps_ms":{"detected":null,"ready":null,"redelivered":null,"spawned":null},"unit":"pid 4711","worker":"web-0"}"#);
 }
 
 #[tokio::test]
@@ -118,7 +118,6 @@ async fn names_that_are_wrong_or_unknown_are_refused() {
         "/api/v1/incidents/web-3",
         "/api/v1/incidents/web-3.9",
         "/api/v2/workers",
-        "/",
     ] {
         refusals += &format!("{path}\n  {}", refusal(ask(&surface, Method::GET, path)).await);
     }
@@ -141,8 +140,6 @@ async fn names_that_are_wrong_or_unknown_are_refused() {
       404 unknown-incident: there is no incident web-3.9: that worker has not died, or too many others have since; GET /api/v1/incidents lists those that are remembered
     /api/v2/workers
       404 unknown-route: there is nothing at /api/v2/workers; the API begins at /api/v1/
-    /
-      404 unknown-route: there is nothing at /; the API begins at /api/v1/
     "#);
 }
 
@@ -242,7 +239,7 @@ async fn no_web_page_reaches_it() {
     // What it can do when its own name has been made to resolve to this address.
     let rebound = from_page().header("host", "evil.example");
     let told = refusal(rebound).await.replace(&surface.address.to_string(), "[address]");
-    insta::assert_snapshot!(told, @r#"421 foreign-host: this API does not answer as "evil.example": use its IP address ([address]) or localhost"#);
+    insta::assert_snapshot!(told, @r#"421 foreign-host: this API does not answer as "evil.example": use its IP address ([address]) or localhost, or give it this name with api.host_name"#);
     let reading = ask(&surface, Method::GET, "/api/v1/workers").header("origin", "null");
     assert!(refusal(reading).await.starts_with("403 foreign-origin"));
     // The dashboard, served from here, may.
@@ -259,4 +256,199 @@ async fn a_request_that_names_no_host_is_refused() {
     let mut answer = String::new();
     connection.read_to_string(&mut answer).await.unwrap();
     assert!(answer.starts_with("HTTP/1.0 400") && answer.contains("urn:bulkhead:bad-host"), "{answer}");
+}
+
+#[tokio::test]
+async fn requests_and_trickles_are_passed_on() {
+    let surface = Surface::open().await;
+    let order = |method: Method, path: &str, body: Value| {
+        let request = ask(&surface, method, path).json(&body);
+        async move {
+            let answer = request.send().await.unwrap();
+            (answer.status().as_u16(), answer.json::<Value>().await.unwrap().to_string())
+        }
+    };
+    let (request, trickle) = ("/api/v1/pools/web/request", "/api/v1/pools/web/trickle");
+    let asked = order(Method::POST, request, json!({"path": "/segv"})).await;
+    assert_eq!(asked, (202, r#"{"pool":"web","request":"GET /segv"}"#.to_owned()));
+    let asked = order(Method::POST, request, json!({"path": "/", "method": "POST"})).await;
+    assert_eq!(asked, (202, r#"{"pool":"web","request":"POST /"}"#.to_owned()));
+    let asked = order(Method::PUT, trickle, json!({"path": "/work?ms=300", "per_second": 4})).await;
+    assert_eq!(asked, (202, r#"{"path":"/work?ms=300","per_second":4.0,"pool":"web"}"#.to_owned()));
+    let ended = ask(&surface, Method::DELETE, trickle).send().await.unwrap();
+    assert_eq!((ended.status().as_u16(), ended.text().await.unwrap()), (202, r#"{"pool":"web"}"#.to_owned()));
+    let told = ["GET /segv of web", "POST / of web", "4 a second of /work?ms=300 of web", "no more of web"];
+    assert_eq!(surface.orders(), told);
+    let trickles = get(&surface, "/api/v1/trickle").await;
+    assert_eq!((&trickles[0]["sent"], &trickles[0]["in_flight"]), (&json!(12), &json!(2)));
+}
+
+#[tokio::test]
+async fn requests_and_trickles_that_make_no_sense_are_refused() {
+    let surface = Surface::open().await;
+    let mut refusals = String::new();
+    for (method, path, body) in [
+        (Method::POST, "web/request", "{}"),
+        (Method::POST, "web/request", r#"{"path":7}"#),
+        (Method::POST, "web/request", r#"{"path":"segv"}"#),
+        (Method::POST, "web/request", r#"{"path":"/","method":"CONNECT"}"#),
+        (Method::POST, "web/request", r#"{"path":"/","body":"x"}"#),
+        (Method::POST, "echo/request", r#"{"path":"/"}"#),
+        (Method::POST, "wbe/request", r#"{"path":"/"}"#),
+        (Method::POST, "W/request", r#"{"path":"/"}"#),
+        (Method::PUT, "web/trickle", r#"{"path":"/"}"#),
+        (Method::PUT, "web/trickle", r#"{"path":"/","per_second":"4"}"#),
+        (Method::PUT, "web/trickle", r#"{"path":"/","per_second":0}"#),
+        (Method::PUT, "web/trickle", r#"{"path":"/","per_second":51}"#),
+        (Method::PUT, "echo/trickle", r#"{"path":"/","per_second":4}"#),
+        (Method::DELETE, "echo/trickle", ""),
+        (Method::DELETE, "wbe/trickle", ""),
+        (Method::POST, "web/trickle", "{}"),
+    ] {
+        let request = ask(&surface, method.clone(), &format!("/api/v1/pools/{path}"));
+        let request = request.header("content-type", "application/json").body(body);
+        refusals += &format!("{method} {path} {body}\n  {}", refusal(request).await);
+    }
+    insta::assert_snapshot!(refusals, @r#"
+    POST web/request {}
+      400 bad-body: the body is not as expected: missing field `path` at line 1 column 2
+    POST web/request {"path":7}
+      400 bad-body: the body is not as expected: invalid type: integer `7`, expected a string at line 1 column 9
+    POST web/request {"path":"segv"}
+      422 bad-path: "segv" is not a path: it begins with '/' and has only visible ASCII, escaped where it has to be
+    POST web/request {"path":"/","method":"CONNECT"}
+      422 bad-method: "CONNECT" is not sent from here: use one of GET, HEAD, POST, PUT, DELETE, OPTIONS, PATCH
+    POST web/request {"path":"/","body":"x"}
+      400 bad-body: the body is not as expected: unknown field `body`, expected `path` or `method` at line 1 column 18
+    POST echo/request {"path":"/"}
+      409 not-http: pool echo speaks tcp: only an http pool can be sent a request
+    POST wbe/request {"path":"/"}
+      404 unknown-pool: there is no pool wbe: the pools are web, echo
+    POST W/request {"path":"/"}
+      400 bad-name: "W" is not a pool name: use 1 to 32 of a-z, 0-9 and '-', a letter first, no '-' last
+    PUT web/trickle {"path":"/"}
+      400 bad-body: the body is not as expected: missing field `per_second` at line 1 column 12
+    PUT web/trickle {"path":"/","per_second":"4"}
+      400 bad-body: the body is not as expected: invalid type: string "4", expected f64 at line 1 column 28
+    PUT web/trickle {"path":"/","per_second":0}
+      422 bad-number: 0 a second is not within 0.1 to 50
+    PUT web/trickle {"path":"/","per_second":51}
+      422 bad-number: 51 a second is not within 0.1 to 50
+    PUT echo/trickle {"path":"/","per_second":4}
+      409 not-http: pool echo speaks tcp: only an http pool can be sent a request
+    DELETE echo/trickle 
+      409 not-http: pool echo speaks tcp: only an http pool can be sent a request
+    DELETE wbe/trickle 
+      404 unknown-pool: there is no pool wbe: the pools are web, echo
+    POST web/trickle {}
+      405 wrong-method: /api/v1/pools/web/trickle cannot be asked with POST; the Allow header says with what
+    "#);
+    assert!(surface.orders().is_empty(), "none of them reached the master");
+}
+
+#[tokio::test]
+async fn a_token_is_demanded_for_everything_but_the_dashboard_and_health() {
+    let surface = Surface::open_with_tokens().await;
+    for path in ["/", "/healthz", "/readyz", "/assets/index.html"] {
+        assert_eq!(ask(&surface, Method::GET, path).send().await.unwrap().status(), 200, "{path}");
+    }
+    for path in [
+        "/api/v1/pools",
+        "/api/v1/workers",
+        "/api/v1/workers/web-0",
+        "/api/v1/workers/web-0/logs",
+        "/api/v1/incidents",
+        "/api/v1/incidents/web-0.1",
+        "/api/v1/events",
+        "/api/v1/state",
+        "/api/v1/trickle",
+        "/api/v1/whoami",
+        "/metrics",
+        "/api/v1/nothing",
+        "/nothing",
+    ] {
+        let answer = ask(&surface, Method::GET, path).send().await.unwrap();
+        assert_eq!(answer.headers()["www-authenticate"], "Bearer realm=\"bulkhead\"", "{path}");
+        assert_eq!(answer.status(), 401, "{path}");
+        let wrong = ask(&surface, Method::GET, path).bearer_auth("operators-toke");
+        assert!(refusal(wrong).await.starts_with("401 unauthorized"), "{path}");
+        if !path.ends_with("nothing") {
+            let viewer = ask(&surface, Method::GET, path).bearer_auth("viewers-token");
+            assert_eq!(viewer.send().await.unwrap().status(), 200, "{path}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_viewer_cannot_act_and_an_operator_can() {
+    let surface = Surface::open_with_tokens().await;
+    let orders = [
+        (Method::POST, "workers/web-0/kill", json!({})),
+        (Method::POST, "workers/web-0/drain", json!({})),
+        (Method::POST, "pools/web/scale", json!({"workers": 4})),
+        (Method::POST, "pools/web/request", json!({"path": "/"})),
+        (Method::PUT, "pools/web/trickle", json!({"path": "/", "per_second": 1})),
+        (Method::DELETE, "pools/web/trickle", json!({})),
+    ];
+    for (method, path, body) in orders {
+        let order = || ask(&surface, method.clone(), &format!("/api/v1/{path}")).json(&body);
+        assert!(refusal(order()).await.starts_with("401 unauthorized"), "{path}");
+        let told = refusal(order().bearer_auth("viewers-token")).await;
+        assert_eq!(
+            told, "403 not-an-operator: this token may look and not act: use an operator's\n",
+            "{path}"
+        );
+        assert!(surface.orders().is_empty(), "{path} reached the master");
+        let answer = order().bearer_auth("operators-token").send().await.unwrap();
+        assert_eq!(answer.status(), 202, "{path}");
+        assert_eq!(surface.orders().len(), 1, "{path}");
+    }
+    for (token, scope) in [("viewers-token", "viewer"), ("operators-token", "operator")] {
+        let asked = ask(&surface, Method::GET, "/api/v1/whoami").bearer_auth(token);
+        let who: Value = asked.send().await.unwrap().json().await.unwrap();
+        assert_eq!(who, json!({"scope": scope, "backend": "process", "version": env!("CARGO_PKG_VERSION")}));
+    }
+    let who = get(&Surface::open().await, "/api/v1/whoami").await;
+    assert_eq!(who["scope"], "operator", "where no token is asked for");
+}
+
+#[tokio::test]
+async fn every_answer_tells_browsers_what_they_may_not() {
+    let surface = Surface::open_with_tokens().await;
+    for path in ["/", "/healthz", "/assets/nothing.js", "/api/v1/pools", "/nothing"] {
+        let answer = ask(&surface, Method::GET, path).send().await.unwrap();
+        let headers = answer.headers();
+        assert_eq!(headers["x-content-type-options"], "nosniff", "{path}");
+        assert_eq!(headers["referrer-policy"], "no-referrer", "{path}");
+        for policy in ["cross-origin-opener-policy", "cross-origin-resource-policy"] {
+            assert_eq!(headers[policy], "same-origin", "{path}");
+        }
+        let content = headers["content-security-policy"].to_str().unwrap();
+        assert!(
+            content.contains("default-src 'none'") && content.contains("frame-ancestors 'none'"),
+            "{path}"
+        );
+        assert!(!content.contains("unsafe"), "{path}: {content}");
+    }
+}
+
+#[tokio::test]
+async fn the_dashboard_is_served_and_kept_by_its_tag() {
+    let surface = Surface::open().await;
+    let page = ask(&surface, Method::GET, "/").send().await.unwrap();
+    assert_eq!(
+        (page.status().as_u16(), &page.headers()["content-type"]),
+        (200, &"text/html; charset=utf-8".parse().unwrap())
+    );
+    assert_eq!(page.headers()["cache-control"], "no-cache");
+    let tag = page.headers()["etag"].to_str().unwrap().to_owned();
+    assert!(page.text().await.unwrap().contains("<!doctype html>"));
+    let again = |tag: String| ask(&surface, Method::GET, "/").header("if-none-match", tag).send();
+    let kept = again(format!("\"other\", W/{tag}")).await.unwrap();
+    assert_eq!((kept.status().as_u16(), kept.headers()["etag"].to_str().unwrap()), (304, tag.as_str()));
+    assert_eq!(kept.text().await.unwrap(), "");
+    assert_eq!(again("\"other\"".to_owned()).await.unwrap().status(), 200);
+    for path in ["/assets/nothing.js", "/assets/.hidden", "/assets/..%2f..%2fCargo.toml", "/assets/a%2fb"] {
+        assert!(refusal(ask(&surface, Method::GET, path)).await.starts_with("404 unknown-file"), "{path}");
+    }
 }

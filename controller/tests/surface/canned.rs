@@ -1,17 +1,28 @@
 //! A master that has canned answers, remembers its orders, and is served on a port of its own.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use controller::api::views::{
-    CauseKind, CauseView, HeldView, HoldingView, IncidentView, PhaseView, PoolView, StepsView, WorkerView,
+use controller::api::metrics::{Deaths, HeldOutcome, Measured, PoolMeasured};
+use controller::api::stream_views::{
+    ControllerView, DoorView, EngineView, Happened, Headline, IncidentCounts, PartChange, PoolFrame,
+    Quantiles, StateFrame, TrickleView, TurnEnd, TurnView,
 };
-use controller::api::{CommandError, Master, serve};
-use controller::backend::BackendError;
-use server::control::Counters;
+use controller::api::views::{
+    CauseKind, CauseView, HeldView, HoldingView, IncidentView, MemoryView, PhaseView, PoolView, StepsView,
+    WorkerView,
+};
+use controller::api::{Access, Admission, CommandError, Master, Token, serve};
+use controller::backend::{BackendError, BackendKind};
+use controller::door::Turns;
+use controller::journal::Chronicle;
+use server::control::{Counters, Stamp};
 use server::identity::{Incarnation, PoolName, WorkerId};
+use server::observation::Histogram;
 use tokio::net::TcpListener;
 
 /// The canned master.
@@ -22,6 +33,11 @@ pub(crate) struct Canned {
     /// How many workers `web` is to have.
     web: Mutex<u32>,
     ready: bool,
+    chronicle: Chronicle,
+    /// How often it was asked for the state.
+    frames: AtomicU64,
+    /// How many bytes each state says beyond what it would.
+    ballast: usize,
 }
 
 /// It, behind a real API. Stops with the test's runtime.
@@ -29,22 +45,65 @@ pub(crate) struct Canned {
 pub(crate) struct Surface {
     pub(crate) address: SocketAddr,
     master: Arc<Canned>,
+    stop: tokio::sync::oneshot::Sender<()>,
+    served: tokio::task::JoinHandle<std::io::Result<()>>,
 }
 
 impl Surface {
     pub(crate) async fn open() -> Self {
-        Self::of(Canned { orders: Mutex::default(), web: Mutex::new(4), ready: true }).await
+        Self::of(Canned::new(4, true), Access::Open).await
     }
 
     pub(crate) async fn open_before_anybody_is_ready() -> Self {
-        Self::of(Canned { orders: Mutex::default(), web: Mutex::new(0), ready: false }).await
+        Self::of(Canned::new(0, false), Access::Open).await
     }
 
-    async fn of(master: Canned) -> Self {
+    /// With the tokens `operators-token` and `viewers-token`.
+    pub(crate) async fn open_with_tokens() -> Self {
+        let tokens = Access::Tokens {
+            operator: Token::new("operators-token"),
+            viewer: Some(Token::new("viewers-token")),
+        };
+        Self::of(Canned::new(4, true), tokens).await
+    }
+
+    /// Whose states are so long that nobody's buffers hold many of them.
+    pub(crate) async fn open_with_long_states() -> Self {
+        Self::of(Canned { ballast: 1 << 20, ..Canned::new(4, true) }, Access::Open).await
+    }
+
+    async fn of(master: Canned, access: Access) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (address, master) = (listener.local_addr().unwrap(), Arc::new(master));
-        tokio::spawn(serve(listener, Arc::clone(&master) as Arc<dyn Master>, std::future::pending()));
-        Self { address, master }
+        let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+        let stopped = async {
+            let _ = stopped.await;
+        };
+        let admission = Admission { access, host_name: None };
+        let served =
+            tokio::spawn(serve(listener, Arc::clone(&master) as Arc<dyn Master>, admission, stopped));
+        Self { address, master, stop, served }
+    }
+
+    /// Tells the journal that this happened, in so many words.
+    pub(crate) fn tell(&self, detail: &str) {
+        let happened = Happened::Door { what: PartChange::Up, detail: Some(detail.to_owned()) };
+        self.master.chronicle.tell(Stamp::now(), happened);
+    }
+
+    /// How often the master was asked for the state.
+    pub(crate) fn frames(&self) -> u64 {
+        self.master.frames.load(Ordering::Relaxed)
+    }
+
+    /// Stops serving, and waits until all answers have ended.
+    pub(crate) async fn close(self) {
+        drop(self.stop);
+        tokio::time::timeout(Duration::from_secs(5), self.served)
+            .await
+            .expect("the API still serves after 5 s")
+            .unwrap()
+            .unwrap();
     }
 
     pub(crate) fn url(&self) -> String {
@@ -63,6 +122,26 @@ pub(crate) fn long_ago() -> String {
 }
 
 impl Canned {
+    fn new(web: u32, ready: bool) -> Self {
+        Self {
+            orders: Mutex::default(),
+            web: Mutex::new(web),
+            ready,
+            chronicle: Chronicle::new(17),
+            frames: AtomicU64::new(0),
+            ballast: 0,
+        }
+    }
+
+    /// `web` speaks http and `echo` does not.
+    fn http_pool(&self, pool: &PoolName) -> Result<(), CommandError> {
+        match pool.as_str() {
+            "web" => Ok(()),
+            "echo" => Err(CommandError::NotHttp(pool.clone())),
+            _ => Err(CommandError::UnknownPool { pool: pool.clone(), known: "web, echo".to_owned() }),
+        }
+    }
+
     fn order(&self, order: String) {
         self.orders.lock().unwrap().push(order);
     }
@@ -176,6 +255,125 @@ impl Master for Canned {
     async fn is_ready(&self) -> Result<bool, CommandError> {
         Ok(self.ready)
     }
+
+    async fn frame(&self, turns: Turns) -> Result<StateFrame, CommandError> {
+        let number = self.frames.fetch_add(1, Ordering::Relaxed);
+        let turn = TurnView {
+            turn: number,
+            pool: "web".to_owned(),
+            worker: "web-0".to_owned(),
+            generation: 1,
+            request: "GET /".to_owned(),
+            began: long_ago(),
+            took_ms: 1.5,
+            delivery: 1,
+            end: TurnEnd::Done,
+        };
+        let pools = self.pools().await?.into_iter().map(|pool| PoolFrame {
+            pool,
+            longest_wait_ms: 0.0,
+            turn_ms: Quantiles { p50: Some(1.2), p99: Some(20.1) },
+            wait_ms: Quantiles::default(),
+            headline: Headline::default(),
+        });
+        Ok(StateFrame {
+            at: long_ago(),
+            controller: ControllerView {
+                version: "0.1.0".to_owned() + &" ".repeat(self.ballast),
+                backend: "process".to_owned(),
+                started_at: long_ago(),
+            },
+            door: DoorView { up: true, pid: Some(123) },
+            engine: EngineView::Answers,
+            pools: pools.collect(),
+            workers: self.workers().await?,
+            turns: if turns == Turns::Take { vec![turn] } else { Vec::new() },
+            turns_omitted: 0,
+            trickles: self.trickles().await?,
+            incidents: IncidentCounts { total: 17, kept: 2 },
+        })
+    }
+
+    async fn metrics(&self) -> Result<Measured, CommandError> {
+        let histogram = |millis: &[u64]| {
+            let mut histogram = Histogram::default();
+            millis.iter().for_each(|it| histogram.observe(Duration::from_millis(*it)));
+            histogram
+        };
+        let pools = self.pools().await?.into_iter().map(|mut pool| {
+            pool.counters.answered.insert(503, 3);
+            PoolMeasured {
+                pool,
+                phases: BTreeMap::from([(PhaseView::Idle, 3), (PhaseView::Dead, 1)]),
+                longest_wait: 0.25,
+                turn_time: histogram(&[1, 20, 90_000]),
+                queue_wait: histogram(&[0, 0, 3]),
+                deaths: Deaths {
+                    causes: BTreeMap::from([(CauseKind::Signal, 7)]),
+                    outcomes: BTreeMap::from([(HeldOutcome::Redelivered, 5)]),
+                    detection: histogram(&[1]),
+                    recovery: histogram(&[5, 231]),
+                },
+            }
+        });
+        Ok(Measured {
+            version: "0.1.0".to_owned(),
+            backend: "process".to_owned(),
+            started_at: 1_700_000_000.5,
+            door_up: true,
+            engine_up: false,
+            events: 17,
+            pools: pools.collect(),
+        })
+    }
+
+    fn chronicle(&self) -> &Chronicle {
+        &self.chronicle
+    }
+
+    fn backend(&self) -> BackendKind {
+        BackendKind::Process
+    }
+
+    async fn request(&self, pool: &PoolName, method: &str, path: &str) -> Result<(), CommandError> {
+        self.http_pool(pool)?;
+        if !path.starts_with('/') {
+            return Err(CommandError::BadPath(path.to_owned()));
+        }
+        if method != "GET" && method != "POST" {
+            return Err(CommandError::BadMethod { method: method.to_owned() });
+        }
+        self.order(format!("{method} {path} of {pool}"));
+        Ok(())
+    }
+
+    async fn trickles(&self) -> Result<Vec<TrickleView>, CommandError> {
+        Ok(vec![TrickleView {
+            pool: "web".to_owned(),
+            path: "/work?ms=300".to_owned(),
+            per_second: 4.0,
+            until: long_ago(),
+            sent: 12,
+            answered: 10,
+            failed: 0,
+            in_flight: 2,
+        }])
+    }
+
+    async fn trickle(&self, pool: &PoolName, path: &str, per_second: f64) -> Result<(), CommandError> {
+        self.http_pool(pool)?;
+        if !(0.1..=50.0).contains(&per_second) {
+            return Err(CommandError::BadRate { per_second });
+        }
+        self.order(format!("{per_second} a second of {path} of {pool}"));
+        Ok(())
+    }
+
+    async fn end_trickle(&self, pool: &PoolName) -> Result<(), CommandError> {
+        self.http_pool(pool)?;
+        self.order(format!("no more of {pool}"));
+        Ok(())
+    }
 }
 
 fn worker(pool: &str, place: u32) -> WorkerView {
@@ -231,6 +429,11 @@ fn redelivered() -> IncidentView {
         },
         siblings: 3,
         last_output: vec!["listening".to_owned(), "\u{1b}[31mred\u{1b}[0m".to_owned()],
+        memory: None,
+        siblings_failed: Some(0),
+        reproduce: Some("kill -9 4714".to_owned()),
+        backend: "process".to_owned(),
+        unit: Some("pid 4714".to_owned()),
     }
 }
 
@@ -245,5 +448,10 @@ fn out_of_memory() -> IncidentView {
         steps_ms: StepsView::default(),
         siblings: 1,
         last_output: Vec::new(),
+        memory: Some(MemoryView { limit_bytes: Some(64 << 20), peak_bytes: None }),
+        siblings_failed: None,
+        reproduce: None,
+        backend: "process".to_owned(),
+        unit: Some("pid 4711".to_owned()),
     }
 }

@@ -2,8 +2,16 @@
 //!
 //! Behind the API stands a master with canned answers, so what is tested is what users see, and nothing else.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test that cannot go on has failed"
+)]
 
 mod api;
 mod canned;
 mod command_line;
+mod metrics;
+mod openapi;
+mod stream;

@@ -74,13 +74,25 @@ pub(super) fn oom_kills(id: &str) -> Option<u64> {
     })
 }
 
-/// Where the count is: under cgroup version 1 and 2, for an engine that makes its cgroups itself or has systemd do it.
+/// The most memory that this container has had, where this machine is the engine's, the kernel keeps that (version 2
+/// of cgroups does since Linux 5.19) and the container's cgroup still exists.
+pub(super) fn peak_bytes(id: &str) -> Option<u64> {
+    let paths = cgroup_files(id, "memory.max_usage_in_bytes", "memory.peak");
+    paths.into_iter().find_map(|path| std::fs::read_to_string(path).ok()?.trim().parse().ok())
+}
+
 fn counters(id: &str) -> [PathBuf; 4] {
+    cgroup_files(id, "memory.oom_control", "memory.events")
+}
+
+/// Where a container's files are: under cgroup version 1 and 2, which name them differently, for an engine that makes
+/// its cgroups itself or has systemd do it.
+fn cgroup_files(id: &str, version_1: &str, version_2: &str) -> [PathBuf; 4] {
     [
-        format!("/sys/fs/cgroup/memory/docker/{id}/memory.oom_control"),
-        format!("/sys/fs/cgroup/memory/system.slice/docker-{id}.scope/memory.oom_control"),
-        format!("/sys/fs/cgroup/docker/{id}/memory.events"),
-        format!("/sys/fs/cgroup/system.slice/docker-{id}.scope/memory.events"),
+        format!("/sys/fs/cgroup/memory/docker/{id}/{version_1}"),
+        format!("/sys/fs/cgroup/memory/system.slice/docker-{id}.scope/{version_1}"),
+        format!("/sys/fs/cgroup/docker/{id}/{version_2}"),
+        format!("/sys/fs/cgroup/system.slice/docker-{id}.scope/{version_2}"),
     ]
     .map(PathBuf::from)
 }

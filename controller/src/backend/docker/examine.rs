@@ -56,7 +56,8 @@ impl DockerBackend {
         // Without a code it never ran, or it was removed before anybody looked.
         let cause =
             exit_code.map_or(Cause::Lost, |code| autopsy::cause(code, died_at, memory, tags.memory_bytes));
-        Autopsy { cause, died_at, last_output }
+        let peak = self.state().peaks.get(id).copied();
+        Autopsy { cause, died_at, peak_memory_bytes: peak.or_else(|| autopsy::peak_bytes(id)), last_output }
     }
 
     async fn last_state(&self, tags: &Tags, id: &str) -> Option<ContainerState> {

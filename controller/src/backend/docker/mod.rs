@@ -83,6 +83,8 @@ struct State {
     starting: HashSet<String>,
     /// Containers in which the kernel has killed for memory, and when that was seen.
     short_of_memory: HashMap<String, SystemTime>,
+    /// The most memory that each of them had, where it could be read by then.
+    peaks: HashMap<String, u64>,
 }
 
 /// Why workers cannot run as containers.
@@ -181,11 +183,19 @@ impl DockerBackend {
     }
 
     fn short_of_memory(&self, id: &str, at: SystemTime) {
-        self.state().short_of_memory.insert(id.to_owned(), at);
+        // Now: the cgroup that tells goes with the container.
+        let peak = autopsy::peak_bytes(id);
+        let mut state = self.state();
+        state.short_of_memory.insert(id.to_owned(), at);
+        if let Some(peak) = peak {
+            state.peaks.insert(id.to_owned(), peak);
+        }
     }
 
     fn forget(&self, id: &str) {
-        self.state().short_of_memory.remove(id);
+        let mut state = self.state();
+        state.short_of_memory.remove(id);
+        state.peaks.remove(id);
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

@@ -361,7 +361,8 @@ impl Inner {
         let path = self.store.output_path(life);
         let last_output = output::tail(&path, LAST_LINES).unwrap_or_default();
         // The kernel keeps no date of a process's death.
-        Autopsy { cause, died_at: None, last_output }
+        // A process has given back its memory, and the account of it, by the time its parent hears of its end.
+        Autopsy { cause, died_at: None, peak_memory_bytes: None, last_output }
     }
 }
 

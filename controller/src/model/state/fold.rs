@@ -126,6 +126,12 @@ impl State {
         if let Departure::Dead(autopsy) = how {
             self.keep_autopsy(life, autopsy, now);
         }
+        let unit = self.remains.get(life).and_then(|remains| remains.compartment.unit()).cloned();
+        if unit.is_some()
+            && let Some(incident) = self.incidents.known(life)
+        {
+            incident.unit = unit;
+        }
     }
 
     /// Takes back the incident of a worker whose goodbye is heard after all, and what its death has cost its place: the

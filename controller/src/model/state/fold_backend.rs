@@ -334,5 +334,5 @@ impl State {
 }
 
 fn nobody_saw() -> Autopsy {
-    Autopsy { cause: Cause::Lost, died_at: None, last_output: Vec::new() }
+    Autopsy { cause: Cause::Lost, died_at: None, peak_memory_bytes: None, last_output: Vec::new() }
 }

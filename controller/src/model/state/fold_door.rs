@@ -46,7 +46,7 @@ impl State {
             remains.burial =
                 if is_dead && linked.contains(life) { Burial::Needed } else { Burial::NotNeeded };
         }
-        self.door = DoorState::Up { pools: welcome.pools, linked, open: true };
+        self.door = DoorState::Up { pid: welcome.pid, pools: welcome.pools, linked, open: true };
         for pool in &mut self.pools {
             pool.intensity.first_ready(now.at);
         }

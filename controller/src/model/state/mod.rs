@@ -65,6 +65,8 @@ pub enum DoorState {
     Away,
     /// It is.
     Up {
+        /// Its process, as it sees itself.
+        pid: u32,
         /// Where each pool listens.
         pools: BTreeMap<PoolName, SocketAddr>,
         /// The workers whose links are up.

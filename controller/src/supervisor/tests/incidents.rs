@@ -10,7 +10,7 @@ use server::identity::Incarnation;
 
 use super::{notice, two_live};
 use crate::api::views::{CauseKind, IncidentView};
-use crate::backend::{Found, Sighting, Vital};
+use crate::backend::{BackendKind, Found, Sighting, Vital};
 use crate::model::{Action, Cause, Command, DoorEvent, Event, Incidents, Now, State, Welcome};
 use crate::supervisor::plan::plan;
 use crate::supervisor::testing::{died_of, life, pool, unit};
@@ -50,7 +50,12 @@ fn tell(state: &mut State, what: Told, now: Now) {
 }
 
 fn the_incident(state: &State) -> Option<IncidentView> {
-    state.incidents.get(&life("web-0.1")).map(views::incident)
+    incident_of(state, &life("web-0.1"))
+}
+
+fn incident_of(state: &State, worker: &Incarnation) -> Option<IncidentView> {
+    let incident = state.incidents.get(worker)?;
+    Some(views::incident(state, BackendKind::Docker, incident))
 }
 
 proptest! {
@@ -162,7 +167,7 @@ proptest! {
             let began = if began_later { later(heard, Duration::from_millis(1)) } else { now };
             list_dead(&mut state, began, &worker, cause, later(heard, Duration::from_millis(2)));
         }
-        prop_assert_eq!(state.incidents.get(&worker).map(views::incident), None);
+        prop_assert_eq!(incident_of(&state, &worker), None);
         let removal = plan(&state, heard.at).actions.into_iter().any(
             |action| matches!(action, Action::Remove { life, .. } if life == worker)
         );
@@ -170,7 +175,7 @@ proptest! {
         // And not after another word of its death either.
         let died = Sighting::Died { life: worker.clone(), autopsy: died_of(Cause::Exit(0)) };
         state.fold(Event::Sighted(died), heard);
-        prop_assert_eq!(state.incidents.get(&worker).map(views::incident), None);
+        prop_assert_eq!(incident_of(&state, &worker), None);
     }
 
     #[test]
@@ -193,7 +198,7 @@ proptest! {
             let began = if began_later { later(heard, Duration::from_millis(1)) } else { now };
             list_dead(&mut state, began, &worker, Cause::Exit(code), later(heard, Duration::from_millis(2)));
         }
-        let incident = state.incidents.get(&worker).map(views::incident).unwrap();
+        let incident = incident_of(&state, &worker).unwrap();
         prop_assert_eq!(incident.cause.detail, format!("exit code {code}"));
         prop_assert_eq!(incident.last_output, ["last words"]);
     }
@@ -347,7 +352,8 @@ fn a_controller_that_was_away_still_hears_of_the_dead() {
         siblings: 0,
     };
     notice(&mut state, left, now);
-    let incident = state.incidents.get(&life("gone-0.4")).map(views::incident).unwrap();
+    let incident = state.incidents.get(&life("gone-0.4")).unwrap();
+    let incident = views::incident(&state, BackendKind::Docker, incident);
     assert_eq!(incident.held[0].outcome, "pending");
 }
 
@@ -405,7 +411,12 @@ fn an_incident_reads_like_this() {
       "siblings": 1,
       "last_output": [
         "last words"
-      ]
+      ],
+      "memory": null,
+      "siblings_failed": null,
+      "reproduce": "curl http://127.0.0.1:0/crash",
+      "backend": "docker",
+      "unit": "web-0.1"
     }
     "#);
 }

@@ -6,6 +6,7 @@ mod incidents;
 mod listings;
 mod starts;
 mod stories;
+mod telling;
 mod world;
 
 use std::collections::BTreeMap;

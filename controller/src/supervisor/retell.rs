@@ -1,0 +1,143 @@
+//! What an incident says beyond the facts of one death: what it cost the others, and how to see it again.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use server::control::{Held, Outcome};
+
+use crate::api::views::MemoryView;
+use crate::backend::Unit;
+use crate::model::{Cause, Incident, KillReason, Reason, State, signal_name};
+
+/// Of a worker that died for want of memory.
+pub(super) fn memory(incident: &Incident) -> Option<MemoryView> {
+    match incident.cause() {
+        Reason::Found(Cause::Oom { limit_bytes }) => {
+            let peak_bytes = incident.died.as_ref().and_then(|died| died.autopsy.peak_memory_bytes);
+            Some(MemoryView { limit_bytes, peak_bytes })
+        }
+        _ => None,
+    }
+}
+
+/// How many requests of other workers of the pool were answered by the door or cut because *their* worker had died,
+/// between the detection of this death and the readiness of its replacement. Isolation is that this is 0 when nobody
+/// else was killed.
+pub(super) fn siblings_failed(state: &State, incident: &Incident) -> Option<u64> {
+    let (from, until) = (incident.detected()?, incident.ready?);
+    let others = state.incidents.iter().filter(|other| {
+        other.life.worker.pool == incident.life.worker.pool && other.life.worker != incident.life.worker
+    });
+    let failed = others.flat_map(|other| &other.settled).filter(|settled| {
+        (from..=until).contains(&settled.at)
+            && matches!(settled.outcome, Outcome::Answered { .. } | Outcome::Closed { .. })
+    });
+    Some(failed.count() as u64)
+}
+
+/// The command that does the same again. `None` where we cannot know: it went of its own accord, or nobody saw how.
+pub(super) fn reproduce(incident: &Incident, listen: Option<SocketAddr>) -> Option<String> {
+    let held = incident.left.as_ref().map_or(&[][..], |left| &left.held);
+    // Only where there is but one request can we tell which one it was.
+    let by_request = || match held {
+        [Held { request, .. }] => ask(request, listen?),
+        _ => None,
+    };
+    match incident.cause() {
+        Reason::Asked(signal) => Some(by_us(incident, signal)),
+        Reason::Killed(KillReason::RequestTimeout { request }) => ask(&request, listen?),
+        Reason::Killed(KillReason::DrainTimeout) => Some(format!("bulkhead drain {}", incident.life.worker)),
+        Reason::Killed(KillReason::StartTimeout { .. } | KillReason::Protocol { .. }) => None,
+        Reason::Found(Cause::Signal(signal)) if is_a_fault(signal) => {
+            by_request().or_else(|| by_hand(incident.unit.as_ref()?, signal))
+        }
+        Reason::Found(Cause::Signal(signal)) => by_hand(incident.unit.as_ref()?, signal),
+        Reason::Found(Cause::Exit(_) | Cause::Oom { .. }) => by_request(),
+        Reason::Found(Cause::Lost) | Reason::NotKnownYet => None,
+    }
+}
+
+/// Through our own API.
+fn by_us(incident: &Incident, signal: i32) -> String {
+    match signal {
+        9 => format!("bulkhead kill {}", incident.life.worker),
+        _ => format!("bulkhead kill {} --signal {}", incident.life.worker, signal_name(signal)),
+    }
+}
+
+/// Past us, as somebody else would.
+fn by_hand(unit: &Unit, signal: i32) -> Option<String> {
+    let name = signal_name(signal);
+    let name = name.strip_prefix("SIG")?;
+    Some(match (unit, signal) {
+        (Unit::Process { pid, .. }, 9) => format!("kill -9 {pid}"),
+        (Unit::Process { pid, .. }, _) => format!("kill -s {name} {pid}"),
+        (Unit::Container { name: container, .. }, 9) => format!("docker kill {container}"),
+        (Unit::Container { name: container, .. }, _) => format!("docker kill -s {name} {container}"),
+    })
+}
+
+/// The same request once more: `GET /segv` at the pool's address.
+fn ask(request: &str, mut listen: SocketAddr) -> Option<String> {
+    let (method, target) = request.split_once(' ')?;
+    // What was shortened for people is not what was asked; and a connection is no request.
+    if !target.starts_with('/') || request.ends_with('…') {
+        return None;
+    }
+    if listen.ip().is_unspecified() {
+        listen.set_ip(match listen.ip() {
+            IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+            IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
+        });
+    }
+    let url = quoted(&format!("http://{listen}{target}"));
+    Some(match method {
+        "GET" => format!("curl {url}"),
+        "HEAD" => format!("curl -I {url}"),
+        _ => format!("curl -X {} {url}", quoted(method)),
+    })
+}
+
+/// As a shell takes it for one word. What it quotes was sent by a client, and somebody is going to paste it.
+fn quoted(word: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~/:@%+=,[]".contains(&byte);
+    if word.bytes().all(plain) && !word.contains(['[', ']']) {
+        return word.to_owned();
+    }
+    format!("'{}'", word.replace('\'', r"'\''"))
+}
+
+/// Whether the kernel sends this signal for what a program does itself: SIGILL, SIGTRAP, SIGABRT, SIGBUS, SIGFPE,
+/// SIGSEGV, SIGXCPU, SIGXFSZ, SIGSYS.
+fn is_a_fault(signal: i32) -> bool {
+    matches!(signal, 4..=8 | 11 | 24 | 25 | 31)
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_is_asked_again_by_curl() {
+        let web = SocketAddr::from(([0, 0, 0, 0], 8080));
+        let ask = |request| ask(request, web);
+        assert_eq!(ask("GET /segv").unwrap(), "curl http://127.0.0.1:8080/segv");
+        assert_eq!(ask("GET /work?ms=5&x=1").unwrap(), "curl 'http://127.0.0.1:8080/work?ms=5&x=1'");
+        assert_eq!(ask("POST /exit").unwrap(), "curl -X POST http://127.0.0.1:8080/exit");
+        assert_eq!(ask("GET /much…"), None);
+        assert_eq!(ask("connection from 127.0.0.1:5"), None);
+    }
+
+    #[test]
+    fn what_a_client_sent_is_one_word_to_a_shell() {
+        let web = SocketAddr::from(([127, 0, 0, 1], 80));
+        let hostile = "GET /';reboot;'$(reboot)`reboot`";
+        let command = ask(hostile, web).unwrap();
+        let script = format!("printf %s {}", command.strip_prefix("curl ").unwrap());
+        let said = std::process::Command::new("sh").arg("-c").arg(script).output().unwrap();
+        assert_eq!(
+            String::from_utf8(said.stdout).unwrap(),
+            "http://127.0.0.1:80/';reboot;'$(reboot)`reboot`"
+        );
+    }
+}

@@ -22,6 +22,7 @@ mod master;
 mod problem;
 mod routes;
 pub mod signal;
+pub mod stream_views;
 pub mod views;
 
 use std::net::SocketAddr;

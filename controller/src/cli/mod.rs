@@ -15,6 +15,7 @@ mod controller;
 mod door;
 mod doorkeeper;
 mod drain;
+mod events;
 mod greeting;
 mod image;
 mod incidents;
@@ -27,6 +28,7 @@ mod output;
 mod ps;
 mod scale;
 mod schema;
+mod stream;
 mod up;
 pub mod worker;
 
@@ -70,6 +72,7 @@ enum Command {
     Ps(ps::PsArgs),
     Kill(kill::KillArgs),
     Incidents(incidents::IncidentsArgs),
+    Events(events::EventsArgs),
     Logs(logs::LogsArgs),
     Drain(drain::DrainArgs),
     Scale(scale::ScaleArgs),
@@ -123,6 +126,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Scale(args) => in_runtime(scale::run(args)),
         Command::Logs(args) => in_runtime(logs::run(args)),
         Command::Incidents(args) => in_runtime(incidents::run(args)),
+        Command::Events(args) => in_runtime(events::run(args)),
         Command::Completions(args) => completions::run(&args),
     };
     done.map(|()| ExitCode::SUCCESS)
@@ -139,9 +143,10 @@ fn in_runtime<T>(command: impl Future<Output = anyhow::Result<T>>) -> anyhow::Re
 
 /// What went wrong, why, and what to do about it.
 fn explain(error: &anyhow::Error) -> String {
-    if let Some(remedy) = error.downcast_ref::<ApiError>().and_then(ApiError::remedy) {
-        // Only the root of it: the HTTP client's own layers in between say nothing to anybody.
-        return format!("{error} ({})\n  {remedy}", error.root_cause());
+    if let Some(error) = error.downcast_ref::<ApiError>()
+        && let Some(remedy) = error.remedy()
+    {
+        return format!("{}\n  {remedy}", error.in_short());
     }
     match error.downcast_ref::<DoorError>().and_then(door::remedy) {
         Some(remedy) => format!("{error:#}\n  {remedy}"),

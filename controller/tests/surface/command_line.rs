@@ -12,10 +12,16 @@ async fn transcript(surface: &Surface, words: &[&str]) -> String {
 }
 
 async fn transcript_with(api: &str, words: &[&str]) -> String {
+    transcript_in(api, &[], words).await
+}
+
+/// The same with more in the environment.
+pub(crate) async fn transcript_in(api: &str, environment: &[(&str, &str)], words: &[&str]) -> String {
     let output = tokio::process::Command::new(env!("CARGO_BIN_EXE_bulkhead"))
         .args(words)
         .env_clear()
         .env("BULKHEAD_API", api)
+        .envs(environment.iter().copied())
         .stdin(Stdio::null())
         .output()
         .await
@@ -324,6 +330,7 @@ async fn help_shows_the_commands_and_the_exit_codes() {
       ps           List workers, and what each holds at this moment
       kill         Send a signal to a worker and see what becomes of what it held
       incidents    List workers' deaths, or tell one of them in detail
+      events       Tell what happened: workers that come and go, deaths, orders, troubles
       logs         Show what a worker wrote to its standard output and error
       drain        Let a worker finish what it holds, then replace it
       scale        Change how many workers a pool has

@@ -7,3 +7,5 @@
 mod api;
 mod canned;
 mod command_line;
+mod events;
+mod fake_stream;

@@ -29,6 +29,7 @@ mod ps;
 mod scale;
 mod schema;
 mod stream;
+mod top;
 mod up;
 pub mod worker;
 
@@ -52,6 +53,7 @@ Examples:
   bulkhead up                          door, workers and master, on this machine
   bulkhead up --backend docker         each worker in a container of its own
   bulkhead ps                          who is there, and what each holds
+  bulkhead top                         the same, live, with a key for every harm
   bulkhead kill random                 what one tries first
   bulkhead incidents                   what became of it
 
@@ -70,6 +72,7 @@ struct CommandLine {
 enum Command {
     Up(up::UpArgs),
     Ps(ps::PsArgs),
+    Top(top::TopArgs),
     Kill(kill::KillArgs),
     Incidents(incidents::IncidentsArgs),
     Events(events::EventsArgs),
@@ -121,6 +124,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Worker(args) => return Ok(worker::run(args)),
         Command::Door(args) => door::run(&args),
         Command::Ps(args) => in_runtime(ps::run(args)),
+        Command::Top(args) => in_runtime(top::run(args)),
         Command::Kill(args) => in_runtime(kill::run(args)),
         Command::Drain(args) => in_runtime(drain::run(args)),
         Command::Scale(args) => in_runtime(scale::run(args)),

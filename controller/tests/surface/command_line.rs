@@ -328,6 +328,7 @@ async fn help_shows_the_commands_and_the_exit_codes() {
     Commands:
       up           Run door, workers and master on this machine
       ps           List workers, and what each holds at this moment
+      top          Watch pools, workers and deaths live, and kill what you see
       kill         Send a signal to a worker and see what becomes of what it held
       incidents    List workers' deaths, or tell one of them in detail
       events       Tell what happened: workers that come and go, deaths, orders, troubles
@@ -350,6 +351,7 @@ async fn help_shows_the_commands_and_the_exit_codes() {
       bulkhead up                          door, workers and master, on this machine
       bulkhead up --backend docker         each worker in a container of its own
       bulkhead ps                          who is there, and what each holds
+      bulkhead top                         the same, live, with a key for every harm
       bulkhead kill random                 what one tries first
       bulkhead incidents                   what became of it
 

@@ -9,3 +9,4 @@ mod canned;
 mod command_line;
 mod events;
 mod fake_stream;
+mod top;

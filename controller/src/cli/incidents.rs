@@ -70,7 +70,7 @@ fn table(incidents: &[IncidentView], now: jiff::Timestamp) -> Table<5> {
 }
 
 /// An incident told from its cause to its end.
-fn post_mortem(incident: &IncidentView, now: jiff::Timestamp) -> String {
+pub(super) fn post_mortem(incident: &IncidentView, now: jiff::Timestamp) -> String {
     let mut text = format!(
         "{}: worker {} of pool {} died\n\n",
         printable(&incident.id),
@@ -103,7 +103,7 @@ fn post_mortem(incident: &IncidentView, now: jiff::Timestamp) -> String {
     text
 }
 
-fn cause_in_short(CauseView { kind, detail }: &CauseView) -> String {
+pub(super) fn cause_in_short(CauseView { kind, detail }: &CauseView) -> String {
     match kind {
         CauseKind::Signal | CauseKind::Exit => detail.clone(),
         CauseKind::Oom => "out of memory".to_owned(),
@@ -135,7 +135,7 @@ fn siblings(number: usize) -> String {
     }
 }
 
-fn held_in_short(held: &[HeldView]) -> String {
+pub(super) fn held_in_short(held: &[HeldView]) -> String {
     match held {
         [] => "nothing".to_owned(),
         [only] => format!("{}: {}", only.request, outcome_in_short(only)),

@@ -15,6 +15,7 @@ mod controller;
 mod door;
 mod doorkeeper;
 mod drain;
+mod events;
 mod greeting;
 mod image;
 mod incidents;
@@ -28,7 +29,9 @@ mod ps;
 mod quarters;
 mod scale;
 mod schema;
+mod stream;
 mod tokens;
+mod top;
 mod up;
 pub mod worker;
 
@@ -52,6 +55,7 @@ Examples:
   bulkhead up                          door, workers and master, on this machine
   bulkhead up --backend docker         each worker in a container of its own
   bulkhead ps                          who is there, and what each holds
+  bulkhead top                         the same, live, with a key for every harm
   bulkhead kill random                 what one tries first
   bulkhead incidents                   what became of it
 
@@ -70,8 +74,10 @@ struct CommandLine {
 enum Command {
     Up(up::UpArgs),
     Ps(ps::PsArgs),
+    Top(top::TopArgs),
     Kill(kill::KillArgs),
     Incidents(incidents::IncidentsArgs),
+    Events(events::EventsArgs),
     Logs(logs::LogsArgs),
     Drain(drain::DrainArgs),
     Scale(scale::ScaleArgs),
@@ -120,11 +126,13 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Worker(args) => return Ok(worker::run(args)),
         Command::Door(args) => door::run(&args),
         Command::Ps(args) => in_runtime(ps::run(args)),
+        Command::Top(args) => in_runtime(top::run(args)),
         Command::Kill(args) => in_runtime(kill::run(args)),
         Command::Drain(args) => in_runtime(drain::run(args)),
         Command::Scale(args) => in_runtime(scale::run(args)),
         Command::Logs(args) => in_runtime(logs::run(args)),
         Command::Incidents(args) => in_runtime(incidents::run(args)),
+        Command::Events(args) => in_runtime(events::run(args)),
         Command::Completions(args) => completions::run(&args),
     };
     done.map(|()| ExitCode::SUCCESS)
@@ -141,9 +149,10 @@ fn in_runtime<T>(command: impl Future<Output = anyhow::Result<T>>) -> anyhow::Re
 
 /// What went wrong, why, and what to do about it.
 fn explain(error: &anyhow::Error) -> String {
-    if let Some(remedy) = error.downcast_ref::<ApiError>().and_then(ApiError::remedy) {
-        // Only the root of it: the HTTP client's own layers in between say nothing to anybody.
-        return format!("{error} ({})\n  {remedy}", error.root_cause());
+    if let Some(error) = error.downcast_ref::<ApiError>()
+        && let Some(remedy) = error.remedy()
+    {
+        return format!("{}\n  {remedy}", error.in_short());
     }
     match error.downcast_ref::<DoorError>().and_then(door::remedy) {
         Some(remedy) => format!("{error:#}\n  {remedy}"),

@@ -106,7 +106,7 @@ pub(super) fn phase(phase: PhaseView) -> &'static str {
 }
 
 /// What `kill` or `docker kill` would have to be given.
-fn place(worker: &WorkerView) -> String {
+pub(super) fn place(worker: &WorkerView) -> String {
     match (&worker.container, &worker.pod, worker.pid) {
         (Some(container), ..) => container.clone(),
         (None, Some(pod), _) => pod.clone(),
@@ -115,7 +115,7 @@ fn place(worker: &WorkerView) -> String {
     }
 }
 
-fn holding(holding: &[HoldingView]) -> String {
+pub(super) fn holding(holding: &[HoldingView]) -> String {
     match holding {
         [] => String::new(),
         [only] => format!("{} for {}", only.request, duration(only.for_ms)),
@@ -125,7 +125,7 @@ fn holding(holding: &[HoldingView]) -> String {
     }
 }
 
-fn state(pool: &PoolView) -> &'static str {
+pub(super) fn state(pool: &PoolView) -> &'static str {
     match pool {
         PoolView { degraded: true, .. } => "degraded",
         PoolView { wanted: 0, .. } => "scaled to zero",

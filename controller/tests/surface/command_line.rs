@@ -12,10 +12,16 @@ async fn transcript(surface: &Surface, words: &[&str]) -> String {
 }
 
 async fn transcript_with(api: &str, words: &[&str]) -> String {
+    transcript_in(api, &[], words).await
+}
+
+/// The same with more in the environment.
+pub(crate) async fn transcript_in(api: &str, environment: &[(&str, &str)], words: &[&str]) -> String {
     let output = tokio::process::Command::new(env!("CARGO_BIN_EXE_bulkhead"))
         .args(words)
         .env_clear()
         .env("BULKHEAD_API", api)
+        .envs(environment.iter().copied())
         .stdin(Stdio::null())
         .output()
         .await
@@ -322,8 +328,10 @@ async fn help_shows_the_commands_and_the_exit_codes() {
     Commands:
       up           Run door, workers and master on this machine
       ps           List workers, and what each holds at this moment
+      top          Watch pools, workers and deaths live, and kill what you see
       kill         Send a signal to a worker and see what becomes of what it held
       incidents    List workers' deaths, or tell one of them in detail
+      events       Tell what happened: workers that come and go, deaths, orders, troubles
       logs         Show what a worker wrote to its standard output and error
       drain        Let a worker finish what it holds, then replace it
       scale        Change how many workers a pool has
@@ -343,6 +351,7 @@ async fn help_shows_the_commands_and_the_exit_codes() {
       bulkhead up                          door, workers and master, on this machine
       bulkhead up --backend docker         each worker in a container of its own
       bulkhead ps                          who is there, and what each holds
+      bulkhead top                         the same, live, with a key for every harm
       bulkhead kill random                 what one tries first
       bulkhead incidents                   what became of it
 

@@ -12,6 +12,9 @@
 mod api;
 mod canned;
 mod command_line;
+mod events;
+mod fake_stream;
 mod metrics;
 mod openapi;
 mod stream;
+mod top;

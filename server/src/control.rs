@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use crate::identity::{Incarnation, PoolName, Secret};
 
 /// The version of this protocol. Door and controller of different versions refuse each other by name.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 /// What somebody says in place of [`VERSION`] who only wants to know the door's. It is answered with the welcome, as
 /// any version that the door does not speak, and changes nothing.
@@ -60,6 +60,8 @@ pub enum Order {
         /// Comes back in the answer.
         query: u64,
     },
+    /// Answer with [`Notice::Pong`]: a door that hangs keeps its sockets open, and only silence tells.
+    Ping,
     /// Drain everything, then exit: the same as SIGTERM.
     Stop,
 }
@@ -160,6 +162,8 @@ pub enum Notice {
         /// The state at this moment.
         report: Report,
     },
+    /// The answer to [`Order::Ping`].
+    Pong,
     /// The door has begun to drain and will exit.
     Stopping,
 }

@@ -11,7 +11,7 @@ use rustix::process::Signal;
 use server::control::{Order, Report};
 use server::identity::{Incarnation, PoolName, WorkerId};
 use thiserror::Error;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::api::views::{IncidentView, PoolView, WorkerView};
 use crate::backend::{Backend, BackendError, Unit};
@@ -146,6 +146,12 @@ impl Handle {
     /// Whether the door is there and every pool that is to have workers has one that takes turns.
     pub async fn is_ready(&self) -> Result<bool, CommandError> {
         self.ask(Request::IsReady).await
+    }
+
+    /// For how many beats, about a second each, the door has been there without a sign of life
+    /// ([`crate::door::HANGS_AFTER`]).
+    pub fn door_silence(&self) -> watch::Receiver<u32> {
+        self.door.silence()
     }
 
     /// Sends a signal to a worker. `SIGKILL` ends everything in its compartment.

@@ -6,7 +6,7 @@ use tokio::sync::oneshot;
 use super::handle::{CommandError, Handle, Request, StopSummary};
 use super::{Supervisor, now, views};
 use crate::backend::Unit;
-use crate::model::{Command, DoorState, Event, Phase, State};
+use crate::model::{Command, DoorState, Event, Phase, Pulse, State};
 
 impl Supervisor {
     pub(super) fn answer(&mut self, request: Request) {
@@ -76,7 +76,7 @@ fn tell<T>(reply: oneshot::Sender<T>, answer: T) {
 }
 
 fn is_ready(state: &State) -> bool {
-    let open = matches!(state.door, DoorState::Up { open: true, .. });
+    let open = matches!(state.door, DoorState::Up { open: true, pulse: Pulse::Beats, .. });
     open && state.pools.iter().all(|pool| pool.wanted == 0 || pool.live() > 0)
 }
 

@@ -121,6 +121,7 @@ impl Control {
                     let report = Report { pools: self.pools.iter().map(|pool| pool.report()).collect() };
                     self.notices.post(Notice::Report { query, report });
                 }
+                Order::Ping => self.notices.post(Notice::Pong),
                 Order::Stop => self.stop.notify_one(),
             }
         }

@@ -7,6 +7,11 @@
 //! Orders are not kept for a door that is away ([`Door::order`] forgets them): the supervisor plans anew when
 //! the door is back, and an order from before might by then be about somebody else's state.
 //!
+//! A door that hangs keeps its sockets open, so it is asked for a sign of life once a second; anything that it says
+//! is one. After [`SILENT_AFTER`] beats without any it counts as silent: the supervisor is told, and does less, for
+//! nothing is inferred from silence. After [`HANGS_AFTER`] it counts as hanging, and whoever has started it may
+//! replace it. Beats are counted, not seconds: if it is us who was stopped, or the machine, not one of them has passed.
+//!
 //! What can go wrong: nobody listens (the door has not started, or is restarting); a line is too long or is no
 //! notice (then the connection is given up and dialled again); the door is of another version, which no amount
 //! of dialling cures, but replacing the door does, so that goes on as well and is said aloud each time the
@@ -23,7 +28,8 @@ use thiserror::Error;
 use tokio::io::AsyncWriteExt;
 use tokio::net::UnixStream;
 use tokio::net::unix::OwnedWriteHalf;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::{Instant, MissedTickBehavior, interval_at};
 use tokio_util::codec::{FramedRead, LinesCodec, LinesCodecError};
 
 use crate::model::{DoorEvent, Welcome, in_full};
@@ -34,6 +40,14 @@ const FIRST_WAIT: Duration = Duration::from_millis(10);
 const LONGEST_WAIT: Duration = Duration::from_millis(500);
 /// How long the door may take for the welcome. Its event loop answers in microseconds.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// Between two questions for a sign of life.
+const BEAT: Duration = Duration::from_secs(1);
+/// After so many beats without an answer the door counts as silent.
+pub const SILENT_AFTER: u32 = 5;
+/// After so many it counts as hanging.
+pub const HANGS_AFTER: u32 = 15;
+/// How many beats a door has let pass that does not even answer a hello.
+const BEATS_OF_PATIENCE: u32 = 5;
 /// How many orders may wait for the socket. One a worker is plenty.
 const ORDERS: usize = 4096;
 /// How many events may wait for the supervisor before the door has to.
@@ -43,6 +57,7 @@ const EVENTS: usize = 1024;
 #[derive(Debug, Clone)]
 pub struct Door {
     requests: mpsc::Sender<Request>,
+    silence: watch::Receiver<u32>,
 }
 
 /// Why the door could not be talked to.
@@ -68,7 +83,7 @@ pub enum DoorError {
     Mute,
     /// It speaks another version. Dialling again helps only when one of the two has been replaced.
     #[error(
-        "the door speaks version {theirs} of the control protocol and this controller version {VERSION}: run both from the same build"
+        "the door speaks version {theirs} of the control protocol and this controller version {VERSION}: start one of the two again, so that both are of the same build (SIGTERM drains a door); until then nobody is replaced"
     )]
     Version {
         /// The door's.
@@ -112,9 +127,15 @@ impl Door {
     pub fn connect(path: impl Into<PathBuf>, secret: Secret) -> (Self, mpsc::Receiver<DoorEvent>) {
         let (requests, orders) = mpsc::channel(ORDERS);
         let (events, heard) = mpsc::channel(EVENTS);
-        let line = Line { path: path.into(), secret, requests: orders, events };
+        let (beats, silence) = watch::channel(0);
+        let line = Line { path: path.into(), secret, requests: orders, events, beats };
         tokio::spawn(line.keep_up());
-        (Self { requests }, heard)
+        (Self { requests, silence }, heard)
+    }
+
+    /// For how many beats the door has been there and has given no sign of life.
+    pub fn silence(&self) -> watch::Receiver<u32> {
+        self.silence.clone()
     }
 
     /// Gives an order. It is forgotten when the door is away.
@@ -138,6 +159,8 @@ struct Line {
     secret: Secret,
     requests: mpsc::Receiver<Request>,
     events: mpsc::Sender<DoorEvent>,
+    /// Let pass without a sign of life.
+    beats: watch::Sender<u32>,
 }
 
 /// Why a connection is over.
@@ -156,6 +179,7 @@ impl Line {
             let lost = match greet(&self.path, &self.secret).await {
                 Ok((welcome, speaking)) => {
                     wait = FIRST_WAIT;
+                    self.beats.send_replace(0);
                     last_said.clear();
                     if self.events.send(DoorEvent::Up(welcome)).await.is_err() {
                         return;
@@ -171,9 +195,16 @@ impl Line {
                 }
                 Err(error) => error,
             };
+            match lost {
+                DoorError::Mute => self.beats.send_modify(|beats| *beats += BEATS_OF_PATIENCE),
+                _ => drop(self.beats.send_replace(0)),
+            }
             let said = in_full(&lost);
             if said != last_said {
-                tracing::info!("{said}; dialling again until it answers");
+                match lost {
+                    DoorError::Version { .. } => tracing::error!("{said}"),
+                    _ => tracing::info!("{said}; dialling again until it answers"),
+                }
                 last_said = said;
             }
             if self.forget_requests_for(wait).await.is_err() {
@@ -187,22 +218,24 @@ impl Line {
     async fn talk(&mut self, Speaking { mut notices, mut orders }: Speaking) -> Over {
         let mut asked: BTreeMap<u64, oneshot::Sender<Report>> = BTreeMap::new();
         let mut next_query = 0;
+        let mut asked_for_a_sign = false;
+        let mut beat = interval_at(Instant::now() + BEAT, BEAT);
+        beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            tokio::select! {
-                notice = hear(&mut notices) => match notice {
-                    Ok(Notice::Report { query, report }) => {
-                        if let Some(reply) = asked.remove(&query) {
-                            // Whoever asked may have lost patience: that is theirs to do.
-                            let _ = reply.send(report);
-                        }
+            let heard = tokio::select! {
+                notice = hear(&mut notices) => notice,
+                _ = beat.tick() => {
+                    let over = if asked_for_a_sign {
+                        self.let_pass().await
+                    } else {
+                        asked_for_a_sign = true;
+                        say(&mut orders, &Order::Ping).await.err().map(Over::Lost)
+                    };
+                    match over {
+                        Some(over) => return over,
+                        None => continue,
                     }
-                    Ok(notice) => {
-                        if self.events.send(DoorEvent::Notice(notice)).await.is_err() {
-                            return Over::NotNeeded;
-                        }
-                    }
-                    Err(error) => return Over::Lost(error),
-                },
+                }
                 request = self.requests.recv() => {
                     let order = match request {
                         None => return Over::NotNeeded,
@@ -214,12 +247,43 @@ impl Line {
                             Order::Report { query: next_query, turns: turns == Turns::Take }
                         }
                     };
-                    if let Err(error) = say(&mut orders, &order).await {
-                        return Over::Lost(error);
+                    match say(&mut orders, &order).await {
+                        Ok(()) => continue,
+                        Err(error) => return Over::Lost(error),
+                    }
+                }
+            };
+            let notice = match heard {
+                Ok(notice) => notice,
+                Err(error) => return Over::Lost(error),
+            };
+            asked_for_a_sign = false;
+            let back = self.beats.send_replace(0) >= SILENT_AFTER;
+            if back && self.events.send(DoorEvent::Answers).await.is_err() {
+                return Over::NotNeeded;
+            }
+            match notice {
+                Notice::Pong => {}
+                Notice::Report { query, report } => {
+                    if let Some(reply) = asked.remove(&query) {
+                        // Whoever asked may have lost patience: that is theirs to do.
+                        let _ = reply.send(report);
+                    }
+                }
+                notice => {
+                    if self.events.send(DoorEvent::Notice(notice)).await.is_err() {
+                        return Over::NotNeeded;
                     }
                 }
             }
         }
+    }
+
+    /// One more beat without a sign of life.
+    async fn let_pass(&self) -> Option<Over> {
+        self.beats.send_modify(|beats| *beats += 1);
+        let silent = *self.beats.borrow() == SILENT_AFTER;
+        (silent && self.events.send(DoorEvent::Silent).await.is_err()).then_some(Over::NotNeeded)
     }
 
     /// Waits, and meanwhile drops what nobody is there to hear. Fails when nobody needs a door any more.

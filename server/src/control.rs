@@ -92,6 +92,8 @@ pub enum Order {
         /// Which.
         pool: PoolName,
     },
+    /// Answer with [`Notice::Pong`]: a door that hangs keeps its sockets open, and only silence tells.
+    Ping,
     /// Drain everything, then exit: the same as SIGTERM.
     Stop,
 }
@@ -198,6 +200,8 @@ pub enum Notice {
         /// Which.
         pool: PoolName,
     },
+    /// The answer to [`Order::Ping`].
+    Pong,
     /// The door has begun to drain and will exit.
     Stopping,
 }

@@ -7,6 +7,7 @@ pub mod api;
 pub mod backend;
 pub mod compose;
 pub mod controller;
+pub mod engine;
 pub mod http;
 pub mod load;
 pub mod old_door;

@@ -25,6 +25,8 @@ pub struct Stack {
     program: String,
     pub backend: Backend,
     pub dir: TempDir,
+    /// The engine, where it is not the usual one: as in `DOCKER_HOST`.
+    engine: Option<String>,
     up: Option<Up>,
 }
 
@@ -44,6 +46,15 @@ impl Stack {
 
     /// The same with another build of the program.
     pub fn up_with(program: &str, backend: Backend, pools: &str) -> Self {
+        Self::up_as(program, backend, None, pools)
+    }
+
+    /// Starts a deployment in containers of this engine.
+    pub fn up_on(engine: &str, pools: &str) -> Self {
+        Self::up_as(BULKHEAD, Backend::Docker, Some(engine.to_owned()), pools)
+    }
+
+    fn up_as(program: &str, backend: Backend, engine: Option<String>, pools: &str) -> Self {
         let dir = tempfile::Builder::new().prefix("bulkhead-").tempdir_in("/tmp").unwrap();
         // Containers and workers of another user have to reach the link socket in it.
         std::fs::set_permissions(dir.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
@@ -52,7 +63,7 @@ impl Stack {
             writeln!(spec, "  {line}").unwrap();
         }
         std::fs::write(dir.path().join("bulkhead.yaml"), spec).unwrap();
-        let mut stack = Self { program: program.to_owned(), backend, dir, up: None };
+        let mut stack = Self { program: program.to_owned(), backend, dir, engine, up: None };
         stack.start();
         stack
     }
@@ -118,7 +129,18 @@ impl Stack {
             .arg(self.run_dir())
             .env_remove("BULKHEAD_API")
             .stdin(Stdio::null());
+        if let Some(engine) = &self.engine {
+            command.env("DOCKER_HOST", engine);
+        }
         command
+    }
+
+    /// Runs the `docker` command on the engine of this deployment.
+    fn docker(&self, arguments: &[&str]) -> Result<String, String> {
+        match &self.engine {
+            Some(engine) => docker(&[&["-H", engine], arguments].concat()),
+            None => docker(arguments),
+        }
     }
 
     pub fn run_dir(&self) -> PathBuf {
@@ -194,7 +216,7 @@ impl Stack {
                     let now = self.api().worker(&worker.id);
                     now.container.clone().ok_or(vec![now])
                 });
-                docker(&["kill", &container]).unwrap();
+                self.docker(&["kill", &container]).unwrap();
             }
             Backend::Process => self.signal(worker, Signal::KILL),
         }
@@ -249,15 +271,15 @@ impl Stack {
         let mut left: Vec<_> =
             pids_with(run_dir.to_str().unwrap()).into_iter().map(|(_, line)| line).collect();
         if self.backend == Backend::Docker {
-            left.extend(self.containers());
+            left.extend(self.containers().unwrap());
         }
         left
     }
 
     /// The deployment's containers, dead or alive.
-    pub fn containers(&self) -> Vec<String> {
+    pub fn containers(&self) -> Result<Vec<String>, String> {
         let owner = format!("label=io.bulkhead.owner={}", self.run_dir().display());
-        let listed = docker(&[
+        let listed = self.docker(&[
             "ps",
             "-a",
             "--no-trunc",
@@ -266,7 +288,7 @@ impl Stack {
             "--format",
             "{{.ID}} {{.Names}} {{.Status}}",
         ]);
-        listed.unwrap().lines().map(str::to_owned).collect()
+        Ok(listed?.lines().map(str::to_owned).collect())
     }
 
     /// The pid of this deployment's door.
@@ -293,9 +315,10 @@ impl Drop for Stack {
             let _ = up.process.wait();
         }
         if self.backend == Backend::Docker {
-            for container in self.containers() {
+            // An engine that a story has ended cannot be asked any more.
+            for container in self.containers().unwrap_or_default() {
                 let id = container.split(' ').next().unwrap_or_default();
-                let _ = docker(&["rm", "-f", id]);
+                let _ = self.docker(&["rm", "-f", id]);
             }
         }
         for (pid, _) in pids_with(self.run_dir().to_str().unwrap_or("?")) {
@@ -314,7 +337,7 @@ pub fn web(workers: u32, more: &str) -> String {
 }
 
 /// The processes whose command line names `text`.
-fn pids_with(text: &str) -> Vec<(Pid, String)> {
+pub(super) fn pids_with(text: &str) -> Vec<(Pid, String)> {
     let processes = std::fs::read_dir("/proc").unwrap().flatten().filter_map(|entry| {
         let pid = Pid::from_raw(entry.file_name().to_str()?.parse().ok()?)?;
         let command = std::fs::read(entry.path().join("cmdline")).ok()?;

@@ -66,6 +66,25 @@ pub fn a_door_that_hangs_is_replaced_by_the_next_up(backend: Backend) {
     stack.down();
 }
 
+pub fn a_door_that_hangs_is_told_of_and_replaced(backend: Backend) {
+    let stack = Stack::web(backend, 2, "");
+    let before = stack.ready("web", 2);
+    let hangs = stack.door_pid();
+    kill_process(hangs, Signal::STOP).unwrap();
+    eventually("it is told of", || {
+        let status = stack.api().get("/readyz").status;
+        if status == 503 { Ok(()) } else { Err(status) }
+    });
+    eventually("it is replaced", || {
+        let now = stack.api().get("/readyz").status;
+        if now == 200 && stack.door_pid() != hangs { Ok(()) } else { Err((now, stack.said())) }
+    });
+    assert_eq!(lives(&stack.ready("web", 2)), lives(&before), "workers were replaced although none had died");
+    assert_eq!(stack.api().incidents().len(), 0);
+    assert_eq!(stack.connect().get("/work?ms=1").status, 200);
+    stack.down();
+}
+
 fn lives(workers: &[Worker]) -> BTreeSet<String> {
     workers.iter().map(Worker::life).collect()
 }

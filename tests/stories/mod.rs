@@ -52,6 +52,7 @@ pub const ALL: &[(&str, Story)] = &[
         adoption::the_controller_can_die_and_the_next_one_adopts,
     ),
     ("a_door_of_another_build_is_replaced", adoption::a_door_of_another_build_is_replaced),
+    ("a_door_that_hangs_is_told_of_and_replaced", adoption::a_door_that_hangs_is_told_of_and_replaced),
     ("a_door_that_hangs_is_replaced_by_the_next_up", adoption::a_door_that_hangs_is_replaced_by_the_next_up),
     (
         "another_backend_is_refused_while_workers_live",

@@ -15,6 +15,9 @@
 //! It gets nothing of `up`'s environment but what says how to log, for it faces strangers and needs nothing else; it
 //! runs as the same user. Its log is cut back when it has grown large.
 //!
+//! A kept door that hangs is killed ([`KeptDoor::replace`]), which is the one thing that is ever killed for silence: it
+//! serves nobody, and its workers live on.
+//!
 //! A kept door that dies is started again: at once, then after 100 ms, doubling up to 10 s, from the start again
 //! once it has lived for 10 s. Its workers dial it again by themselves; clients' connections are lost with it. A
 //! door that cannot even start (a port is taken, say) is an error of [`Door::answers`], told in its own words.
@@ -24,9 +27,11 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
+use futures_util::FutureExt;
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open, pidfd_send_signal};
 use server::control::{ASKS_VERSION, LONGEST_LINE, Order, VERSION};
 use server::identity::Secret;
@@ -34,7 +39,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Interest};
 use tokio::net::UnixStream;
 use tokio::process::{Child, Command};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 
 use crate::bounded;
@@ -79,6 +84,7 @@ pub(super) struct Door {
 pub(super) struct KeptDoor {
     doorway: Doorway,
     wish: watch::Sender<Wish>,
+    hangs: Arc<Notify>,
     keeper: JoinHandle<()>,
 }
 
@@ -230,8 +236,9 @@ impl Door {
     /// Watches it from now on, and starts it again when it dies.
     pub(super) fn keep(self) -> KeptDoor {
         let (wish, wishes) = watch::channel(Wish::Serve);
-        let keeper = tokio::spawn(keep(self.doorway.clone(), self.process, wishes));
-        KeptDoor { doorway: self.doorway, wish, keeper }
+        let hangs = Arc::new(Notify::new());
+        let keeper = tokio::spawn(keep(self.doorway.clone(), self.process, wishes, Arc::clone(&hangs)));
+        KeptDoor { doorway: self.doorway, wish, hangs, keeper }
     }
 }
 
@@ -239,6 +246,11 @@ impl KeptDoor {
     /// Starts it with `spec` from the next time on.
     pub(super) fn remember(&self, spec: &str) -> anyhow::Result<()> {
         store(&self.doorway.spec(), spec)
+    }
+
+    /// It hangs: it is killed, and started again.
+    pub(super) fn replace(&self) {
+        self.hangs.notify_one();
     }
 
     /// Somebody is about to tell it to leave: let it go when it does.
@@ -263,13 +275,18 @@ impl KeptDoor {
     }
 }
 
-async fn keep(doorway: Doorway, mut process: Process, mut wishes: watch::Receiver<Wish>) {
+async fn keep(doorway: Doorway, mut process: Process, mut wishes: watch::Receiver<Wish>, hangs: Arc<Notify>) {
     let mut deaths_in_a_row = 0;
     let mut born = Instant::now();
     let mut trims = tokio::time::interval(TRIM_EVERY);
     loop {
         let how = tokio::select! {
             how = process.exited() => how,
+            () = hangs.notified() => {
+                tracing::error!(log = %doorway.log().display(), "the door hangs; it is killed");
+                process.signal(Signal::KILL);
+                continue;
+            }
             _ = trims.tick() => {
                 if let Err(error) = bounded::cut_back(&doorway.log()) && error.kind() != io::ErrorKind::NotFound {
                     tracing::warn!(%error, log = %doorway.log().display(), "cannot cut back the door's log");
@@ -297,6 +314,8 @@ async fn keep(doorway: Doorway, mut process: Process, mut wishes: watch::Receive
             None => return,
         };
         born = Instant::now();
+        // Whatever was said of the last one is not about this one.
+        let _ = hangs.notified().now_or_never();
     }
 }
 
@@ -494,6 +513,22 @@ mod tests {
         kill_process(Pid::from_raw(second.parse().unwrap()).unwrap(), Signal::TERM).unwrap();
         assert!(kept.gone(DEADLINE).await, "it left by itself");
         assert_eq!(lines(&pids, 2).await.len(), 2, "nobody started a third");
+    }
+
+    #[tokio::test]
+    async fn a_door_that_hangs_is_started_again_when_it_is_to_be_replaced() {
+        let (dir, doorway) = doorway("echo $$ >>pids; exec sleep 1000");
+        let kept = doorway.engage("pools: {}", |_| true, DEADLINE).await.unwrap().keep();
+        let pids = dir.path().join("pids");
+        let first = lines(&pids, 1).await[0].clone();
+        kill_process(Pid::from_raw(first.parse().unwrap()).unwrap(), Signal::STOP).unwrap();
+        kept.replace();
+        let second = lines(&pids, 2).await[1].clone();
+        assert!(alive(&second) && !alive(&first));
+        kept.expect_exit();
+        kept.kill();
+        assert!(kept.gone(DEADLINE).await);
+        assert_eq!(lines(&pids, 2).await.len(), 2, "one replacement, and no more");
     }
 
     #[tokio::test]

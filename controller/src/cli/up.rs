@@ -4,6 +4,8 @@
 //! children of the backend, the master is this process. Killed with SIGKILL, this process takes nobody with it:
 //! door and workers serve on, and the next `up` finds and adopts them.
 //!
+//! A door that hangs is replaced after a while; see `doorkeeper`.
+//!
 //! An error on the way up stops what was started before it is told. Ctrl-C, SIGTERM or a closed terminal drain;
 //! a second one cuts off what is left.
 
@@ -18,6 +20,7 @@ use super::launch::{self, MasterArgs, Meeting, Prepared, Running, account};
 use super::output::{duration, print};
 use super::{greeting, logging};
 use crate::api::views::PoolView;
+use crate::door::HANGS_AFTER;
 use crate::model::StopScope;
 use crate::spec::{self, Deployment};
 use crate::supervisor::Handle;
@@ -128,7 +131,24 @@ async fn serve(
         false => "Not every pool has a worker yet; it keeps trying. Ctrl-C drains and stops.\n".to_owned(),
     };
     print(&text)?;
-    Ok(interrupts.next().await)
+    tokio::select! {
+        by = interrupts.next() => Ok(by),
+        () = replace_what_hangs(&running.master, door) => Ok("the master has ended"),
+    }
+}
+
+/// Has a door killed and started again that has given no sign of life for too long.
+async fn replace_what_hangs(master: &Handle, door: &KeptDoor) {
+    let mut silence = master.door_silence();
+    loop {
+        if silence.wait_for(|beats| *beats >= HANGS_AFTER).await.is_err() {
+            return;
+        }
+        door.replace();
+        if silence.wait_for(|beats| *beats < HANGS_AFTER).await.is_err() {
+            return;
+        }
+    }
 }
 
 /// Waits until every pool can serve, as long as a worker may take to start. Whether they can by then.

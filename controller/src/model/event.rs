@@ -61,6 +61,10 @@ pub enum DoorEvent {
     Up(Welcome),
     /// It says something.
     Notice(Notice),
+    /// It is there and gives no sign of life.
+    Silent,
+    /// It gives one again.
+    Answers,
     /// Nobody answers there any more.
     Down {
         /// In words for the log.

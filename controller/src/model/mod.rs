@@ -22,4 +22,4 @@ pub use incident::{Asked, Incident, Incidents, Notes, Reason};
 pub use now::Now;
 pub use place::{Compartment, Errand, Fate, KillReason, Phase, Place, Purpose, Tenant, Told};
 pub use remains::{Burial, Remains, Stage};
-pub use state::{DoorState, Engine, Haste, PoolState, State, Stopping};
+pub use state::{DoorState, Engine, Haste, PoolState, Pulse, State, Stopping};

@@ -13,7 +13,7 @@ use server::http::is_origin_form;
 use server::identity::{Incarnation, PoolName, WorkerId};
 use server::observation::TRICKLE_RATES;
 use thiserror::Error;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::api::metrics::Measured;
 use crate::api::stream_views::{StateFrame, TrickleView};
@@ -248,6 +248,12 @@ impl Handle {
     /// Whether the door is there and every pool that is to have workers has one that takes turns.
     pub async fn is_ready(&self) -> Result<bool, CommandError> {
         self.ask(Request::IsReady).await
+    }
+
+    /// For how many beats, about a second each, the door has been there without a sign of life
+    /// ([`crate::door::HANGS_AFTER`]).
+    pub fn door_silence(&self) -> watch::Receiver<u32> {
+        self.door.silence()
     }
 
     /// Sends a signal to a worker. `SIGKILL` ends everything in its compartment.

@@ -234,6 +234,10 @@ fn log(event: &Event) {
             tracing::info!(pid = welcome.pid, workers = welcome.linked.len(), "the door is there");
         }
         Event::Door(DoorEvent::Down { why }) => tracing::warn!(why, "the door is away"),
+        Event::Door(DoorEvent::Silent) => {
+            tracing::error!("the door gives no sign of life: nobody is spawned or replaced until it does");
+        }
+        Event::Door(DoorEvent::Answers) => tracing::info!("the door answers again"),
         Event::Door(DoorEvent::Notice(notice)) => log_notice(notice),
         Event::Sighted(Sighting::Died { life, autopsy }) => {
             tracing::info!(%life, cause = %autopsy.cause, "died");
@@ -274,7 +278,11 @@ fn log_notice(notice: &Notice) {
         Notice::Refused { claimed, detail } => tracing::warn!(?claimed, detail, "turned away at the link"),
         Notice::TrickleEnded { pool } => tracing::info!(%pool, "its trickle has ended"),
         Notice::Stopping => tracing::info!("the door stops"),
-        Notice::Welcome { .. } | Notice::Retiring { .. } | Notice::Settled { .. } | Notice::Report { .. } => {
+        Notice::Welcome { .. }
+        | Notice::Retiring { .. }
+        | Notice::Settled { .. }
+        | Notice::Report { .. }
+        | Notice::Pong => {
             tracing::debug!(?notice);
         }
     }

@@ -4,7 +4,7 @@
 //!
 //! - Nobody is spawned before both door and engine have told whom they know, while either is away, or while the
 //!   pool has too many [remains](Remains) lying about.
-//! - A start time-out runs only while the door is there: without one, nobody can be ready.
+//! - A start time-out runs only while the door is there and answers: without one, nobody can be ready.
 //! - Whoever is to finish is told by the door, if the door knows it, and by SIGTERM otherwise.
 //! - When a stop is cut off, nobody is told anything any more: they are all killed at once, side by side.
 //! - Whoever is killed is killed until it is known to be dead, and removed until it is known to be removed.
@@ -21,7 +21,7 @@ use server::identity::{Incarnation, PoolName};
 
 use crate::backend::Unit;
 use crate::model::{
-    Action, Burial, DoorState, DrainOrder, Engine, Errand, Fate, Haste, KillReason, Phase, PoolState,
+    Action, Burial, DoorState, DrainOrder, Engine, Errand, Fate, Haste, KillReason, Phase, PoolState, Pulse,
     Purpose, Remains, Stage, State, StopScope, Tenant, Told,
 };
 
@@ -138,7 +138,7 @@ impl Planner<'_> {
 
     /// Sends the idlest away when there are too many; those first that have not even started.
     fn surplus(&mut self, pool: &PoolState) {
-        if self.stopping() || !self.engine_answers() {
+        if self.stopping() || !self.engine_answers() || self.door_is_silent() {
             return;
         }
         let mut candidates: Vec<&Tenant> = pool
@@ -165,7 +165,7 @@ impl Planner<'_> {
     /// Replaces one worker at a time that was made from an older spec, while all the others are there.
     fn out_of_date(&mut self, pool: &PoolState) {
         let all_live = pool.places.values().all(|place| matches!(place.phase, Phase::Live { .. }));
-        if self.stopping() || !all_live || pool.surplus() > 0 {
+        if self.stopping() || !all_live || pool.surplus() > 0 || self.door_is_silent() {
             return;
         }
         let tenants = pool.places.values().filter_map(|place| place.phase.tenant());
@@ -285,9 +285,14 @@ impl Planner<'_> {
         matches!(self.state.door, DoorState::Up { .. })
     }
 
+    /// Whether there is a door that gives no sign of life: who is told to go by it would not hear it in time.
+    fn door_is_silent(&self) -> bool {
+        matches!(self.state.door, DoorState::Up { pulse: Pulse::Silent, .. })
+    }
+
     /// Whether there is a door for new workers to come to.
     fn door_is_up(&self) -> bool {
-        matches!(self.state.door, DoorState::Up { open: true, .. })
+        matches!(self.state.door, DoorState::Up { open: true, pulse: Pulse::Beats, .. })
     }
 }
 

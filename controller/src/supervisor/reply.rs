@@ -10,7 +10,7 @@ use super::handle::{CommandError, Errand, Handle, Request, StopSummary};
 use super::tell::News;
 use super::{Supervisor, frame, measure, now, views};
 use crate::backend::Unit;
-use crate::model::{Command, DoorState, Event, Phase, PoolState, State};
+use crate::model::{Command, DoorState, Event, Phase, PoolState, Pulse, State};
 
 impl Supervisor {
     pub(super) fn answer(&mut self, request: Request) {
@@ -126,7 +126,7 @@ fn tell<T>(reply: oneshot::Sender<T>, answer: T) {
 }
 
 fn is_ready(state: &State) -> bool {
-    let open = matches!(state.door, DoorState::Up { open: true, .. });
+    let open = matches!(state.door, DoorState::Up { open: true, pulse: Pulse::Beats, .. });
     open && state.pools.iter().all(|pool| pool.wanted == 0 || pool.live() > 0)
 }
 

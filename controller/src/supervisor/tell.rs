@@ -60,6 +60,7 @@ fn said_by_the_door(notice: &Notice, now: Stamp) -> Option<(Stamp, Happened)> {
         // Whoever does not even say who it is comes to the log alone; what became of turns is in the incident.
         Notice::Refused { claimed: None, .. }
         | Notice::TrickleEnded { .. }
+        | Notice::Pong
         | Notice::Welcome { .. }
         | Notice::Settled { .. }
         | Notice::Report { .. } => return None,
@@ -162,6 +163,12 @@ impl Teller {
             Event::Door(DoorEvent::Down { why }) => {
                 self.trickles.clear();
                 Some((now.stamp, Happened::Door { what: PartChange::Down, detail: Some(why.clone()) }))
+            }
+            Event::Door(DoorEvent::Silent) => {
+                Some((now.stamp, Happened::Door { what: PartChange::Silent, detail: None }))
+            }
+            Event::Door(DoorEvent::Answers) => {
+                Some((now.stamp, Happened::Door { what: PartChange::Answers, detail: None }))
             }
             Event::Door(DoorEvent::Notice(Notice::TrickleEnded { pool })) => {
                 Some((now.stamp, trickle(pool, TrickleChange::Ended, self.trickles.remove(pool))))

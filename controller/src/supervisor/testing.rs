@@ -307,6 +307,7 @@ impl FakeDoor {
                 Order::Report { query, .. } => {
                     self.say(Notice::Report { query, report: self.report.clone() }).await;
                 }
+                Order::Ping => self.say(Notice::Pong).await,
                 order => return order,
             }
         }

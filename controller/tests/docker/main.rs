@@ -128,6 +128,7 @@ async fn killed(rig: &Rig) -> Result<()> {
     let mut sightings = rig.watch();
     let unit = rig.spawn("sleeper-0.7").await?;
     let life = life("sleeper-0.7")?;
+    rig.says(&unit, "sleeper-0.7", "sleeper is up").await?;
     rig.backend.signal(&life, &unit, 9).await?;
     let autopsy = died(&mut sightings, "sleeper-0.7").await?;
     ensure!(autopsy.cause == Cause::Signal(9), "{autopsy:?}");

@@ -133,6 +133,7 @@ impl Control {
                     not_sent(&pool, self.trickles.begin(&pool, path, per_second, lasting));
                 }
                 Order::EndTrickle { pool } => self.trickles.end(&pool),
+                Order::Ping => self.notices.post(Notice::Pong),
                 Order::Stop => self.stop.notify_one(),
             }
         }

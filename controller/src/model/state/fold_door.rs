@@ -6,7 +6,7 @@ use server::control::{Notice, Stamp};
 use server::identity::Incarnation;
 
 use super::fold::Departure;
-use super::{DoorState, State};
+use super::{DoorState, Pulse, State};
 use crate::model::event::{DoorEvent, Welcome};
 use crate::model::incident::{Left, Settled};
 use crate::model::now::Now;
@@ -18,7 +18,23 @@ impl State {
         match event {
             DoorEvent::Up(welcome) => self.door_is_up(welcome, now),
             DoorEvent::Notice(notice) => self.fold_notice(notice, now),
+            DoorEvent::Silent => self.take_pulse(Pulse::Silent),
+            DoorEvent::Answers => {
+                self.take_pulse(Pulse::Beats);
+                // Whoever was to become ready meanwhile could not.
+                for place in self.pools.iter_mut().flat_map(|pool| pool.places.values_mut()) {
+                    if let Phase::Starting { since, .. } = &mut place.phase {
+                        *since = now.at;
+                    }
+                }
+            }
             DoorEvent::Down { .. } => self.door_is_down(),
+        }
+    }
+
+    fn take_pulse(&mut self, now: Pulse) {
+        if let DoorState::Up { pulse, .. } = &mut self.door {
+            *pulse = now;
         }
     }
 
@@ -46,7 +62,8 @@ impl State {
             remains.burial =
                 if is_dead && linked.contains(life) { Burial::Needed } else { Burial::NotNeeded };
         }
-        self.door = DoorState::Up { pid: welcome.pid, pools: welcome.pools, linked, open: true };
+        self.door =
+            DoorState::Up { pid: welcome.pid, pools: welcome.pools, linked, open: true, pulse: Pulse::Beats };
         for pool in &mut self.pools {
             pool.intensity.first_ready(now.at);
         }
@@ -110,7 +127,8 @@ impl State {
             Notice::Welcome { .. }
             | Notice::Panicked { .. }
             | Notice::Refused { .. }
-            | Notice::TrickleEnded { .. } => {}
+            | Notice::TrickleEnded { .. }
+            | Notice::Pong => {}
         }
     }
 

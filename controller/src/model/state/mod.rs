@@ -73,7 +73,18 @@ pub enum DoorState {
         linked: BTreeSet<Incarnation>,
         /// Whether it still accepts clients, or drains and will exit.
         open: bool,
+        /// Whether it answers.
+        pulse: Pulse,
     },
+}
+
+/// Whether a door that is there answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pulse {
+    /// It does.
+    Beats,
+    /// It does not. Nobody can become ready, so nobody is spawned or killed for not being so.
+    Silent,
 }
 
 /// Whether the engine answers.
@@ -201,7 +212,8 @@ impl State {
         let door_gone = match stopping.scope {
             StopScope::WorkersOnly => true,
             StopScope::DoorToo => {
-                let there = matches!(self.door, DoorState::Up { .. });
+                // One that gives no sign of life is nothing to wait for.
+                let there = matches!(self.door, DoorState::Up { pulse: Pulse::Beats, .. });
                 !there && (stopping.door_told || stopping.door_until <= now)
             }
         };

@@ -22,7 +22,7 @@ fn the_time_to_start_runs_from_when_the_backend_has_started_it() {
     state.fold(Event::Door(DoorEvent::Up(welcome)), start);
     state.fold(Event::Listed { began: start.at, result: Ok(vec![]) }, start);
     let ordered = Action::Spawn { life: life("web-0.1") };
-    assert_eq!(plan(&state, start.at).actions, [ordered.clone()]);
+    assert_eq!(plan(&state, start.at).actions, std::slice::from_ref(&ordered));
     state.begin(&ordered, start);
 
     // A whole pool has died: the engine comes to this order after three times as long as a worker may take.

@@ -14,8 +14,8 @@ use server::identity::Incarnation;
 
 use crate::backend::{BackendError, Found, Sighting, Vital};
 use crate::model::{
-    Action, ActionError, Cause, Command, DoorEvent, DrainOrder, Engine, Event, Fate, Now, Phase, State,
-    StopScope, Welcome,
+    Action, ActionError, Cause, Command, DoorEvent, DrainOrder, Engine, Event, Fate, KillReason, Now, Phase,
+    State, StopScope, Welcome,
 };
 use crate::supervisor::plan::plan;
 use crate::supervisor::testing::{died_of, life, pool, unit};
@@ -43,6 +43,8 @@ enum Trouble {
     DoorAway(u64),
     /// The connection to the door breaks; the door lives on.
     DoorBlink,
+    /// The door hangs for so long, and then says and does what it has not said and done.
+    DoorHangs(u64),
 }
 
 fn troubles() -> impl Strategy<Value = Vec<(u64, Trouble)>> {
@@ -57,6 +59,7 @@ fn troubles() -> impl Strategy<Value = Vec<(u64, Trouble)>> {
         1 => (1_u32..3).prop_map(Trouble::Duds),
         1 => (1_u64..20_000).prop_map(Trouble::DoorAway),
         1 => Just(Trouble::DoorBlink),
+        1 => (1_u64..15_000).prop_map(Trouble::DoorHangs),
     ];
     proptest::collection::vec((0_u64..2_000, trouble), 0..40)
 }
@@ -72,6 +75,7 @@ enum Happening {
     /// The engine does at last what it did not answer for.
     BornLate(Incarnation),
     DoorIsBack,
+    DoorAnswers,
     Trouble(Trouble),
 }
 
@@ -94,6 +98,7 @@ struct World {
     bodies: BTreeMap<Incarnation, Body>,
     linked: BTreeSet<Incarnation>,
     door_up: bool,
+    hangs_until: u64,
     silent_until: u64,
     refusals: u32,
     duds: u32,
@@ -118,6 +123,7 @@ impl World {
             bodies: BTreeMap::new(),
             linked: BTreeSet::new(),
             door_up: false,
+            hangs_until: 0,
             silent_until: 0,
             refusals: 0,
             duds: 0,
@@ -178,6 +184,7 @@ impl World {
         match action {
             Action::Spawn { life } => {
                 assert!(self.door_up, "{life} spawned without a door");
+                assert!(self.hangs_until <= self.clock, "{life} spawned before a door that hangs");
                 assert!(!self.born.contains(life), "{life} was born twice");
                 let others = self.linked.iter().filter(|other| other.worker == life.worker);
                 let expected = others.filter(|other| !self.bodies.get(other).is_some_and(|body| body.late));
@@ -190,6 +197,9 @@ impl World {
                 assert!(!silent, "{life} asked of a silent engine");
             }
             Action::Kill { .. } | Action::Finish { .. } | Action::Remove { .. } => {
+                let late = matches!(action, Action::Kill { life, why: KillReason::StartTimeout { .. }, .. }
+                    if matches!(self.state.place(&life.worker).map(|it| &it.phase), Some(Phase::Starting { .. })));
+                assert!(!late || self.hangs_until <= self.clock, "{action:?} because the door hangs");
                 assert!(!silent, "{action:?} of a silent engine");
             }
             Action::Drain { .. }
@@ -308,6 +318,10 @@ impl World {
     }
 
     fn happen(&mut self, what: Happening) {
+        let by_the_door = matches!(what, Happening::Noticed(_) | Happening::Dials(_) | Happening::Leaves(_));
+        if by_the_door && self.clock < self.hangs_until {
+            return self.later(self.hangs_until - self.clock, what);
+        }
         match what {
             Happening::Reply(event) => {
                 let unheard = match &event {
@@ -356,6 +370,11 @@ impl World {
                     for life in alive {
                         self.later(10, Happening::Dials(life));
                     }
+                }
+            }
+            Happening::DoorAnswers => {
+                if self.door_up && self.hangs_until <= self.clock {
+                    self.state.fold(Event::Door(DoorEvent::Answers), self.now());
                 }
             }
             Happening::Trouble(trouble) => self.trouble(trouble),
@@ -407,13 +426,21 @@ impl World {
             Trouble::Duds(number) => self.duds = number,
             Trouble::DoorAway(ms) => {
                 self.door_up = false;
+                self.hangs_until = self.clock;
                 self.linked.clear();
                 self.later(ms, Happening::DoorIsBack);
                 let why = "it crashed".to_owned();
                 self.state.fold(Event::Door(DoorEvent::Down { why }), self.now());
             }
-            Trouble::DoorBlink => {
+            Trouble::DoorHangs(ms) => {
                 if self.door_up {
+                    self.hangs_until = self.hangs_until.max(self.clock + ms);
+                    self.later(ms, Happening::DoorAnswers);
+                    self.state.fold(Event::Door(DoorEvent::Silent), self.now());
+                }
+            }
+            Trouble::DoorBlink => {
+                if self.door_up && self.hangs_until <= self.clock {
                     let why = "it blinked".to_owned();
                     self.state.fold(Event::Door(DoorEvent::Down { why }), self.now());
                     self.welcome();

@@ -87,14 +87,25 @@ pub fn a_long_wait_is_answered_503(backend: Backend) {
 
 pub fn what_is_not_a_request_is_refused_at_the_door(backend: Backend) {
     let stack =
-        Stack::web(backend, 1, "clients: { connections: 8, head: 2KiB, buffered_body: 4KiB, body: 64KiB }");
+        Stack::web(backend, 1, "clients: { connections: 8, head: 2KiB, buffered_body: 4KiB, body: 3KiB }");
     stack.ready("web", 1);
+    let large_chunk = format!(
+        "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nc01\r\n{}\r\n0\r\n\r\n",
+        "x".repeat(3073)
+    );
     let long = format!("GET /{} HTTP/1.1\r\n", "a".repeat(4000));
     for (bytes, status) in [
         ("GARBAGE\r\n\r\n", 400),
         ("GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n", 400),
         ("GET / HTTP/1.1\nHost: a\n\n", 400),
         ("GET / HTTP/1.1\r\nHost : a\r\n\r\n", 400),
+        ("GET / HTTP/1.1\r\n\r\n", 400),
+        ("GET a:80 HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+        ("GET / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked\r\n\r\n", 501),
+        ("GET / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nGET / HTTP/1.1\r\n\r\n", 400),
+        (large_chunk.as_str(), 413),
+        // What follows on an error is not another request.
+        ("GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n", 400),
         (long.as_str(), 431),
         ("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 70000\r\n\r\n", 413),
         ("GET / HTTP/1.1\r\nHost: a\r\nExpect: the-best\r\n\r\n", 417),
@@ -106,14 +117,26 @@ pub fn what_is_not_a_request_is_refused_at_the_door(backend: Backend) {
         assert_eq!(answer.status, status, "{bytes:?}: {}", answer.text());
         assert_eq!(client.rest().unwrap(), b"", "{bytes:?}");
     }
+    let mut head = stack.connect();
+    head.send("HEAD / HTTP/1.1\r\n\r\n");
+    assert_eq!(head.response_to("HEAD").unwrap().status, 400);
+    assert_eq!(head.rest().unwrap(), b"", "a body behind an answer to HEAD");
+    drop(head);
+    eventually("all of them have gone", || match stack.api().pool("web")["connections"].as_u64() {
+        Some(0) => Ok(()),
+        connections => Err(connections),
+    });
     assert_eq!(stack.api().worker("web-0").turns, 0, "something of it reached a worker");
     let mut many: Vec<_> = (0..8).map(|_| stack.connect()).collect();
     for client in &mut many {
         assert_eq!(client.get("/work?ms=0").status, 200);
     }
+    // One that is too many has sent its request by the time that it is told, and gets its answer all the same.
     let mut one_too_many = stack.connect();
+    one_too_many.send_get("/work?ms=0");
     let answer = one_too_many.response();
     assert_eq!((answer.status, answer.header("retry-after")), (503, Some("1")));
+    assert_eq!(one_too_many.rest().unwrap(), b"");
     stack.down();
 }
 
@@ -203,6 +226,11 @@ pub fn http_is_spoken_as_written(backend: Backend) {
     assert_eq!((answer.status, answer.header("content-length")), (200, Some("12")));
     assert_eq!(client.get("/stream?kb=8&ms=10").body.len(), 8192);
     assert_eq!(client.get("/nowhere").status, 404);
+    // Targets come in more than one form, and empty lines between requests are nothing.
+    client.send("\r\n\r\nGET http://a/work?ms=1 HTTP/1.1\r\nHost: a\r\n\r\n\r\n");
+    assert_eq!(client.response().text(), "worked 1 ms\n");
+    client.send("OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert_eq!(client.response().status, 200);
     stack.down();
 }
 

@@ -9,7 +9,7 @@ use rustix::io::Errno;
 use rustix::net::{RecvFlags, recv};
 use tokio::time::{Instant, timeout_at};
 
-use super::client::{Client, Request};
+use super::client::{Chunks, Client, Request};
 use crate::config::{Clients, DoorPool};
 use crate::http::chunked::Decoder;
 use crate::http::problem::AnswerBody;
@@ -77,7 +77,9 @@ pub(super) async fn request(
             Err(Errno::INTR) => continue,
             Err(_) => return Arrival::Closed,
         };
-        if !std::mem::replace(&mut begun, true) {
+        // Empty lines are no request yet: some clients send one behind a body.
+        if !begun && scratch[..there].iter().any(|byte| !b"\r\n".contains(byte)) {
+            begun = true;
             deadline = Instant::now() + pool.timeouts.head;
         }
         if there >= need {
@@ -127,6 +129,9 @@ impl Request {
 
 /// Reads what is there. When all is there, `request` says what it is.
 fn look(bytes: &[u8], clients: &Clients, request: &mut Request) -> Result<Look, Refusal> {
+    // Also where the head is refused: whoever asks with HEAD takes a body for the next answer.
+    let is_head = bytes.trim_ascii_start().starts_with(b"HEAD ");
+    request.answer_body = if is_head { AnswerBody::Omitted } else { AnswerBody::Sent };
     let mut space = HeaderSpace::new();
     let Some(head) = parse_head(bytes, &mut space, clients.head_bytes)? else {
         return Ok(Look::Incomplete { need: bytes.len() + 1 });
@@ -149,9 +154,15 @@ fn look(bytes: &[u8], clients: &Clients, request: &mut Request) -> Result<Look, 
     request.name(head.method, head.target);
     request.whole = u32::try_from(whole).unwrap_or(0);
     request.idempotent = head.is_idempotent() || head.idempotency_key;
-    request.answer_body = AnswerBody::of(head.method);
     request.http_1_0 = head.http_1_0;
+    request.keep_alive = head.keep_alive;
     Ok(Look::Ready)
+}
+
+impl Chunks {
+    fn behind(head: &Head<'_>) -> Self {
+        Self { decoder: Decoder::new(), at: head.len, data: 0 }
+    }
 }
 
 /// How far a request reaches.
@@ -176,12 +187,17 @@ fn whole(head: &Head<'_>, bytes: &[u8], clients: &Clients, request: &mut Request
         }),
         Framing::Chunked => {
             // Goes on where the last look ended: a client that sends byte by byte must not make us start over.
-            let (decoder, at) = request.chunks.get_or_insert_with(|| (Decoder::new(), head.len));
-            while *at < bytes.len() && !decoder.is_done() {
-                *at += decoder.step(&bytes[*at..])?.consumed;
+            let chunks = request.chunks.get_or_insert_with(|| Chunks::behind(head));
+            while chunks.at < bytes.len() && !chunks.decoder.is_done() {
+                let step = chunks.decoder.step(&bytes[chunks.at..])?;
+                chunks.at += step.consumed;
+                chunks.data += step.data.len() as u64;
             }
-            Ok(if decoder.is_done() {
-                Extent::Whole(*at)
+            if chunks.data > clients.body_bytes {
+                return Err(Refusal::BodyTooLarge);
+            }
+            Ok(if chunks.decoder.is_done() {
+                Extent::Whole(chunks.at)
             } else if bytes.len() - head.len >= clients.buffered_body_bytes {
                 Extent::TooLargeToWaitFor
             } else {
@@ -236,6 +252,29 @@ mod tests {
         assert_eq!(look_at(&format!("{all}GET / ")), (Ok(Look::Ready), all.len() as u32));
         assert_eq!(look_at(&format!("{head}20\r\n{}", "x".repeat(32))), (Ok(Look::Ready), 0));
         assert!(look_at(&format!("{head}3\r\nabcd")).0.is_err());
+    }
+
+    #[test]
+    fn chunks_are_bounded_as_a_length_is() {
+        let clients = Clients { body_bytes: 4, ..CLIENTS };
+        let head = "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n";
+        let mut request = Request::default();
+        let looked = look(format!("{head}5\r\nabcde").as_bytes(), &clients, &mut request);
+        assert_eq!(looked, Err(Refusal::BodyTooLarge));
+        let mut request = Request::default();
+        let looked = look(format!("{head}4\r\nabcd\r\n0\r\n\r\n").as_bytes(), &clients, &mut request);
+        assert_eq!(looked, Ok(Look::Ready));
+    }
+
+    #[test]
+    fn a_head_that_is_refused_is_refused_without_a_body() {
+        for (bytes, body) in
+            [("HEAD / HTTP/1.1\r\n\r\n", AnswerBody::Omitted), ("GET / HTTP/1.1\r\n\r\n", AnswerBody::Sent)]
+        {
+            let mut request = Request::default();
+            assert!(look(bytes.as_bytes(), &CLIENTS, &mut request).is_err());
+            assert_eq!(request.answer_body, body, "{bytes:?}");
+        }
     }
 
     #[test]

@@ -73,8 +73,10 @@ pub(super) struct Request {
     pub http_1_0: bool,
     /// The door has sent `100 Continue`.
     pub continued: bool,
-    /// How far into a chunked body the door has looked: the bytes are peeked again, and not decoded again.
-    pub chunks: Option<(Decoder, usize)>,
+    /// How far into a chunked body the door has looked.
+    pub chunks: Option<Chunks>,
+    /// Its client wants the connection kept open.
+    pub keep_alive: bool,
     /// Times that it was given to a worker.
     pub deliveries: u32,
     /// When it was first given to one.
@@ -83,6 +85,16 @@ pub(super) struct Request {
     pub written_before: u64,
     /// The delivery that failed, until the next one succeeds or is given up.
     pub failed: Option<FailedDelivery>,
+}
+
+/// What has been seen of a chunked body: the bytes are peeked again, and not decoded again.
+#[derive(Debug)]
+pub(super) struct Chunks {
+    pub decoder: Decoder,
+    /// Bytes from the beginning of the request.
+    pub at: usize,
+    /// Bytes of data in them.
+    pub data: u64,
 }
 
 /// A delivery whose worker died.
@@ -307,5 +319,27 @@ impl Request {
             }
             self.line.push_str(part);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::net::{TcpListener, TcpStream};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_was_there_before_is_dropped_while_lingering() -> io::Result<()> {
+        let listener = TcpListener::bind("127.0.0.1:0")?;
+        let mut peer = TcpStream::connect(listener.local_addr()?)?;
+        let (socket, address) = listener.accept()?;
+        let client = Client::new(socket.into(), address)?;
+        peer.write_all(b"a part of a request")?;
+        client.socket().readable().await?.clear_ready();
+        // The peer stays silent and does not close.
+        client.linger(Duration::from_millis(50)).await;
+        assert!(!client.has_unread(), "closing it now would reset the connection");
+        Ok(())
     }
 }

@@ -18,7 +18,7 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
 
 use super::arrival::{self, Arrival};
-use super::client::{Client, Loss, TurnEnd, Whereabouts};
+use super::client::{Client, Loss, Request, TurnEnd, Whereabouts};
 use super::pool::{Pool, Position, QueueFull};
 use super::redeliver::{self, Facts, Reason, Verdict, Written};
 use crate::config::{Protocol, TurnUnit};
@@ -28,7 +28,7 @@ use crate::link;
 use crate::sys::{self, Progress};
 
 /// How long a closing connection is listened to, so that its last answer is not lost to a reset.
-const LINGER: Duration = Duration::from_secs(1);
+pub(super) const LINGER: Duration = Duration::from_secs(1);
 
 /// Serves a connection until it is over. Dropping the last `Client` closes it.
 pub(super) async fn serve(client: Rc<Client>, pool: Rc<Pool>) {
@@ -104,6 +104,11 @@ fn say(client: &Client, pool: &Pool, problem: &Problem<'_>, status: u16) {
     }
 }
 
+/// Answers a client that is one too many.
+pub(super) fn say_that_there_are_too_many(client: &Client, pool: &Pool) {
+    say(client, pool, &Problem::new(503, &"too many connections are open"), 503);
+}
+
 /// Sees one turn through, from one worker to the next if need be.
 async fn take_turn(client: &Rc<Client>, pool: &Rc<Pool>) -> After {
     if let Err(QueueFull) = pool.submit(client, Position::Back) {
@@ -119,14 +124,9 @@ async fn take_turn(client: &Rc<Client>, pool: &Rc<Pool>) -> After {
                 client.count_served(written);
                 return After::Park;
             }
-            // What was not seen whole may still be coming, and so may what the worker has refused to read on a connection
-            // of its own.
-            TurnEnd::Done(link::After::Close)
-                if client.request.borrow().whole > 0 && pool.config.turn == TurnUnit::Request =>
-            {
-                return After::End(Ending::Close);
+            TurnEnd::Done(link::After::Close) => {
+                return After::End(behind_the_last_answer(&client.request.borrow(), pool.config.turn));
             }
-            TurnEnd::Done(link::After::Close) => return After::End(Ending::Linger),
             TurnEnd::ClientGone => {
                 if let Some(failed) = client.request.borrow_mut().failed.take() {
                     pool.settle(&failed, Outcome::Closed { why: Reason::ClientGone.to_string() });
@@ -139,6 +139,14 @@ async fn take_turn(client: &Rc<Client>, pool: &Rc<Pool>) -> After {
             },
         }
     }
+}
+
+/// How a connection ends that its worker does not keep. Pure.
+fn behind_the_last_answer(request: &Request, turn: TurnUnit) -> Ending {
+    // Whoever has asked for the end sends no more. Others may have sent their next request by then, or the rest of one
+    // that was not seen whole, or whatever their worker did not want to read on a connection of its own.
+    let asked_for = request.whole > 0 && !request.keep_alive && turn == TurnUnit::Request;
+    if asked_for { Ending::Close } else { Ending::Linger }
 }
 
 /// The end of the turn; `None` when it waited in the queue for longer than the pool allows.
@@ -213,6 +221,8 @@ fn facts(client: &Client, pool: &Pool, loss: &Loss, progress: Option<Progress>) 
     let whole = arrival::is_still_whole(client, &pool.clients, &pool.scratch);
     // By the kernel's count where every request on this connection was seen whole, else by what the bytes look like.
     let untouched = progress.and_then(|progress| client.is_unconsumed(progress.received)).unwrap_or(true);
+    // Where the connection is the turn, it was one answer of several.
+    let announced = loss.note.filter(|_| pool.config.turn == TurnUnit::Request).map(|note| note.bytes);
     let request = client.request.borrow();
     Facts {
         protocol: pool.config.protocol,
@@ -220,7 +230,7 @@ fn facts(client: &Client, pool: &Pool, loss: &Loss, progress: Option<Progress>) 
         client_gone: progress.is_none_or(|progress| progress.gone),
         answer: match progress.map(|progress| progress.written.wrapping_sub(request.written_before)) {
             Some(0) => Written::Nothing,
-            Some(written) if loss.note.is_some_and(|note| note.bytes == written) => Written::Whole,
+            Some(written) if announced == Some(written) => Written::Whole,
             Some(_) | None => Written::Begun,
         },
         whole: untouched && whole.unwrap_or(false),
@@ -228,5 +238,19 @@ fn facts(client: &Client, pool: &Pool, loss: &Loss, progress: Option<Progress>) 
         untouched: loss.untouched,
         idempotent: request.idempotent,
         deliveries: request.deliveries,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_who_has_asked_for_the_end_is_not_listened_to_any_more() {
+        let request = |whole, keep_alive| Request { whole, keep_alive, ..Request::default() };
+        assert_eq!(behind_the_last_answer(&request(80, false), TurnUnit::Request), Ending::Close);
+        assert_eq!(behind_the_last_answer(&request(80, true), TurnUnit::Request), Ending::Linger);
+        assert_eq!(behind_the_last_answer(&request(0, false), TurnUnit::Request), Ending::Linger);
+        assert_eq!(behind_the_last_answer(&request(80, false), TurnUnit::Connection), Ending::Linger);
     }
 }

@@ -17,8 +17,7 @@ use tokio::time::Instant;
 use super::client::{Client, Whereabouts};
 use super::connection;
 use super::pool::Pool;
-use crate::config::{Clients, DoorPool, Protocol};
-use crate::http::problem::{AnswerBody, Problem};
+use crate::config::{Clients, DoorPool};
 use crate::sys;
 
 /// Connections that the kernel may keep for us before they are accepted; `net.core.somaxconn` caps it.
@@ -26,6 +25,9 @@ const BACKLOG: i32 = 4096;
 /// What fits into the receive buffer of a socket that Linux sizes by itself, measured down to segments of 100
 /// bytes: what the door waits for has to fit, or it would wait for ever.
 const FITS_BY_DEFAULT: usize = 88 * 1024;
+/// How many of those that are too many are listened to for a moment, so that the answer is not lost to a reset. Others
+/// are closed at once: they have no descriptors of their own.
+const MOST_TURNED_AWAY: usize = 128;
 /// How long accepting pauses when the process is out of descriptors.
 const OUT_OF_DESCRIPTORS: Duration = Duration::from_millis(20);
 
@@ -150,27 +152,29 @@ fn take_in(listener: &AsyncFd<OwnedFd>, pool: &Rc<Pool>, guests: &Guests) -> Cam
 }
 
 /// Takes a client in, or turns it away when there are too many.
-fn admit(socket: OwnedFd, pool: &Pool) -> Option<Rc<Client>> {
+fn admit(socket: OwnedFd, pool: &Rc<Pool>) -> Option<Rc<Client>> {
     pool.counters.borrow_mut().connections += 1;
-    if pool.connections.get() >= pool.clients.connections {
-        if pool.config.protocol == Protocol::Http {
-            let problem = Problem::new(503, &"too many connections are open");
-            let answer = problem.answer(AnswerBody::Sent);
-            let flags = rustix::net::SendFlags::DONTWAIT | rustix::net::SendFlags::NOSIGNAL;
-            let _ = rustix::net::send(&socket, &answer, flags);
-            pool.count_answer(503);
-        }
-        let _ = rustix::net::shutdown(&socket, rustix::net::Shutdown::Write);
-        return None;
-    }
     let peer = rustix::net::getpeername(&socket).ok()??.try_into().ok()?;
-    match Client::new(socket, peer) {
-        Ok(client) => Some(client),
+    let client = match Client::new(socket, peer) {
+        Ok(client) => client,
         Err(error) => {
             tracing::warn!(pool = %pool.config.name, %error, "cannot wait for a client");
-            None
+            return None;
         }
+    };
+    if pool.connections.get() < pool.clients.connections {
+        return Some(client);
     }
+    connection::say_that_there_are_too_many(&client, pool);
+    if pool.turned_away.get() < MOST_TURNED_AWAY {
+        pool.turned_away.set(pool.turned_away.get() + 1);
+        let pool = Rc::clone(pool);
+        tokio::task::spawn_local(async move {
+            client.linger(connection::LINGER).await;
+            pool.turned_away.set(pool.turned_away.get() - 1);
+        });
+    }
+    None
 }
 
 async fn guest(client: Rc<Client>, pool: Rc<Pool>) {

@@ -38,6 +38,8 @@ pub(super) struct Pool {
     pub(super) notices: Rc<Notices>,
     pub(super) counters: RefCell<Counters>,
     pub(super) connections: Cell<usize>,
+    /// Clients that were too many and have not closed yet.
+    pub(super) turned_away: Cell<usize>,
     /// Whether each answer is to be its connection's last.
     pub(super) draining: Cell<bool>,
     pub(super) floor: RefCell<Floor>,
@@ -103,6 +105,7 @@ impl Pool {
             notices,
             counters: RefCell::default(),
             connections: Cell::new(0),
+            turned_away: Cell::new(0),
             draining: Cell::new(false),
             floor: RefCell::default(),
             turns,
@@ -142,7 +145,9 @@ impl Pool {
             && let Some(queued) = floor.queue.pop_front()
         {
             if !self.give_to_anybody(floor, &queued.client, queued.since.elapsed()) {
+                // Nobody could take it, or the door could not give it: then trying again at once would be for ever.
                 floor.queue.push_front(queued);
+                return;
             }
         }
     }
@@ -347,8 +352,13 @@ fn flaw(after: After, protocol: Protocol, turn: TurnUnit) -> Option<&'static str
 }
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test says what is wrong by failing")]
 mod tests {
     use super::*;
+    use crate::config::{Queue, Redeliver, Timeouts};
+    use crate::identity::{Incarnation, WorkerId};
+    use crate::link::Scoreboard;
+    use crate::sys::{self, SlowToClose};
 
     #[test]
     fn a_connection_is_kept_only_behind_an_answer() {
@@ -362,6 +372,63 @@ mod tests {
         assert_eq!(flaw(keep(u64::MAX), Http, Request), None);
         for (written, protocol, turn) in [(0, Http, Request), (1, Http, Connection), (1, Tcp, Connection)] {
             assert!(flaw(keep(written), protocol, turn).is_some(), "{written} {protocol} {turn}");
+        }
+    }
+
+    /// A pool whose only worker cannot be sent anything, and how many turns wait in the end.
+    fn queued_behind_a_broken_link() -> std::io::Result<usize> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        runtime.block_on(async {
+            let pool = Pool::new(
+                config(),
+                config().clients,
+                config().listen,
+                Rc::new(Notices::default()),
+                Rc::new(Cell::new(1)),
+            );
+            let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
+            let _peer = std::net::TcpStream::connect(listener.local_addr()?)?;
+            let (socket, address) = listener.accept()?;
+            let client = Client::new(socket.into(), address)?;
+            assert_eq!(pool.submit(&client, Position::Back), Ok(()));
+            let (not_a_socket, _writer) = std::io::pipe()?;
+            let link = Rc::new(sys::watch_slow(SlowToClose::new(not_a_socket.into()))?);
+            pool.welcome(life(), 1, link, Scoreboard::new(1)?);
+            Ok(pool.report().queued)
+        })
+    }
+
+    #[test]
+    fn a_turn_that_cannot_be_handed_over_is_not_tried_for_ever() {
+        let (tell, told) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            tell.send(queued_behind_a_broken_link().map_err(|error| error.to_string()))
+        });
+        assert_eq!(told.recv_timeout(Duration::from_secs(10)), Ok(Ok(1)));
+    }
+
+    fn life() -> Incarnation {
+        WorkerId::new(config().name, 0).life(1)
+    }
+
+    fn config() -> DoorPool {
+        let second = Duration::from_secs(1);
+        DoorPool {
+            name: "web".parse().unwrap(),
+            listen: ([127, 0, 0, 1], 0).into(),
+            protocol: Protocol::Http,
+            turn: TurnUnit::Request,
+            credit: 1,
+            timeouts: Timeouts {
+                start: second,
+                head: second,
+                request: None,
+                keep_alive: second,
+                drain: second,
+            },
+            queue: Queue { depth: 8, wait: second },
+            clients: Clients { connections: 8, head_bytes: 512, buffered_body_bytes: 0, body_bytes: 0 },
+            redeliver: Redeliver { attempts: 2, methods: RedeliverMethods::Idempotent },
         }
     }
 }

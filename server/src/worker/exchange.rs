@@ -134,11 +134,15 @@ impl<'t> Exchange<'t> {
     /// The client has gone or stalls; or it sends what is no body, or more than the pool allows: then the kind is
     /// [`io::ErrorKind::InvalidData`], and a handler that has not begun to answer may leave the answer to the worker.
     pub fn read_body(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        if into.is_empty() {
+            return Ok(0);
+        }
         loop {
             let read = match &mut self.body {
                 Body::Whole { framing, .. } | Body::Arriving { framing, .. } if framing.is_empty() => {
                     return Ok(0);
                 }
+                Body::Whole { rest: [], .. } => return Err(io::ErrorKind::UnexpectedEof.into()),
                 Body::Whole { rest, framing, .. } => {
                     let (consumed, data) = decode(framing, rest, into)?;
                     *rest = &rest[consumed..];

@@ -250,6 +250,17 @@ impl Client {
         rustix::io::ioctl_fionread(self.fd()).is_ok_and(|unread| unread > 0)
     }
 
+    /// Whether it has begun to send a request, which a few empty lines are not.
+    pub(super) fn is_sending(&self) -> bool {
+        let mut first = [0; 64];
+        let there = match rustix::net::recv(self.fd(), &mut first[..], RecvFlags::PEEK | RecvFlags::DONTWAIT)
+        {
+            Ok((_, there)) => there,
+            Err(_) => 0,
+        };
+        first[..there].iter().any(|byte| !b"\r\n".contains(byte))
+    }
+
     /// Whether it is this client that keeps its worker waiting: it has not sent all of its request, or not taken all of
     /// an answer that has begun.
     pub(super) fn is_in_the_way(&self) -> bool {

@@ -67,7 +67,7 @@ enum After {
 async fn serve_http(client: &Rc<Client>, pool: &Rc<Pool>) -> Ending {
     loop {
         // In a drain nobody is waited for any more; what has been sent by then is still served.
-        if pool.draining.get() && client.whereabouts.get() == Whereabouts::Parked && !client.has_unread() {
+        if pool.draining.get() && client.whereabouts.get() == Whereabouts::Parked && !client.is_sending() {
             return Ending::Close;
         }
         match arrival::request(client, &pool.config, &pool.clients, &pool.scratch).await {

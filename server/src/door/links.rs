@@ -64,6 +64,8 @@ pub(super) struct HeldTurn {
     /// It was asked to acknowledge, and has not.
     pub(super) untouched: bool,
     pub(super) overran: bool,
+    /// Its worker has said that a thread panicked over it.
+    pub(super) panicked: bool,
     /// When its client was sent away for keeping the worker waiting.
     pub(super) hung_up: Option<Instant>,
 }
@@ -126,14 +128,6 @@ impl Pool {
     /// The link of a worker.
     pub(super) fn link(&self, seat: Seat) -> Option<Rc<WorkerLink>> {
         self.floor.borrow().links.get(&seat).map(|link| Rc::clone(&link.socket))
-    }
-
-    /// What a worker holds by this turn's number, for a report of it.
-    pub(super) fn request_of(&self, seat: Seat, turn: u64) -> Option<(Incarnation, String)> {
-        let floor = self.floor.borrow();
-        let link = floor.links.get(&seat)?;
-        let held = link.held.iter().find(|held| held.turn == turn)?;
-        Some((link.life.clone(), held.client.request.borrow().line.clone()))
     }
 
     /// A worker said goodbye, or is to be sent away: it gets no further turns, and its farewell.

@@ -195,7 +195,7 @@ pub(super) fn close_idle(guests: &Guests, now: Instant) {
             Whereabouts::Queued | Whereabouts::Held | Whereabouts::Leaving => false,
         };
         // Whoever is in the middle of sending a request is let finish it.
-        if idle && !guest.has_unread() {
+        if idle && !guest.is_sending() {
             guest.shut_down();
         }
     }

@@ -33,6 +33,9 @@ mod notices;
 mod pool;
 mod redeliver;
 mod roster;
+#[cfg(test)]
+#[expect(clippy::expect_used, reason = "a test that cannot go on has failed")]
+mod testing;
 mod workers;
 
 use std::cell::{Cell, RefCell};

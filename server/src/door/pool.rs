@@ -222,6 +222,7 @@ impl Pool {
             given: now,
             untouched: frame.acknowledge,
             overran: false,
+            panicked: false,
             hung_up: None,
         });
         Ok(sent)
@@ -276,6 +277,22 @@ impl Pool {
         self.feed(floor);
         held.client.end_turn(TurnEnd::Done(after));
         if held.overran { Heard::Late } else { Heard::Fine }
+    }
+
+    /// A thread of a worker has panicked over a turn. Once: the controller is told each time.
+    pub(super) fn panicked(&self, seat: Seat, turn: u64, message: String) -> Heard {
+        let floor = &mut *self.floor.borrow_mut();
+        let Some(link) = floor.links.get_mut(&seat).filter(|link| link.state != LinkState::Condemned) else {
+            return Heard::Fine;
+        };
+        let Some(held) = link.held.iter_mut().find(|held| held.turn == turn && !held.panicked) else {
+            return Heard::Breach(format!("it panicked over turn {turn}, which it does not hold, or again"));
+        };
+        held.panicked = true;
+        let request = held.client.request.borrow().line.clone();
+        let (worker, at) = (link.life.clone(), Stamp::now());
+        self.notices.post(Notice::Panicked { worker, turn, request, message, at });
+        Heard::Fine
     }
 
     /// Tells the controller what became of a turn whose worker had died.
@@ -352,11 +369,11 @@ fn flaw(after: After, protocol: Protocol, turn: TurnUnit) -> Option<&'static str
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a test says what is wrong by failing")]
 mod tests {
+    use std::net::{TcpListener, TcpStream};
+
+    use super::super::testing::{in_time, life, pool};
     use super::*;
-    use crate::config::{Queue, Redeliver, Timeouts};
-    use crate::identity::{Incarnation, WorkerId};
     use crate::link::Scoreboard;
     use crate::sys::{self, SlowToClose};
 
@@ -375,19 +392,12 @@ mod tests {
         }
     }
 
-    /// A pool whose only worker cannot be sent anything, and how many turns wait in the end.
-    fn queued_behind_a_broken_link() -> std::io::Result<usize> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        runtime.block_on(async {
-            let pool = Pool::new(
-                config(),
-                config().clients,
-                config().listen,
-                Rc::new(Notices::default()),
-                Rc::new(Cell::new(1)),
-            );
-            let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
-            let _peer = std::net::TcpStream::connect(listener.local_addr()?)?;
+    #[test]
+    fn a_turn_that_cannot_be_handed_over_is_not_tried_for_ever() {
+        let queued = in_time(async || {
+            let pool = pool();
+            let listener = TcpListener::bind("127.0.0.1:0")?;
+            let _peer = TcpStream::connect(listener.local_addr()?)?;
             let (socket, address) = listener.accept()?;
             let client = Client::new(socket.into(), address)?;
             assert_eq!(pool.submit(&client, Position::Back), Ok(()));
@@ -395,40 +405,7 @@ mod tests {
             let link = Rc::new(sys::watch_slow(SlowToClose::new(not_a_socket.into()))?);
             pool.welcome(life(), 1, link, Scoreboard::new(1)?);
             Ok(pool.report().queued)
-        })
-    }
-
-    #[test]
-    fn a_turn_that_cannot_be_handed_over_is_not_tried_for_ever() {
-        let (tell, told) = std::sync::mpsc::channel();
-        std::thread::spawn(move || {
-            tell.send(queued_behind_a_broken_link().map_err(|error| error.to_string()))
         });
-        assert_eq!(told.recv_timeout(Duration::from_secs(10)), Ok(Ok(1)));
-    }
-
-    fn life() -> Incarnation {
-        WorkerId::new(config().name, 0).life(1)
-    }
-
-    fn config() -> DoorPool {
-        let second = Duration::from_secs(1);
-        DoorPool {
-            name: "web".parse().unwrap(),
-            listen: ([127, 0, 0, 1], 0).into(),
-            protocol: Protocol::Http,
-            turn: TurnUnit::Request,
-            credit: 1,
-            timeouts: Timeouts {
-                start: second,
-                head: second,
-                request: None,
-                keep_alive: second,
-                drain: second,
-            },
-            queue: Queue { depth: 8, wait: second },
-            clients: Clients { connections: 8, head_bytes: 512, buffered_body_bytes: 0, body_bytes: 0 },
-            redeliver: Redeliver { attempts: 2, methods: RedeliverMethods::Idempotent },
-        }
+        assert_eq!(queued, Ok(1));
     }
 }

@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 use std::time::Duration;
 
-use rustix::net::{SendFlags, SocketFlags, accept_with};
+use rustix::net::{SendFlags, Shutdown, SocketFlags, accept_with};
 use tokio::io::Interest;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
@@ -16,7 +16,7 @@ use super::links::WorkerLink;
 use super::notices::Notices;
 use super::pool::{Heard, Pool};
 use super::roster::Seat;
-use crate::control::{Notice, Retirement, Stamp};
+use crate::control::{Notice, Retirement};
 use crate::identity::{Incarnation, PoolName, Secret, WorkerId};
 use crate::link::{self, FromWorker, LONGEST, Received, Scoreboard, ToWorker};
 use crate::sys::{self, SlowToClose};
@@ -99,19 +99,13 @@ impl Workers {
     /// Notes that every process of a worker is dead, and decides about its turns even if its link still looks open.
     pub(super) fn bury(&self, life: &Incarnation) {
         self.note(life, true);
-        let mut buffer = [0; LONGEST + 1];
         let found = self.pools.get(&life.worker.pool).and_then(|pool| Some((pool, pool.seat_of(life)?)));
-        if let Some((pool, seat)) = found {
-            // Its last words may still be in the queue, and say that a turn was done.
-            while let Some(link) = pool.link(seat)
-                && let Ok(Received::Frame { len, .. }) = link::receive_bare(link.as_fd(), &mut buffer)
-            {
-                if let Ok(frame) = FromWorker::decode(&buffer[..len]) {
-                    hear(pool, seat, frame);
-                }
-            }
-            pool.left(seat);
-        }
+        let Some((pool, seat)) = found else { return };
+        let Some(link) = pool.link(seat) else { return };
+        hear_last_words(pool, seat, &link);
+        pool.left(seat);
+        // Somebody who has inherited the other end may go on talking, to nobody.
+        let _ = rustix::net::shutdown(link.as_fd(), Shutdown::Both);
     }
 
     fn note(&self, life: &Incarnation, over: bool) {
@@ -262,6 +256,19 @@ async fn receive_hello(link: &WorkerLink) -> Option<Result<FromWorker, link::Bre
     }
 }
 
+/// Hears what a dead worker had still to say: that a turn was done, perhaps. No more than its link has room for, because
+/// somebody who has inherited it may fill it again and again.
+fn hear_last_words(pool: &Rc<Pool>, seat: Seat, link: &WorkerLink) {
+    const MOST: usize = 1024;
+    let mut buffer = [0; LONGEST + 1];
+    for _ in 0..MOST {
+        let Ok(Received::Frame { len, .. }) = link::receive_bare(link.as_fd(), &mut buffer) else { return };
+        if let Ok(frame) = FromWorker::decode(&buffer[..len]) {
+            hear(pool, seat, frame);
+        }
+    }
+}
+
 /// How long a worker that is about to be killed is believed to be.
 const WITHHELD: Duration = Duration::from_secs(1);
 
@@ -301,12 +308,7 @@ fn hear(pool: &Rc<Pool>, seat: Seat, frame: FromWorker) -> Heard {
         FromWorker::Done { turn, after } => return pool.done(seat, turn, after),
         FromWorker::Acknowledge { turn } => return pool.acknowledged(seat, turn),
         FromWorker::Goodbye(why) => pool.dismiss(seat, why),
-        FromWorker::Panicked { turn, message } => match pool.request_of(seat, turn) {
-            Some((worker, request)) => {
-                pool.notices.post(Notice::Panicked { worker, turn, request, message, at: Stamp::now() });
-            }
-            None => return Heard::Breach(format!("it panicked over turn {turn}, which it does not hold")),
-        },
+        FromWorker::Panicked { turn, message } => return pool.panicked(seat, turn, message),
         FromWorker::Hello { .. } => return Heard::Breach("it said hello twice".to_owned()),
     }
     Heard::Fine
@@ -316,4 +318,37 @@ fn say(link: &WorkerLink, frame: &ToWorker) {
     let mut bytes = Vec::new();
     frame.encode(&mut bytes);
     let _ = link::send(link.as_fd(), &bytes, SendFlags::DONTWAIT);
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::net::{AddressFamily, SocketType, socketpair};
+
+    use super::super::testing::{in_time, life, pool};
+    use super::*;
+
+    #[test]
+    fn who_has_inherited_a_link_cannot_keep_the_door_listening() {
+        let buried = in_time(async || {
+            let pool = pool();
+            let workers = Workers::new([Rc::clone(&pool)], Rc::clone(&pool.notices));
+            let (ours, theirs) =
+                socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
+            let link = Rc::new(sys::watch_slow(SlowToClose::new(ours))?);
+            let seat = pool.welcome(life(), 1, Rc::clone(&link), Scoreboard::new(1)?);
+            // It never stops talking, until nobody can listen any more.
+            let talker = std::thread::spawn(move || {
+                while let Ok(link::Sent::Whole) =
+                    link::send(theirs.as_fd(), b"D12345678abcdefgh", SendFlags::empty())
+                {}
+            });
+            while !matches!(link::receive_bare(link.as_fd(), &mut [0; LONGEST + 1])?, Received::Frame { .. })
+            {
+            }
+            workers.bury(&life());
+            assert_eq!(pool.link(seat).map(|_| ()), None);
+            talker.join().map_err(|_| std::io::Error::other("the talker panicked"))
+        });
+        assert_eq!(buried, Ok(()));
+    }
 }

@@ -1,0 +1,48 @@
+//! What the door's tests share: a pool, and a life in it.
+
+use std::cell::Cell;
+use std::rc::Rc;
+use std::time::Duration;
+
+use super::notices::Notices;
+use super::pool::Pool;
+use crate::config::{Clients, DoorPool, Protocol, Queue, Redeliver, RedeliverMethods, Timeouts, TurnUnit};
+use crate::identity::Incarnation;
+
+/// How long a test waits for what ought to end.
+pub(super) const DEADLINE: Duration = Duration::from_secs(10);
+
+pub(super) fn life() -> Incarnation {
+    "web-0.1".parse().expect("the name of a life")
+}
+
+/// A pool of one-turn workers that speaks HTTP.
+pub(super) fn pool() -> Rc<Pool> {
+    let second = Duration::from_secs(1);
+    let config = DoorPool {
+        name: life().worker.pool,
+        listen: ([127, 0, 0, 1], 0).into(),
+        protocol: Protocol::Http,
+        turn: TurnUnit::Request,
+        credit: 1,
+        timeouts: Timeouts { start: second, head: second, request: None, keep_alive: second, drain: second },
+        queue: Queue { depth: 8, wait: second },
+        clients: Clients { connections: 8, head_bytes: 512, buffered_body_bytes: 0, body_bytes: 0 },
+        redeliver: Redeliver { attempts: 2, methods: RedeliverMethods::Idempotent },
+    };
+    let (clients, listen) = (config.clients, config.listen);
+    Rc::new(Pool::new(config, clients, listen, Rc::new(Notices::default()), Rc::new(Cell::new(1))))
+}
+
+/// Runs `story` on a thread of its own, in an event loop; what it came to, if it came to an end.
+pub(super) fn in_time<T: Send + 'static>(
+    story: impl AsyncFnOnce() -> std::io::Result<T> + Send + 'static,
+) -> Result<T, String> {
+    let (tell, told) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let outcome = runtime.and_then(|runtime| runtime.block_on(story()));
+        tell.send(outcome.map_err(|error| error.to_string()))
+    });
+    told.recv_timeout(DEADLINE).unwrap_or_else(|error| Err(error.to_string()))
+}

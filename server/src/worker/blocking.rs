@@ -185,7 +185,7 @@ impl Worker<'_> {
     fn serve_request(&self, client: &Client, turn: &TurnFrame, buffers: &mut Buffers) -> io::Result<bool> {
         let peeked = match self.peek_request(client, turn, &mut buffers.request)? {
             Next::Request(peeked) => peeked,
-            Next::Refused(refusal) => return refuse(client, refusal, AnswerBody::Sent),
+            Next::Refused(refusal) => return refuse(client, refusal, AnswerBody::of(&buffers.request)),
             Next::Gone => return Ok(false),
         };
         let mut space = HeaderSpace::new();
@@ -208,7 +208,7 @@ impl Worker<'_> {
         match served {
             Some(Err(error)) if exchange.is_unanswered() => {
                 let refusal = refusal_in(&error).ok_or(error)?;
-                return refuse(client, refusal, AnswerBody::of(head.method));
+                return refuse(client, refusal, AnswerBody::of(&buffers.request));
             }
             Some(served) => served?,
             None if exchange.is_unanswered() => {

@@ -190,7 +190,7 @@ impl Worker {
         let mut bytes = vec![0; (turn.whole as usize).max(4096)];
         let peeked = match client.await_request(&self.terms, &mut bytes).await? {
             Next::Request(peeked) => peeked,
-            Next::Refused(refusal) => return client.refuse(refusal, AnswerBody::Sent).await,
+            Next::Refused(refusal) => return client.refuse(refusal, AnswerBody::of(&bytes)).await,
             Next::Gone => return Ok(false),
         };
         let mut space = HeaderSpace::new();
@@ -212,7 +212,7 @@ impl Worker {
                     Ok(body) => body,
                     Err(error) => {
                         let refusal = refusal_in(&error).ok_or(error)?;
-                        return client.refuse(refusal, AnswerBody::of(head.method)).await;
+                        return client.refuse(refusal, AnswerBody::of(&bytes)).await;
                     }
                 };
                 body.extend(format!("\n{} bytes\n", body.len()).bytes());

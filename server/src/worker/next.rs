@@ -100,7 +100,7 @@ mod tests {
         let whole = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
         assert_eq!(after(whole.as_bytes(), false)?, Next::Request(whole.len()));
         let long = format!("GET /{} HTTP/1.1\r\n", "a".repeat(64));
-        assert_eq!(after(long.as_bytes(), false)?, Next::Refused(Refusal::HeadTooLarge));
+        assert_eq!(after(long.as_bytes(), false)?, Next::Refused(Refusal::TargetTooLong));
         let large = "PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 101\r\n\r\n";
         assert_eq!(after(large.as_bytes(), false)?, Next::Refused(Refusal::BodyTooLarge));
         assert!(matches!(after(b"GARBAGE\r\n\r\n", false)?, Next::Refused(Refusal::Malformed(_))));

@@ -261,14 +261,16 @@ impl Client {
         first[..there].iter().any(|byte| !b"\r\n".contains(byte))
     }
 
-    /// Whether it is this client that keeps its worker waiting: it has not sent all of its request, or not taken all of
-    /// an answer that has begun.
+    /// Whether it is this client that keeps its worker waiting, or may be: it has not sent all of its request, for all
+    /// that is known, or not taken all of an answer that has begun.
     pub(super) fn is_in_the_way(&self) -> bool {
         let Ok(progress) = crate::sys::progress(self.fd()) else { return true };
         let request = self.request.borrow();
         let arrived = self.consumed.get().map(|before| progress.received.saturating_sub(before));
-        let still_sending = request.announced.zip(arrived).is_some_and(|(all, arrived)| arrived < all);
-        still_sending || progress.written != request.written_before
+        // Only its worker knows where a chunked body ends that was not waited for, or what a raw client is up to.
+        let all_there = request.announced.zip(arrived).is_some_and(|(all, arrived)| arrived >= all);
+        let may_be_sending = request.whole == 0 && !all_there;
+        may_be_sending || progress.written != request.written_before
     }
 
     /// Whether nothing of the request has been read since it was given away. `received` is what has come in all.

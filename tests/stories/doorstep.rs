@@ -23,6 +23,14 @@ pub fn a_slow_client_holds_no_worker(backend: Backend) {
         assert_eq!(client.rest().unwrap(), b"");
     }
     assert_eq!(slow_body.response().status, 408);
+    // A large body is not waited for at the door. Its worker is as patient, and says the same.
+    let mut large = stack.connect();
+    large.send("PUT /body HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\n");
+    assert_eq!(large.response().status, 408);
+    assert_eq!(large.rest().unwrap(), b"");
+    let mut short = stack.connect();
+    short.send("PUT /body HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\n").end();
+    assert_eq!(short.response().status, 400);
     stack.down();
 }
 

@@ -56,8 +56,14 @@ pub(super) fn is_served(bytes: &[u8], terms: &Terms) -> Result<bool, Refusal> {
     }
 }
 
-/// Why a body cannot be read on, if it is for what the client has sent.
+/// The client has ended its half in the middle of a body.
+pub(super) const CUT_SHORT: Refusal = Refusal::Malformed("the body is shorter than was announced");
+
+/// Why a body cannot be read on, if it is for what the client has sent, or for its sending nothing for too long.
 pub(super) fn refusal_in(error: &io::Error) -> Option<Refusal> {
+    if error.kind() == io::ErrorKind::WouldBlock {
+        return Some(Refusal::TooSlow);
+    }
     error.get_ref()?.downcast_ref::<Refusal>().copied()
 }
 

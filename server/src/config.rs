@@ -85,12 +85,13 @@ pub struct Queue {
 pub struct Clients {
     /// Open connections, parked ones included; one more is answered `503`.
     pub connections: usize,
-    /// Bytes of request line and headers; more is answered `431`.
+    /// Bytes of request line and headers; more is answered `431`, or `414` where the request line alone is that long.
     pub head_bytes: usize,
     /// Bytes of body up to which the door waits for the whole body, so that the request can be redelivered and
     /// a slow upload holds no worker.
     pub buffered_body_bytes: usize,
-    /// Bytes of body above which a request that declares its length is answered `413`.
+    /// Bytes of body above which a request is answered `413`: at once where it declares its length, and else as soon as
+    /// so many have come.
     pub body_bytes: u64,
 }
 

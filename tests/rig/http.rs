@@ -113,6 +113,11 @@ impl Connection {
         Ok(std::mem::take(&mut self.unread))
     }
 
+    /// Whether it was reset behind what has been read.
+    pub fn was_reset(&self) -> bool {
+        self.stream.take_error().unwrap().is_some()
+    }
+
     /// Reads until so many bytes are there, and takes them.
     pub fn exactly(&mut self, bytes: usize) -> Vec<u8> {
         while self.unread.len() < bytes {

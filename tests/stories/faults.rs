@@ -1,5 +1,6 @@
 //! Handlers that hang, leak, fork and hoard: what a compartment is for.
 
+use crate::rig::http::Connection;
 use crate::rig::load::Load;
 use crate::rig::{Backend, Stack, eventually};
 
@@ -44,6 +45,38 @@ pub fn a_client_that_stalls_costs_no_worker(backend: Backend) {
     assert_eq!(stack.api().worker("web-0").generation, worker.generation, "it was killed");
     assert_eq!(stack.api().incidents().len(), 0);
     drop(reader);
+    stack.down();
+}
+
+pub fn a_client_that_may_still_be_sending_costs_no_worker(backend: Backend) {
+    let quick = "timeouts: { request: 700ms }";
+    let stack = Stack::up(
+        backend,
+        &format!(
+            "web:\n  listen: 127.0.0.1:0\n  size: {{ workers: 1 }}\n  worker: {{ model: {{ event: 2 }} }}\n  {quick}\n\
+             echo:\n  listen: 127.0.0.1:0\n  protocol: tcp\n  size: {{ workers: 1 }}\n  {quick}\n"
+        ),
+    );
+    let generations = |pool: &str| stack.ready(pool, 1)[0].generation;
+    let before = (generations("web"), generations("echo"));
+    // Chunks do not say how many will come, and neither does a raw client.
+    let mut chunks = stack.connect();
+    chunks.send("POST /body HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n186a0\r\n");
+    chunks.send(vec![b'x'; 100_000]);
+    // Behind a body that the door has not seen whole, it does not know where the next one begins.
+    let mut second = stack.connect();
+    let upload = "POST /body HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\n";
+    second.send(upload).send(vec![b'x'; 100_000]);
+    assert_eq!(second.response().status, 200);
+    second.send(upload).send("x");
+    let mut silent = Connection::to(stack.address("echo"));
+    for client in [&mut chunks, &mut second, &mut silent] {
+        // Sent away by a close, or by a reset where some of what it has sent was never read.
+        let _ = client.rest();
+    }
+    assert_eq!((generations("web"), generations("echo")), before, "a worker was killed");
+    assert_eq!(stack.connect().get("/work?ms=1").status, 200);
+    assert_eq!(stack.api().incidents().len(), 0);
     stack.down();
 }
 

@@ -37,6 +37,10 @@ pub const ALL: &[(&str, Story)] = &[
     ("a_raw_connection_is_closed_with_its_worker", death::a_raw_connection_is_closed_with_its_worker),
     ("a_hang_is_ended_named_and_answered_504", faults::a_hang_is_ended_named_and_answered_504),
     ("a_client_that_stalls_costs_no_worker", faults::a_client_that_stalls_costs_no_worker),
+    (
+        "a_client_that_may_still_be_sending_costs_no_worker",
+        faults::a_client_that_may_still_be_sending_costs_no_worker,
+    ),
     ("out_of_memory_is_told_as_such", faults::out_of_memory_is_told_as_such),
     ("a_fork_bomb_stays_in_its_compartment", faults::a_fork_bomb_stays_in_its_compartment),
     (

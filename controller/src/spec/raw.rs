@@ -168,12 +168,12 @@ pub(super) struct Queue {
 pub(super) struct Clients {
     /// Open connections, idle ones included; one more is answered 503.
     pub(super) connections: Setting<u32>,
-    /// Size of request line and headers, 512 bytes to 64KiB; more is answered 431.
+    /// Size of request line and headers, 512 bytes to 64KiB; more is answered 431, or 414.
     pub(super) head: Setting<Size>,
     /// Size of body, at most 8MiB, up to which the door waits for all of it, so that a slow upload holds no
     /// worker and the request can be redelivered.
     pub(super) buffered_body: Setting<Size>,
-    /// Size of body above which a request that announces its length is answered 413.
+    /// Size of body above which a request is answered 413.
     pub(super) body: Setting<Size>,
 }
 

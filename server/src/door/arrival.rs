@@ -130,8 +130,7 @@ impl Request {
 /// Reads what is there. When all is there, `request` says what it is.
 fn look(bytes: &[u8], clients: &Clients, request: &mut Request) -> Result<Look, Refusal> {
     // Also where the head is refused: whoever asks with HEAD takes a body for the next answer.
-    let is_head = bytes.trim_ascii_start().starts_with(b"HEAD ");
-    request.answer_body = if is_head { AnswerBody::Omitted } else { AnswerBody::Sent };
+    request.answer_body = AnswerBody::of(bytes);
     let mut space = HeaderSpace::new();
     let Some(head) = parse_head(bytes, &mut space, clients.head_bytes)? else {
         return Ok(Look::Incomplete { need: bytes.len() + 1 });

@@ -10,7 +10,6 @@ use std::rc::Rc;
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
-use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, Shutdown, send, shutdown};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -262,14 +261,16 @@ impl Client {
         first[..there].iter().any(|byte| !b"\r\n".contains(byte))
     }
 
-    /// Whether it is this client that keeps its worker waiting: it has not sent all of its request, or not taken all of
-    /// an answer that has begun.
+    /// Whether it is this client that keeps its worker waiting, or may be: it has not sent all of its request, for all
+    /// that is known, or not taken all of an answer that has begun.
     pub(super) fn is_in_the_way(&self) -> bool {
         let Ok(progress) = crate::sys::progress(self.fd()) else { return true };
         let request = self.request.borrow();
         let arrived = self.consumed.get().map(|before| progress.received.saturating_sub(before));
-        let still_sending = request.announced.zip(arrived).is_some_and(|(all, arrived)| arrived < all);
-        still_sending || progress.written != request.written_before
+        // Only its worker knows where a chunked body ends that was not waited for, or what a raw client is up to.
+        let all_there = request.announced.zip(arrived).is_some_and(|(all, arrived)| arrived >= all);
+        let may_be_sending = request.whole == 0 && !all_there;
+        may_be_sending || progress.written != request.written_before
     }
 
     /// Whether nothing of the request has been read since it was given away. `received` is what has come in all.
@@ -287,18 +288,18 @@ impl Client {
             return;
         }
         let drop_the_rest = async {
-            let (mut waste, mut dropped) = ([0; 2048], 0);
+            let mut dropped = 0;
             while dropped < MOST_BYTES {
-                // What is there has been announced before, and will not be again: look first, then wait.
-                match rustix::net::recv(self.fd(), &mut waste[..], RecvFlags::DONTWAIT) {
-                    Ok((0, _)) => return,
-                    Ok((read, _)) => dropped += read,
-                    Err(Errno::AGAIN) => match self.socket.readable().await {
-                        Ok(mut ready) => ready.clear_ready(),
-                        Err(_) => return,
-                    },
-                    Err(Errno::INTR) => {}
-                    Err(_) => return,
+                let Ok(mut ready) = self.socket.readable().await else { return };
+                let read = ready.try_io(|socket| {
+                    let mut waste = [0; 2048];
+                    let (read, _) = rustix::net::recv(socket, &mut waste[..], RecvFlags::DONTWAIT)?;
+                    Ok(read)
+                });
+                match read {
+                    Ok(Ok(0) | Err(_)) => return,
+                    Ok(Ok(read)) => dropped += read,
+                    Err(_would_block) => {}
                 }
             }
         };

@@ -6,7 +6,7 @@
 //!   accept ─► parked ─► request whole ─► queued ─► held ──────┴─► done: close ─► closed
 //!              │              │             │        │
 //!           idle too       refused:      503 when    └─ worker dead ─► queued again, at the front
-//!             long        400 408 413    full or                   └─► answered 502 or 504, or cut
+//!             long      400 408 413 414  full or                   └─► answered 502 or 504, or cut
 //!              │        417 431 501 505 too long
 //!              ▼
 //!            closed

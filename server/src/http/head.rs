@@ -88,9 +88,9 @@ pub fn parse_head<'a>(
     let mut request = httparse::Request::new(&mut []);
     let len = match request.parse_with_uninit_headers(bytes, &mut space.0) {
         Ok(httparse::Status::Complete(len)) if len <= limit => len,
-        Ok(httparse::Status::Complete(_)) => return Err(Refusal::HeadTooLarge),
+        Ok(httparse::Status::Complete(_)) => return Err(too_large(bytes, limit)),
         Ok(httparse::Status::Partial) if bytes.len() < limit => return Ok(None),
-        Ok(httparse::Status::Partial) => return Err(Refusal::HeadTooLarge),
+        Ok(httparse::Status::Partial) => return Err(too_large(bytes, limit)),
         Err(httparse::Error::TooManyHeaders) => return Err(Refusal::HeadTooLarge),
         Err(httparse::Error::Version) if names_another_version(bytes) => return Err(Refusal::Version),
         Err(httparse::Error::HeaderName) => {
@@ -160,6 +160,15 @@ fn has_bare_line_feed(head: &[u8]) -> bool {
         before = byte;
         bare
     })
+}
+
+/// Which part of a head that exceeds `limit` is to blame.
+fn too_large(bytes: &[u8], limit: usize) -> Refusal {
+    let bytes = bytes.trim_ascii_start();
+    match bytes.iter().take(limit).position(|&byte| byte == b'\n') {
+        None if bytes.len() >= limit => Refusal::TargetTooLong,
+        _ => Refusal::HeadTooLarge,
+    }
 }
 
 /// Whether the request line is one, but for a version that is not spoken here. Else it is no request at all.
@@ -436,7 +445,11 @@ mod tests {
     #[test]
     fn a_head_over_the_limit_is_refused_before_it_is_complete() {
         let long = format!("GET /{} HTTP/1.1\r\n", "a".repeat(1024));
-        assert_eq!(refused(&long), Some(431));
+        assert_eq!(refused(&long), Some(414));
+        assert_eq!(refused(&long[..1024]), Some(414));
+        let cookie = format!("GET / HTTP/1.1\r\nCookie: {}", "a".repeat(1024));
+        assert_eq!(refused(&cookie), Some(431));
+        assert_eq!(refused(&"\r\n".repeat(512)), Some(431));
         let many = format!("GET / HTTP/1.1\r\n{}\r\n", "a: b\r\n".repeat(MOST_HEADERS + 1));
         assert_eq!(refused(&many), Some(431));
     }

@@ -30,6 +30,9 @@ pub enum Refusal {
     /// The body that it announces is larger than the pool allows: `413`.
     #[error("the body is larger than this pool accepts")]
     BodyTooLarge,
+    /// The request line alone is larger than the pool allows for a whole head: `414`.
+    #[error("the request's target is longer than this pool accepts")]
+    TargetTooLong,
     /// It expects what no server of this kind does: `417`.
     #[error("the only expectation that is met here is 100-continue")]
     Expectation,
@@ -51,6 +54,7 @@ impl Refusal {
             Self::Malformed(_) => 400,
             Self::TooSlow => 408,
             Self::BodyTooLarge => 413,
+            Self::TargetTooLong => 414,
             Self::Expectation => 417,
             Self::HeadTooLarge => 431,
             Self::NotImplemented(_) => 501,
@@ -77,6 +81,7 @@ pub fn reason(status: u16) -> &'static str {
         405 => "Method Not Allowed",
         408 => "Request Timeout",
         413 => "Content Too Large",
+        414 => "URI Too Long",
         417 => "Expectation Failed",
         431 => "Request Header Fields Too Large",
         500 => "Internal Server Error",

@@ -33,9 +33,9 @@ pub enum AnswerBody {
 }
 
 impl AnswerBody {
-    /// For a request with this method.
-    pub fn of(method: &str) -> Self {
-        if method == "HEAD" { Self::Omitted } else { Self::Sent }
+    /// For the request that `bytes` begin with, as far as one can tell: it need not be well-formed.
+    pub fn of(bytes: &[u8]) -> Self {
+        if bytes.trim_ascii_start().starts_with(b"HEAD ") { Self::Omitted } else { Self::Sent }
     }
 }
 

@@ -85,7 +85,7 @@ pub enum ToWorker {
 /// connection that is one turn, and the chunks of a body that the door has not waited for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Terms {
-    /// Bytes of request line and headers; more is answered `431`.
+    /// Bytes of request line and headers; more is answered `431`, or `414`.
     pub head_bytes: u32,
     /// Bytes of body; more is answered `413`.
     pub body_bytes: u64,

@@ -20,7 +20,7 @@ use crate::apps::{Me, demo, echo};
 use crate::config::{App, Model, Protocol, TurnUnit};
 use crate::control::Retirement;
 use crate::http::problem::{AnswerBody, Problem};
-use crate::http::{HeaderSpace, Refusal, parse_head};
+use crate::http::{HeaderSpace, parse_head};
 use crate::link::{self, After, FromWorker, LONGEST, Received, ScoreboardPen, Terms, ToWorker, TurnFrame};
 use crate::sys::{self, Termination};
 
@@ -185,7 +185,9 @@ impl Worker<'_> {
     fn serve_request(&self, client: &Client, turn: &TurnFrame, buffers: &mut Buffers) -> io::Result<bool> {
         let peeked = match self.peek_request(client, turn, &mut buffers.request)? {
             Next::Request(peeked) => peeked,
-            Next::Refused(refusal) => return refuse(client, refusal, AnswerBody::Sent),
+            Next::Refused(refusal) => {
+                return say_problem(client, &refusal.into(), AnswerBody::of(&buffers.request));
+            }
             Next::Gone => return Ok(false),
         };
         let mut space = HeaderSpace::new();
@@ -206,15 +208,19 @@ impl Worker<'_> {
             App::Echo => Ok(()),
         });
         match served {
-            Some(Err(error)) if exchange.is_unanswered() => {
-                let refusal = refusal_in(&error).ok_or(error)?;
-                return refuse(client, refusal, AnswerBody::of(head.method));
+            Some(Ok(())) if !exchange.is_unanswered() => {}
+            Some(Err(error)) if !exchange.is_unanswered() => return Err(error),
+            None if !exchange.is_unanswered() => return Ok(false),
+            // Whoever is there and has no answer gets one, whatever has become of the handler.
+            Some(Ok(())) => exchange.respond(500, "text/plain", b"the handler gave no answer\n")?,
+            None => exchange.respond(500, "text/plain", b"the handler panicked\n")?,
+            Some(Err(error)) => {
+                let problem = match refusal_in(&error) {
+                    Some(refusal) => refusal.into(),
+                    None => Problem::new(500, &"the handler failed"),
+                };
+                return say_problem(client, &problem, AnswerBody::of(&buffers.request));
             }
-            Some(served) => served?,
-            None if exchange.is_unanswered() => {
-                exchange.respond(500, "text/plain", b"the handler panicked\n")?;
-            }
-            None => return Ok(false),
         }
         exchange.close()
     }
@@ -250,8 +256,8 @@ impl Worker<'_> {
 }
 
 /// Says why a request is not served. The connection cannot carry another one.
-fn refuse(client: &Client, refusal: Refusal, body: AnswerBody) -> io::Result<bool> {
-    client.write_all(&Problem::from(refusal).answer(body))?;
+fn say_problem(client: &Client, problem: &Problem<'_>, body: AnswerBody) -> io::Result<bool> {
+    client.write_all(&problem.answer(body))?;
     Ok(false)
 }
 

@@ -22,7 +22,7 @@ use tokio::io::unix::{AsyncFd, AsyncFdReadyGuard};
 use tokio::task::{JoinError, JoinSet, LocalSet};
 use tokio::time::{Instant, timeout_at};
 
-use super::next::{Next, is_served, refusal_in, refused};
+use super::next::{CUT_SHORT, Next, is_served, refusal_in, refused};
 use super::session::{Joined, join, say};
 use super::{Ending, Options};
 use crate::apps::demo::{self, Act};
@@ -190,7 +190,7 @@ impl Worker {
         let mut bytes = vec![0; (turn.whole as usize).max(4096)];
         let peeked = match client.await_request(&self.terms, &mut bytes).await? {
             Next::Request(peeked) => peeked,
-            Next::Refused(refusal) => return client.refuse(refusal, AnswerBody::Sent).await,
+            Next::Refused(refusal) => return client.refuse(refusal, AnswerBody::of(&bytes)).await,
             Next::Gone => return Ok(false),
         };
         let mut space = HeaderSpace::new();
@@ -212,7 +212,7 @@ impl Worker {
                     Ok(body) => body,
                     Err(error) => {
                         let refusal = refusal_in(&error).ok_or(error)?;
-                        return client.refuse(refusal, AnswerBody::of(head.method)).await;
+                        return client.refuse(refusal, AnswerBody::of(&bytes)).await;
                     }
                 };
                 body.extend(format!("\n{} bytes\n", body.len()).bytes());
@@ -402,7 +402,7 @@ impl Client {
             // Only what belongs to this request may be taken, and chunks have to be read to know: look, then take.
             let there = self.receive(&mut piece[..room], RecvFlags::PEEK).await?;
             if there == 0 {
-                return Err(io::ErrorKind::UnexpectedEof.into());
+                return Err(refused(CUT_SHORT));
             }
             let taken = match head.framing {
                 Framing::Length(_) => {

@@ -14,7 +14,7 @@
 use std::io;
 
 use super::client::Client;
-use super::next::refused;
+use super::next::{CUT_SHORT, refused};
 use crate::http::answer::{AnswerHead, AnswerLength, Persistence};
 use crate::http::chunked::Decoder;
 use crate::http::{Framing, Head, Refusal};
@@ -148,6 +148,10 @@ impl<'t> Exchange<'t> {
                     *rest = &rest[consumed..];
                     data
                 }
+                // Its client waits for a word that cannot be said any more, and will hardly send the body.
+                Body::Arriving { awaits_continue: true, .. } if self.stage != Stage::Unanswered => {
+                    return Err(io::ErrorKind::UnexpectedEof.into());
+                }
                 Body::Arriving { framing, head_in_socket, awaits_continue } => {
                     self.client.discard(std::mem::take(head_in_socket))?;
                     if std::mem::take(awaits_continue) {
@@ -157,7 +161,7 @@ impl<'t> Exchange<'t> {
                     let mut piece = [0; PIECE];
                     let peeked = self.client.peek(&mut piece)?;
                     if peeked == 0 {
-                        return Err(io::ErrorKind::UnexpectedEof.into());
+                        return Err(refused(CUT_SHORT));
                     }
                     let (consumed, data) = decode(framing, &piece[..peeked], into)?;
                     self.client.discard(consumed)?;
@@ -297,5 +301,46 @@ fn decode(framing: &mut Unread, input: &[u8], into: &mut [u8]) -> io::Result<(us
             into[..step.data.len()].copy_from_slice(step.data);
             Ok((step.consumed, step.data.len()))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::{TcpListener, TcpStream};
+    use std::time::Duration;
+
+    use super::*;
+    use crate::http::{HeaderSpace, parse_head};
+    use crate::link::{Scoreboard, ScoreboardPen};
+
+    #[test]
+    fn nobody_is_told_to_go_on_in_the_middle_of_an_answer() -> io::Result<()> {
+        let listener = TcpListener::bind("127.0.0.1:0")?;
+        let mut peer = TcpStream::connect(listener.local_addr()?)?;
+        let client = Client::new(listener.accept()?.0.into());
+        let request = b"PUT / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n";
+        peer.write_all(request)?;
+
+        let time = Duration::from_secs(1);
+        let terms = Terms { head_bytes: 512, body_bytes: 512, head: time, keep_alive: time };
+        let turn = TurnFrame { turn: 1, whole: 0, acknowledge: false, continued: false, last: false };
+        let pen = ScoreboardPen::for_board(Scoreboard::new(1)?)?;
+        let (mut space, mut out) = (HeaderSpace::new(), Vec::new());
+        let head = parse_head(request, &mut space, 512).ok().flatten().ok_or(io::ErrorKind::InvalidInput)?;
+        let mut exchange = Exchange::new(&client, &turn, head, request, &terms, pen.line(0, 1), &mut out);
+        exchange.stream(200, "text/plain")?;
+        assert_eq!(
+            exchange.read_body(&mut [0; 8]).map_err(|error| error.kind()),
+            Err(io::ErrorKind::UnexpectedEof)
+        );
+        exchange.finish()?;
+        assert!(!exchange.close()?, "the body may still come");
+
+        client.end()?;
+        let mut answer = String::new();
+        peer.read_to_string(&mut answer)?;
+        assert!(answer.starts_with("HTTP/1.1 200") && !answer.contains("100 Continue"), "{answer}");
+        Ok(())
     }
 }

@@ -56,8 +56,14 @@ pub(super) fn is_served(bytes: &[u8], terms: &Terms) -> Result<bool, Refusal> {
     }
 }
 
-/// Why a body cannot be read on, if it is for what the client has sent.
+/// The client has ended its half in the middle of a body.
+pub(super) const CUT_SHORT: Refusal = Refusal::Malformed("the body is shorter than was announced");
+
+/// Why a body cannot be read on, if it is for what the client has sent, or for its sending nothing for too long.
 pub(super) fn refusal_in(error: &io::Error) -> Option<Refusal> {
+    if error.kind() == io::ErrorKind::WouldBlock {
+        return Some(Refusal::TooSlow);
+    }
     error.get_ref()?.downcast_ref::<Refusal>().copied()
 }
 
@@ -100,7 +106,7 @@ mod tests {
         let whole = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
         assert_eq!(after(whole.as_bytes(), false)?, Next::Request(whole.len()));
         let long = format!("GET /{} HTTP/1.1\r\n", "a".repeat(64));
-        assert_eq!(after(long.as_bytes(), false)?, Next::Refused(Refusal::HeadTooLarge));
+        assert_eq!(after(long.as_bytes(), false)?, Next::Refused(Refusal::TargetTooLong));
         let large = "PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 101\r\n\r\n";
         assert_eq!(after(large.as_bytes(), false)?, Next::Refused(Refusal::BodyTooLarge));
         assert!(matches!(after(b"GARBAGE\r\n\r\n", false)?, Next::Refused(Refusal::Malformed(_))));

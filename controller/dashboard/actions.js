@@ -195,8 +195,7 @@ export class Orders {
   #row(action, { press, command, disabled, group, beside = null }) {
     const button = on(el('button', { type: 'button', 'data-action': action.name, title: action.note, class: action.grave ? 'grave' : '' }, action.label), 'click', press);
     const code = el('code', { 'data-command': action.name });
-    const label = beside === null ? button : el('span', { class: 'with-field' }, button, beside);
-    const root = el('div', { class: 'order' }, label, code, copyButton(() => code.textContent));
+    const root = el('div', { class: 'order' }, button, beside === null ? code : el('div', { class: 'with-field' }, beside, code), copyButton(() => code.textContent));
     this.#rows.push({ root, button, code, command, disabled, group });
     return root;
   }

@@ -231,11 +231,13 @@ function label(context, view, left, right, top, text, colour) {
 }
 
 function drawBlind(context, view) {
+  context.globalAlpha = 0.45;
   for (const { from, to } of view.chronicle.blind) {
-    const [left, right] = [view.x(from), view.x(to ?? view.now)];
+    const [left, right] = [Math.max(view.x(from), view.gutter), view.x(to ?? view.now)];
     if (right < view.gutter || left > view.width) continue;
-    hatch(context, left, AXIS, Math.max(right - left, 2), view.height - AXIS, view.colours.blind, 9);
+    hatch(context, left, AXIS, Math.max(right - left, 2), view.height - AXIS, view.colours.blind, 12);
   }
+  context.globalAlpha = 1;
 }
 
 /** From the lane of the one who died to the lane of the one who answered. */

@@ -89,8 +89,9 @@ export class Chronicle {
     if (this.blind.length > MOST_BLIND) this.blind.shift();
   }
 
-  /** Something is known again. */
+  /** Something is known again, or for the first time: of what was before, only the deaths are told. */
   regain(now) {
+    if (this.blind.length === 0) this.blind.push({ from: -Infinity, to: now });
     const last = this.blind.at(-1);
     if (last !== undefined && last.to === null) last.to = now;
   }

@@ -68,7 +68,7 @@ export function ofPool(pool) {
     recovery_median: recovery.median,
     recovery_p99: recovery.p99,
     queued: pool.queued,
-    longest_wait_ms: pool.longest_wait_ms,
+    longest_wait_ms: pool.queued > 0 ? pool.longest_wait_ms : null,
   };
 }
 
@@ -77,6 +77,7 @@ export function ofAll(pools, incidents) {
   const sum = (name) => pools.reduce((total, pool) => total + pool.headline[name], 0);
   const [answered, redelivered, lost] = ['answered', 'redelivered', 'lost'].map(sum);
   const [deaths, deliveries] = ['deaths', 'deliveries'].map(sum);
+  const waiting = pools.filter((pool) => pool.queued > 0);
   const recoveries = [...incidents].map((incident) => incident.steps_ms.ready).filter((ms) => ms !== null).sort((a, b) => a - b);
   return {
     answered,
@@ -89,7 +90,7 @@ export function ofAll(pools, incidents) {
     recovery_median: quantile(recoveries, 0.5),
     recovery_p99: quantile(recoveries, 0.99),
     queued: pools.reduce((total, pool) => total + pool.queued, 0),
-    longest_wait_ms: Math.max(0, ...pools.map((pool) => pool.longest_wait_ms ?? 0)),
+    longest_wait_ms: waiting.length > 0 ? Math.max(...waiting.map((pool) => pool.longest_wait_ms)) : null,
   };
 }
 

@@ -145,7 +145,7 @@ function card(incident, close) {
   const at = moment(incident.at);
   const told = [
     el('header', { class: 'card-head' }, el('h2', { id: 'post-mortem-title' }, `Post-mortem of ${incident.id}`), on(el('button', { type: 'button', class: 'quiet', 'data-action': 'close', 'aria-label': 'Close' }, 'Close'), 'click', close)),
-    el('p', { class: 'lead' }, `${incident.worker} of the pool ${incident.pool}, in its life ${incident.id.slice(incident.id.lastIndexOf('.') + 1)}, `, el('strong', {}, cause(incident)), `, at ${clock(at, true)}.`),
+    el('p', { class: 'lead' }, `${incident.worker} of the pool ${incident.pool} died in its life ${incident.id.slice(incident.id.lastIndexOf('.') + 1)}, at ${clock(at, true)}: `, el('strong', {}, cause(incident)), '.'),
     claim(incident),
     el('h3', {}, 'What it held'),
     incident.held.length === 0

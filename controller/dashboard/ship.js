@@ -20,14 +20,22 @@ import { reachable } from './commands.js';
 import { WOUND_MS } from './store.js';
 import { duration, elapsed, plain, plural, short } from './text.js';
 
+/** How often the times tick; half as often with more than FEW workers. */
 const TICK_MS = 100;
+const FEW = 40;
 
 /** How long the water stands high, and then low, in a compartment whose replacement was quick. */
-const HIGH_MS = 1_100;
-const LOW_MS = 2_300;
+const HIGH_MS = 800;
+const LOW_MS = 2_000;
+
+/** How long the last of it takes to run off, as the stylesheet has it. */
+const DRYING_MS = 1_200;
 
 /** The longest request line that is written into a compartment: what is longer is cut off by its edge anyhow. */
 const LONGEST_LINE = 160;
+
+/** How wide a compartment has to be, in pixels. */
+const LEAST = { roomy: 150, snug: 116, dense: 88 };
 
 const WORDS = {
   idle: 'waits for work',
@@ -47,6 +55,7 @@ export class Ship {
   #chosen = null;
   #pools;
   #records = new Map();
+  #ticks = 0;
 
   /** Draws into `parent`; `choose(id)` is called with a worker that was chosen. */
   constructor(parent, store, choose) {
@@ -80,8 +89,10 @@ export class Ship {
   };
 
   #tick = (now) => {
+    this.#ticks += 1;
+    const isTimed = this.#records.size <= FEW || this.#ticks % 2 === 0;
     for (const record of this.#records.values()) {
-      if (record.since !== null) say(record.time, elapsed(now - record.since));
+      if (isTimed && record.since !== null) say(record.time, elapsed(now - record.since));
       if (record.wetUntil > now || record.water !== 'none') this.#flood(record, now);
     }
   };
@@ -92,7 +103,7 @@ export class Ship {
     const crew = el('p', { class: 'crew' });
     const trouble = el('p', { class: 'trouble', hidden: true });
     const list = el('dl', { class: 'figures figures-pool', 'data-figures': pool.name });
-    const hull = el('div', { class: 'hull' }, sternPiece(), rooms, bowPiece());
+    const hull = el('div', { class: 'hull' }, el('div', { class: 'stern' }), rooms, el('div', { class: 'bow' }));
     const root = el(
       'section',
       { class: 'pool', 'data-pool': pool.name, 'aria-label': `Pool ${pool.name}` },
@@ -144,7 +155,7 @@ export class Ship {
     const before = record.rooms.querySelector('[tabindex="0"]');
     record.workers.show(mine);
     for (const [id, room] of this.#records) {
-      if (!room.root.isConnected && room.pool === pool.name) this.#records.delete(id);
+      if (room.pool === pool.name && !record.rooms.contains(room.root)) this.#records.delete(id);
     }
     if ((before === null || !before.isConnected) && record.rooms.firstElementChild !== null) rove(record.rooms, record.rooms.firstElementChild);
   }
@@ -165,14 +176,14 @@ export class Ship {
       holds: '',
       water: 'none',
       wetUntil: 0,
+      drawn: null,
+      drying: null,
       phase: '',
       generation: 0,
     };
     record.root = el(
       'div',
       { class: 'room', role: 'option', tabindex: '-1', 'data-worker': worker.id, 'aria-selected': String(worker.id === this.#chosen) },
-      el('span', { class: 'water', 'aria-hidden': 'true' }),
-      el('span', { class: 'breach', 'aria-hidden': 'true' }),
       record.name,
       record.life,
       svg('svg', { class: 'porthole', 'aria-hidden': 'true' }, use),
@@ -206,7 +217,7 @@ export class Ship {
     say(record.what, text);
     mark(record.what, 'data-request', request !== '');
     mark(record.root, 'title', request === '' ? null : short(request, 400));
-    say(record.more, `${unit(worker)} · ${plural(worker.turns, 'turn')}`);
+    say(record.more, `${plural(worker.turns, 'turn')} · ${unit(worker)}`);
     mark(record.root, 'aria-label', `${worker.id}: ${phase}, ${text}, life ${worker.generation}`);
     this.#flood(record, performance.now());
   }
@@ -249,6 +260,13 @@ export class Ship {
     if (record.water === water) return;
     record.water = water;
     mark(record.root, 'data-water', water === 'none' ? null : water);
+    // Water is there only while there is some to be seen: each such element is a layer for the browser to keep.
+    clearTimeout(record.drying);
+    if (water === 'none') record.drying = setTimeout(() => dry(record), DRYING_MS);
+    else if (record.drawn === null) {
+      record.drawn = el('span', { class: 'water', 'aria-hidden': 'true' });
+      record.root.prepend(record.drawn);
+    }
   }
 
   #key(event, rooms) {
@@ -269,12 +287,18 @@ export class Ship {
   }
 }
 
+function dry(record) {
+  record.drawn?.remove();
+  record.drawn = null;
+}
+
 /** How many compartments lie side by side, so that the decks are evenly filled. */
 function lay(record) {
   const { number, width, rooms } = record;
   if (width === 0) return;
-  const density = number <= 8 ? 'roomy' : number <= 40 ? 'snug' : 'dense';
-  const least = { roomy: 148, snug: 112, dense: 76 }[density];
+  const isNarrow = width < 2 * LEAST.roomy;
+  const density = number <= 8 && !isNarrow ? 'roomy' : number <= 40 ? 'snug' : 'dense';
+  const least = LEAST[density];
   const most = Math.max(Math.floor((width + 6) / (least + 6)), 1);
   const decks = Math.max(Math.ceil(number / most), 1);
   mark(rooms, 'data-density', density);
@@ -324,13 +348,4 @@ function topside() {
     ...windows,
     ...lower,
   );
-}
-
-/** The stern and the bow: they are as tall as the decks between them. */
-function sternPiece() {
-  return svg('svg', { class: 'stern', viewBox: '0 0 100 100', preserveAspectRatio: 'none', 'aria-hidden': 'true' }, svg('path', { d: 'M100 0H6c4 34 10 66 50 100h44z' }));
-}
-
-function bowPiece() {
-  return svg('svg', { class: 'bow', viewBox: '0 0 100 100', preserveAspectRatio: 'none', 'aria-hidden': 'true' }, svg('path', { d: 'M0 0h100C82 30 64 62 40 100H0z' }));
 }

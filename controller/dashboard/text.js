@@ -71,13 +71,14 @@ export function moment(rfc3339) {
   return digits ? whole + Number(digits[1].padEnd(3, '0')) / 1000 : whole;
 }
 
-/** A stranger's words with every control, direction and invisible character spelt out: `␛`, `⟨U+202E⟩`. */
+/** A stranger's words with every control, direction and invisible character spelt out: `⟨U+001B⟩`, `⟨U+202E⟩`. */
 export function plain(text) {
-  return String(text).replace(/[\p{Cc}\p{Cf}\u2028\u2029]/gu, (character) => {
-    const code = character.codePointAt(0);
-    if (code < 0x20) return String.fromCodePoint(0x2400 + code);
-    if (code === 0x7f) return '\u2421';
-    return `⟨U+${code.toString(16).toUpperCase().padStart(4, '0')}⟩`;
+  const words = String(text);
+  // Nearly all of them are plain already, and this is asked for often.
+  if (/^[ -~]*$/.test(words)) return words;
+  return words.replace(/[\p{Cc}\p{Cf}\u2028\u2029]/gu, (character) => {
+    if (character === '\t') return '  ';
+    return `⟨U+${character.codePointAt(0).toString(16).toUpperCase().padStart(4, '0')}⟩`;
   });
 }
 

@@ -69,8 +69,10 @@ export class Timeline {
   /** The connection came or went. */
   connected(isUp) {
     const now = this.#store.now();
+    // Before the first frame the controller's clock is not known; the first frame stands for the connection then.
+    if (this.#store.frame === null) return;
     if (isUp) this.chronicle.regain(now);
-    else if (this.#store.frame !== null) this.chronicle.lose(now);
+    else this.chronicle.lose(now);
     this.#soon();
   }
 
@@ -90,6 +92,7 @@ export class Timeline {
 
   #listen() {
     this.#store.addEventListener('state', ({ detail: frame }) => {
+      if (this.chronicle.blind.length === 0) this.chronicle.regain(this.#store.now());
       for (const turn of frame.turns) this.chronicle.add(turn, moment(turn.began));
       this.chronicle.omitted += frame.turns_omitted;
       const now = this.#store.now();

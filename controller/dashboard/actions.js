@@ -37,15 +37,18 @@ export class Orders {
   megabytes = 16;
   #store;
   #ship;
+  #focusRoom;
   #pool = null;
   #worker = null;
   #rows = [];
   #parts = {};
   #word = 'engine';
 
-  constructor(parent, store, { chosen }) {
+  /** `chosen(id)` and `focusRoom(id)` are the ship's. */
+  constructor(parent, store, { chosen, focusRoom }) {
     this.#store = store;
     this.#ship = chosen;
+    this.#focusRoom = focusRoom;
     this.#parts.root = parent;
     parent.append(
       el('h2', { id: 'orders-title', class: 'hidden-text' }, 'Orders'),
@@ -66,7 +69,7 @@ export class Orders {
     this.#answer('worker', '', null);
     this.#ship(id);
     this.#paint();
-    if (focus) this.#parts.workerCard.querySelector('button:not([disabled])[data-action]')?.focus();
+    if (focus) this.#parts.workerCard.querySelector('.rows button:not([disabled])')?.focus();
   }
 
   #workerCard() {
@@ -74,11 +77,7 @@ export class Orders {
     parts.title = el('h3', { id: 'worker-title' });
     parts.phase = el('p', { class: 'phase-line' });
     parts.holding = el('ul', { class: 'holding' });
-    parts.random = on(el('button', { type: 'button', class: 'quiet', 'data-action': 'choose-random' }, 'A random one instead'), 'click', () => {
-      const before = this.#worker;
-      this.choose(null);
-      if (before !== null && matchMedia('(max-width: 1099px)').matches) this.#focusRoom(before);
-    });
+    parts.random = on(el('button', { type: 'button', class: 'quiet', 'data-action': 'choose-random' }, el('span', { class: 'wide' }, 'A random one instead'), el('span', { class: 'narrow' }, 'Close')), 'click', () => this.#leave());
     const words = el('div', { class: 'choice small', role: 'radiogroup', 'aria-label': 'Which command to show' });
     for (const [value, label] of [['engine', 'engine’s'], ['bulkhead', 'bulkhead’s']]) {
       const input = el('input', { type: 'radio', name: 'word', value, checked: value === this.#word });
@@ -107,10 +106,7 @@ export class Orders {
       parts.workerAnswer,
     );
     on(parts.workerCard, 'keydown', (event) => {
-      if (event.key !== 'Escape' || this.#worker === null) return;
-      const before = this.#worker;
-      this.choose(null);
-      this.#focusRoom(before);
+      if (event.key === 'Escape' && this.#worker !== null) this.#leave();
     });
     return parts.workerCard;
   }
@@ -379,8 +375,11 @@ export class Orders {
     mark(line, 'data-failed', failed === null ? null : String(failed));
   }
 
-  #focusRoom(id) {
-    document.querySelector(`[data-worker="${CSS.escape(id)}"]`)?.focus();
+  /** Back to a random worker, and the keyboard back to the compartment that was chosen. */
+  #leave() {
+    const before = this.#worker;
+    this.choose(null);
+    if (before !== null) this.#focusRoom(before);
   }
 }
 

@@ -244,7 +244,10 @@ function drawBlind(context, view) {
 function drawArrows(context, view) {
   context.strokeStyle = view.colours.arrow;
   context.fillStyle = view.colours.arrow;
-  context.lineWidth = 1.5;
+  // Between many lanes the arrows are long, and stand back.
+  const isLong = view.lanes.length > 24;
+  context.lineWidth = isLong ? 1.1 : 1.5;
+  context.globalAlpha = isLong ? 0.6 : 1;
   for (const incident of view.incidents) {
     for (const { to, at } of incident.arrows) {
       const [one, other] = [view.rows.get(incident.worker), view.rows.get(to)];
@@ -267,6 +270,7 @@ function drawArrows(context, view) {
       context.fill();
     }
   }
+  context.globalAlpha = 1;
 }
 
 function drawDeaths(context, view) {

@@ -20,7 +20,7 @@ import { Stream } from './stream.js';
 import { plain } from './text.js';
 import { Timeline } from './timeline.js';
 
-const THEMES = { system: 'as the system', light: 'light', dark: 'dark' };
+const THEMES = { system: 'as the system', light: 'always light', dark: 'always dark' };
 const MOST_NOTICES = 4;
 
 const at = (id) => document.getElementById(id);
@@ -28,7 +28,7 @@ const store = new Store();
 
 takeTokenFromAddress();
 
-const orders = new Orders(at('orders'), store, { chosen: (id) => ship.chosen(id) });
+const orders = new Orders(at('orders'), store, { chosen: (id) => ship.chosen(id), focusRoom: (id) => ship.focus(id) });
 const ship = new Ship(at('pools'), store, (id, how) => orders.choose(id, how === 'by keyboard'));
 const timeline = new Timeline({ section: at('timeline'), store });
 new Incidents({ list: at('incidents'), counter: at('incidents-count'), dialog: at('post-mortem'), store });
@@ -61,7 +61,7 @@ function headline() {
 
 function themes() {
   const button = at('theme');
-  const tell = (chosen) => say(button.querySelector('span'), `Light or dark: ${THEMES[chosen]}`);
+  const tell = (chosen) => say(button.querySelector('.choice-said'), THEMES[chosen]);
   tell(window.bulkheadTheme.chosen);
   on(button, 'click', () => {
     tell(window.bulkheadTheme.turn());

@@ -75,6 +75,8 @@ export class Ship {
   chosen(id) {
     this.#chosen = id;
     for (const record of this.#records.values()) mark(record.root, 'aria-selected', String(record.id === id));
+    // On a narrow page the orders come up over the lower half: the compartment goes to the upper one.
+    if (id !== null && matchMedia('(max-width: 1099px)').matches) this.#records.get(id)?.root.scrollIntoView({ block: 'start' });
   }
 
   /** Gives the keyboard back to a compartment. */

@@ -16,11 +16,15 @@ export function duration(ms) {
   return `${Math.floor(seconds / 3600)} h ${String(Math.floor((seconds % 3600) / 60)).padStart(2, '0')} min`;
 }
 
-/** How long something has been going on: tenths of a second, so that the digits do not blur. */
+/** How long something has been going on, for a place that is narrow: `0.42 s`, `12.3 s`, `5:11`, `1:05:11`. */
 export function elapsed(ms) {
-  if (ms < 1000) return `${(Math.max(ms, 0) / 1000).toFixed(2)} s`;
-  if (ms < 59_950) return `${(ms / 1000).toFixed(1)} s`;
-  return duration(ms);
+  if (ms < 1000) return `${(Math.floor(Math.max(ms, 0) / 10) / 100).toFixed(2)} s`;
+  if (ms < 60_000) return `${(Math.floor(ms / 100) / 10).toFixed(1)} s`;
+  const seconds = Math.floor(ms / 1000);
+  const two = (number) => String(number).padStart(2, '0');
+  const minutes = Math.floor(seconds / 60);
+  if (minutes < 60) return `${minutes}:${two(seconds % 60)}`;
+  return `${Math.floor(minutes / 60)}:${two(minutes % 60)}:${two(seconds % 60)}`;
 }
 
 const grouped = new Intl.NumberFormat('en', { useGrouping: 'always' });

@@ -12,7 +12,7 @@ import { copyButton } from './copy.js';
 import { el, mark, on, say, shape } from './dom.js';
 import { paintSoon } from './frame.js';
 import { unit } from './ship.js';
-import { count, duration, plain, plural, short } from './text.js';
+import { count, duration, plain, plural, sentence, short } from './text.js';
 
 const WORKER_ACTIONS = [
   { name: 'kill', label: 'Kill', signal: 'SIGKILL', grave: true, note: 'SIGKILL: gone at once, in the middle of whatever it does' },
@@ -124,8 +124,8 @@ export class Orders {
     parts.requests = el('div', { class: 'rows', 'data-group': 'requests' }, el('h4', {}, 'Send it a request that …'), ...requests);
     parts.noRequests = el('p', { class: 'hint', hidden: true }, 'Requests can be sent to a pool that speaks HTTP. This one does not.');
     const scales = [
-      { name: 'scale-down', label: 'One fewer', by: -1, note: 'the idlest is drained' },
-      { name: 'scale-up', label: 'One more', by: 1, note: 'another worker is started' },
+      { name: 'scale-down', label: 'Fewer', by: -1, note: 'the idlest is drained' },
+      { name: 'scale-up', label: 'More', by: 1, note: 'another worker is started' },
     ].map((action) => this.#row(action, {
       press: () => this.#scale(this.#poolView().wanted + action.by),
       command: () => commands.scale(this.#pool, clampWorkers(this.#poolView().wanted + action.by), location.origin),
@@ -365,7 +365,7 @@ export class Orders {
       this.#answer(group, await act(), false);
     } catch (error) {
       if (!(error instanceof Refused)) console.error(error);
-      this.#answer(group, `Not done: ${plain(error.message)}.`.replace(/\.\.$/, '.'), true);
+      this.#answer(group, `Not done. ${sentence(error.message)}`, true);
     }
   }
 

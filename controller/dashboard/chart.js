@@ -142,6 +142,8 @@ function drawWater(context, view) {
     const top = view.top(row) + 2;
     context.fillStyle = view.colours.water;
     context.fillRect(left, top, right - left, view.laneHeight - 3);
+    context.fillStyle = view.colours.waterInk;
+    context.fillRect(left, top + view.laneHeight - 4.5, right - left, 1.5);
     if (incident.spawned === null) continue;
     const from = Math.max(view.x(incident.spawned), left);
     hatch(context, from, top, right - from, view.laneHeight - 3, view.colours.coming);

@@ -26,7 +26,7 @@ export class Journal {
     this.#region = region;
     this.#list = new Keyed(list, {
       key: (event) => event.id,
-      make: (event) => ({ root: el('li', {}, el('time', { datetime: event.at }, clock(moment(event.at), true)), el('span', {}, sentence(event))) }),
+      make: (event) => ({ root: el('li', {}, el('time', { datetime: event.at }, clock(moment(event.at), true)), el('span', {}, line(event))) }),
       update: () => {},
     });
     on(details, 'toggle', () => paintSoon(this.#paint));
@@ -66,7 +66,7 @@ function obituary(incident) {
   return `${incident.worker} died: ${cause(incident)}. ${held.join(' ')}${replaced}`;
 }
 
-function sentence(event) {
+function line(event) {
   const detail = event.detail ? `: ${short(plain(event.detail), 200)}` : '';
   const what = String(event.what ?? '').replaceAll('_', ' ');
   switch (event.kind) {

@@ -17,7 +17,7 @@ import { Journal } from './journal.js';
 import { PHASES, Ship } from './ship.js';
 import { Store } from './store.js';
 import { Stream } from './stream.js';
-import { plain } from './text.js';
+import { plain, sentence } from './text.js';
 import { Timeline } from './timeline.js';
 
 const THEMES = { system: 'as the system', light: 'always light', dark: 'always dark' };
@@ -47,6 +47,7 @@ function headline() {
   const figures = new Figures(at('figures-all'), 'all');
   const paint = () => {
     const { frame } = store;
+    mark(document.body, 'data-known', true);
     const all = ofAll(frame.pools, store.incidents.values());
     figures.show(all);
     say(at('figures-title'), story(all));
@@ -130,7 +131,7 @@ function connection() {
     stream.again();
   });
   const askForToken = (why) => {
-    say(form.querySelector('.why'), hasToken() ? `The token was refused: ${plain(why)}.` : `${plain(why)}.`);
+    say(form.querySelector('.why'), hasToken() ? `The token was refused. ${sentence(why)}` : sentence(why));
     at('token').focus();
   };
   stream.run();

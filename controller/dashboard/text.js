@@ -86,6 +86,12 @@ export function plain(text) {
   });
 }
 
+/** The API's details begin small and end without a full stop, to be quoted; this makes a sentence of one. */
+export function sentence(text) {
+  const words = plain(text).trim();
+  return `${words.charAt(0).toUpperCase()}${words.slice(1)}${/[.!?]$/.test(words) ? '' : '.'}`;
+}
+
 /** At most `most` characters, with an ellipsis where some were left out. */
 export function short(text, most) {
   return text.length <= most ? text : `${text.slice(0, Math.max(most - 1, 0))}…`;

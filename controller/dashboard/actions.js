@@ -2,7 +2,9 @@
 //
 // Nothing happens here but asking the API; what comes of it is seen on the ship, since every page hears of it in the
 // same way, whoever gave the order. What the API refuses is shown with its reason, as text. A viewer's buttons are
-// disabled, and a line above them says why; their commands can be copied all the same.
+// disabled, and a line above them says why; their commands can be copied all the same. An operator's stay enabled
+// even while a worker is dead: a button that is switched off under a finger takes the keyboard's focus with it, and
+// the API says well enough why it cannot be done.
 //
 // A random worker is chosen when the button is pressed, among those that serve, and named in the answer.
 
@@ -66,6 +68,7 @@ export class Orders {
     if (worker !== undefined) this.#pool = worker.pool;
     mark(this.#parts.root, 'data-target', id ?? 'random');
     mark(this.#parts.workerCard, 'data-open', id !== null);
+    mark(document.body, 'data-sheet', id !== null);
     this.#answer('worker', '', null);
     this.#ship(id);
     this.#paint();
@@ -91,8 +94,6 @@ export class Orders {
     const rows = WORKER_ACTIONS.map((action) => this.#row(action, {
       press: () => this.#signal(action),
       command: () => this.#workerCommand(action),
-      disabled: () => this.#workerDisabled(action),
-      group: 'worker',
     }));
     parts.workerAnswer = el('p', { class: 'answer', 'data-answer': 'worker', role: 'status' });
     parts.workerCard = el(
@@ -117,8 +118,6 @@ export class Orders {
     const requests = REQUESTS.map((action) => this.#row(action, {
       press: () => this.#request(action.path(this)),
       command: () => commands.request(this.#poolView(), action.path(this), location.hostname),
-      disabled: () => this.#poolView().protocol !== 'http',
-      group: 'pool',
       beside: action.name === 'request-leak' ? this.#megabytes() : null,
     }));
     parts.requests = el('div', { class: 'rows', 'data-group': 'requests' }, el('h4', {}, 'Send it a request that …'), ...requests);
@@ -130,7 +129,6 @@ export class Orders {
       press: () => this.#scale(this.#poolView().wanted + action.by),
       command: () => commands.scale(this.#pool, clampWorkers(this.#poolView().wanted + action.by), location.origin),
       disabled: () => clampWorkers(this.#poolView().wanted + action.by) === this.#poolView().wanted,
-      group: 'pool',
     }));
     parts.poolAnswer = el('p', { class: 'answer', 'data-answer': 'pool', role: 'status' });
     parts.poolTitle = el('h3', { id: 'pool-title' }, 'Pool');
@@ -163,8 +161,6 @@ export class Orders {
     return this.#row({ name: 'scale-to', label: 'Scale to', note: 'drains or starts as many as it takes' }, {
       press: () => this.#scale(to()),
       command: () => commands.scale(this.#pool, to(), location.origin),
-      disabled: () => false,
-      group: 'pool',
       beside: el('span', { class: 'beside' }, parts.wanted),
     });
   }
@@ -188,11 +184,11 @@ export class Orders {
   }
 
   /** One action: its button, its command, and a button that copies that. */
-  #row(action, { press, command, disabled, group, beside = null }) {
+  #row(action, { press, command, beside = null, disabled = () => false }) {
     const button = on(el('button', { type: 'button', 'data-action': action.name, title: action.note, class: action.grave ? 'grave' : '' }, action.label), 'click', press);
     const code = el('code', { 'data-command': action.name });
     const root = el('div', { class: 'order' }, button, beside === null ? code : el('div', { class: 'with-field' }, beside, code), copyButton(() => code.textContent));
-    this.#rows.push({ root, button, code, command, disabled, group });
+    this.#rows.push({ button, code, command, disabled });
     return root;
   }
 
@@ -301,12 +297,6 @@ export class Orders {
     return engines ?? commands.forWorker(action, this.#worker, location.origin);
   }
 
-  #workerDisabled(action) {
-    if (this.#worker === null) return this.#candidates(action).length === 0;
-    const phase = this.#store.phase(this.#store.worker(this.#worker));
-    return phase === 'dead' || (action.name === 'drain' && phase === 'draining');
-  }
-
   #candidates(action) {
     const paused = action.name === 'resume';
     return this.#store.frame.workers.filter((worker) => worker.pool === this.#pool && (paused ? this.#store.phase(worker) === 'paused' : ['idle', 'busy'].includes(this.#store.phase(worker))));
@@ -315,7 +305,7 @@ export class Orders {
   async #signal(action) {
     const among = this.#candidates(action);
     const id = this.#worker ?? among[Math.floor(Math.random() * among.length)]?.id;
-    if (id === undefined) return this.#answer('worker', 'No worker of this pool serves at the moment.', true);
+    if (id === undefined) return this.#answer('worker', action.name === 'resume' ? 'No worker of this pool is paused.' : 'No worker of this pool serves at the moment.', true);
     const place = encodeURIComponent(id);
     return this.#give('worker', async () => {
       if (action.signal === undefined) {

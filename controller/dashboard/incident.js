@@ -1,8 +1,8 @@
 // What died and why: the list of incidents, and the post-mortem card of one.
 //
 // An incident is sent anew whenever more is known of it, so list and card are written from the latest that the store
-// has; an open card fills in as the engine's verdict, the outcomes and the replacement arrive. The list shows the
-// latest SHOWN; the rest is counted, and `bulkhead incidents` lists it.
+// has; an open card fills in as the engine's verdict, the outcomes and the replacement arrive. The list begins with
+// the latest AT_FIRST, and grows by AT_ONCE where asked.
 //
 // Requests, causes and the last output are strangers' words: text, with control characters spelt out.
 
@@ -11,7 +11,8 @@ import { el, Keyed, mark, on, say } from './dom.js';
 import { paintSoon } from './frame.js';
 import { bytes, clock, count, duration, moment, plain, plural, short } from './text.js';
 
-const SHOWN = 40;
+const AT_FIRST = 40;
+const AT_ONCE = 160;
 
 const KINDS = {
   signal: 'killed by a signal',
@@ -33,14 +34,17 @@ const STEPS = [
 export class Incidents {
   #store;
   #count;
+  #more;
+  #shown = AT_FIRST;
   #dialog;
   #list;
   #open = null;
   #written = null;
 
-  constructor({ list, counter, dialog, store }) {
+  constructor({ list, counter, more, dialog, store }) {
     this.#store = store;
     this.#count = counter;
+    this.#more = more;
     this.#dialog = dialog;
     this.#list = new Keyed(list, {
       key: (incident) => incident.id,
@@ -48,6 +52,10 @@ export class Incidents {
       update: (record, incident) => updateLine(record, incident),
     });
     for (const type of ['incidents', 'state']) store.addEventListener(type, () => paintSoon(this.#paint));
+    on(more, 'click', () => {
+      this.#shown += AT_ONCE;
+      paintSoon(this.#paint);
+    });
     on(dialog, 'close', () => {
       this.#open = null;
       this.#written = null;
@@ -67,11 +75,13 @@ export class Incidents {
   }
 
   #paint = () => {
-    const latest = [...this.#store.incidents.values()].slice(-SHOWN).reverse();
+    const latest = [...this.#store.incidents.values()].slice(-this.#shown).reverse();
     this.#list.show(latest);
-    const total = Math.max(this.#store.frame?.incidents.total ?? 0, this.#store.incidents.size);
-    const more = total - latest.length;
-    say(this.#count, total === 0 ? 'Nobody has died.' : more > 0 ? `${count(total)} in all; the latest ${latest.length} are shown. bulkhead incidents lists the rest.` : `${count(total)} in all`);
+    const known = this.#store.incidents.size;
+    const total = Math.max(this.#store.frame?.incidents.total ?? 0, known);
+    const forgotten = total > known ? `; the latest ${count(known)} are remembered` : '';
+    say(this.#count, total === 0 ? 'Nobody has died.' : `${count(total)} in all${forgotten}`);
+    this.#more.hidden = latest.length === known;
     if (this.#open !== null) this.#paintCard();
   };
 

@@ -55,7 +55,7 @@ export class Journal {
     this.#deaths = [];
     if (incidents.length === 0) return;
     const back = incidents.filter((incident) => incident.steps_ms.ready !== null);
-    const text = incidents.length === 1 ? obituary(incidents[0]) : `${plural(incidents.length, 'worker')} died: ${short(incidents.map((incident) => incident.worker).join(', '), 120)}. ${back.length === incidents.length ? 'All are replaced.' : `${back.length} are replaced.`}`;
+    const text = incidents.length === 1 ? obituary(incidents[0]) : `${plural(incidents.length, 'worker')} died: ${short([...new Set(incidents.map((incident) => incident.worker))].join(', '), 120)}. ${back.length === incidents.length ? 'All are replaced.' : `${back.length} are replaced.`}`;
     this.#region.replaceChildren(el('p', {}, text));
   }
 }

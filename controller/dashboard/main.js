@@ -30,8 +30,8 @@ takeTokenFromAddress();
 
 const orders = new Orders(at('orders'), store, { chosen: (id) => ship.chosen(id), focusRoom: (id) => ship.focus(id) });
 const ship = new Ship(at('pools'), store, (id, how) => orders.choose(id, how === 'by keyboard'));
-const timeline = new Timeline({ section: at('timeline'), store });
-new Incidents({ list: at('incidents'), counter: at('incidents-count'), dialog: at('post-mortem'), store });
+const incidents = new Incidents({ list: at('incidents'), counter: at('incidents-count'), more: at('incidents-more'), dialog: at('post-mortem'), store });
+const timeline = new Timeline({ section: at('timeline'), store, open: (id) => incidents.show(id) });
 new Journal({ details: at('journal'), list: at('events'), region: at('announce'), store });
 
 legend();
@@ -96,6 +96,7 @@ function connection() {
       if (next.is === 'live') timeline.connected(true);
       else timeline.connected(false);
       form.hidden = next.is !== 'token';
+      mark(document.body, 'data-token', next.is === 'token');
       if (next.is === 'token') askForToken(next.why);
       tell();
     },
@@ -111,6 +112,8 @@ function connection() {
       token: 'a token is needed',
     };
     mark(status, 'data-connection', state.is);
+    // A countdown is for the eye: what is read out is the state, once.
+    say(at('connection-told'), state.is === 'live' ? 'Connected: live.' : state.is === 'token' ? 'A token is needed.' : state.until === undefined ? '' : 'The connection is lost; reconnecting.');
     mark(status, 'title', state.why === undefined ? null : plain(state.why));
     say(status.querySelector('.said'), words[state.is]);
     retry.hidden = state.until === undefined;

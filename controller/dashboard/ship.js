@@ -102,6 +102,7 @@ export class Ship {
   #makePool(pool) {
     const rooms = el('div', { class: 'rooms', role: 'listbox', 'aria-label': `Workers of the pool ${pool.name}`, 'aria-orientation': 'horizontal' });
     const facts = el('p', { class: 'pool-facts' });
+    const pace = el('p', { class: 'pool-facts pace' });
     const crew = el('p', { class: 'crew' });
     const trouble = el('p', { class: 'trouble', hidden: true });
     const list = el('dl', { class: 'figures figures-pool', 'data-figures': pool.name });
@@ -109,7 +110,7 @@ export class Ship {
     const root = el(
       'section',
       { class: 'pool', 'data-pool': pool.name, 'aria-label': `Pool ${pool.name}` },
-      el('header', { class: 'pool-head' }, el('h3', {}, pool.name), facts, crew),
+      el('header', { class: 'pool-head' }, el('h3', {}, pool.name), facts, crew, pace),
       trouble,
       el('div', { class: 'scene' }, el('div', { class: 'sea', 'aria-hidden': 'true' }, el('i', { class: 'surface' })), topside(), hull),
       list,
@@ -127,7 +128,7 @@ export class Ship {
       rove(rooms, room);
       this.#choose(room.dataset.worker);
     });
-    const record = { root, rooms, facts, crew, trouble, workers, number: 0, width: 0, figures: new Figures(list, pool.name) };
+    const record = { root, rooms, facts, pace, crew, trouble, workers, number: 0, width: 0, figures: new Figures(list, pool.name) };
     new ResizeObserver(([entry]) => {
       record.width = entry.contentRect.width;
       lay(record);
@@ -140,6 +141,8 @@ export class Ship {
     mine.sort((one, other) => place(one.id) - place(other.id));
     const address = `${pool.protocol}://${reachable(pool.listen, location.hostname)}`;
     say(record.facts, `${address} · ${pool.app}, ${pool.model} · ${pool.backend}`);
+    const [turn, wait] = [pool.turn_ms, pool.wait_ms];
+    say(record.pace, `a turn takes ${duration(turn?.p50)}, at p99 ${duration(turn?.p99)}; the wait for one is ${duration(wait?.p50)}, at p99 ${duration(wait?.p99)}`);
     const waiting = pool.queued > 0 ? `, ${plural(pool.queued, 'request waits', 'requests wait')}` : '';
     say(record.crew, `${pool.ready} of ${pool.wanted} ready, ${pool.busy} busy${waiting}`);
     mark(record.root, 'data-degraded', String(pool.degraded));
@@ -268,6 +271,7 @@ export class Ship {
     else if (record.drawn === null) {
       record.drawn = el('span', { class: 'water', 'aria-hidden': 'true' });
       record.root.prepend(record.drawn);
+      mark(record.root, 'data-wet', true);
     }
   }
 
@@ -292,6 +296,7 @@ export class Ship {
 function dry(record) {
   record.drawn?.remove();
   record.drawn = null;
+  mark(record.root, 'data-wet', null);
 }
 
 /** How many compartments lie side by side, so that the decks are evenly filled. */

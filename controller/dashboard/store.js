@@ -7,7 +7,7 @@
 //
 // The clock. Times in frames are the controller's, and this page may run on another machine. The smallest distance
 // between the two clocks that was ever seen belongs to the message that travelled fastest; it stands for the truth,
-// and creeps up by a millisecond a frame so that a clock that was set is followed.
+// and gives way by a millisecond a frame, for clocks drift. One that is off by more than CLOCK_SET_MS was set.
 //
 // Paused. The controller does not know a stopped worker from one that thinks for long: SIGSTOP is between the kernel
 // and the worker. So whoever looks remembers it: from its own orders, and from the journal's `kill_requested`, until
@@ -17,6 +17,7 @@ import { moment } from './text.js';
 
 const MOST_INCIDENTS = 1000;
 const MOST_EVENTS = 200;
+const CLOCK_SET_MS = 5_000;
 
 /** How long a compartment shows that it was flooded, at least: a replacement may be there after 5 ms. */
 export const WOUND_MS = 9_000;
@@ -98,7 +99,8 @@ export class Store extends EventTarget {
   #state(frame) {
     const here = performance.timeOrigin + performance.now();
     const offset = moment(frame.at) - here;
-    this.#offset = this.#offset === null || offset > this.#offset ? offset : this.#offset - 1;
+    const isAnew = this.#offset === null || offset > this.#offset || this.#offset - offset > CLOCK_SET_MS;
+    this.#offset = isAnew ? offset : this.#offset - 1;
     this.frame = frame;
     this.frameAt = performance.now();
     const present = new Set(frame.workers.map((worker) => worker.id));

@@ -9,7 +9,7 @@
 // those who asked their system for less motion; not at all out of sight.
 //
 // Whatever the pointer can reach the keyboard can: arrows up and down choose the lane, left and right the request or
-// death in it, space pauses. What is chosen is told as text below the chart.
+// death in it, Enter opens what is known of a death, space pauses. What is chosen is told as text below the chart.
 
 import { AXIS, draw, palette } from './chart.js';
 import { Chronicle, LOST } from './chronicle.js';
@@ -44,12 +44,16 @@ export class Timeline {
   #inSight = true;
   #timer = null;
   #lanes = [];
-  #incidents = [];
+  /** What the chart needs of the incidents; `null` when they have changed since. */
+  #charted = null;
+  #open;
   #cursor = null;
   #calm = matchMedia('(prefers-reduced-motion: reduce)');
 
-  constructor({ section, store }) {
+  /** `open(id)` shows the post-mortem card of an incident. */
+  constructor({ section, store, open }) {
     this.#store = store;
+    this.#open = open;
     this.#canvas = section.querySelector('canvas');
     this.#context = this.#canvas.getContext('2d');
     this.#frame = section.querySelector('.lanes');
@@ -101,13 +105,14 @@ export class Timeline {
       this.#arrange();
     });
     this.#store.addEventListener('incidents', () => {
-      this.#incidents = chart(this.#store.incidents);
+      this.#charted = null;
       this.#soon();
     });
     const canvas = this.#canvas;
     on(this.#frame, 'scroll', () => this.#soon());
     on(canvas, 'pointermove', (event) => this.#point(event));
     on(canvas, 'pointerdown', (event) => this.#point(event));
+    on(canvas, 'click', () => this.#follow());
     on(canvas, 'pointerleave', () => this.#aim(null));
     on(canvas, 'keydown', (event) => this.#key(event));
     on(canvas, 'blur', () => this.#aim(null));
@@ -136,6 +141,12 @@ export class Timeline {
     this.#lanes = lanes;
     if (differs) this.#resize();
     this.#soon();
+  }
+
+  /** Made when it is drawn: a replay brings a thousand incidents between two frames. */
+  get #incidents() {
+    this.#charted ??= chart(this.#store.incidents);
+    return this.#charted;
   }
 
   get #laneHeight() {
@@ -227,7 +238,7 @@ export class Timeline {
       if (held.worker === lane.id) things.push({ lane: lane.id, from: held.began, to: this.#store.now(), text: `${lane.id}, life ${held.generation}: holds ${held.request} since ${clock(held.began, true)}` });
     }
     for (const incident of this.#incidents) {
-      if (incident.worker === lane.id && incident.at >= from && incident.at <= to) things.push({ lane: lane.id, from: incident.at, to: incident.at, death: true, text: incident.text });
+      if (incident.worker === lane.id && incident.at >= from && incident.at <= to) things.push({ lane: lane.id, from: incident.at, to: incident.at, death: incident.id, text: incident.text });
     }
     return things.sort((one, other) => one.from - other.from);
   }
@@ -243,7 +254,7 @@ export class Timeline {
     let best = null;
     let distance = REACH * perPixel;
     for (const thing of this.#things(lane)) {
-      const off = (time < thing.from ? thing.from - time : time > thing.to ? time - thing.to : 0) - (thing.death ? perPixel : 0);
+      const off = (time < thing.from ? thing.from - time : time > thing.to ? time - thing.to : 0) - (thing.death === undefined ? 0 : perPixel);
       if (off <= distance) [best, distance] = [thing, off];
     }
     return this.#aim(best);
@@ -254,6 +265,10 @@ export class Timeline {
     if (event.key === ' ') {
       event.preventDefault();
       this.#pause();
+      return;
+    }
+    if (event.key === 'Enter') {
+      this.#follow();
       return;
     }
     if (!event.key.startsWith('Arrow') || this.#lanes.length === 0) return;
@@ -276,6 +291,11 @@ export class Timeline {
     else if (event.key === 'ArrowUp' || event.key === 'ArrowDown') this.#aim({ lane: lane.id, from: time, to: time, text: `${lane.id}: nothing in this span` });
   }
 
+  /** A death leads to what is known of it. */
+  #follow() {
+    if (this.#cursor?.death !== undefined) this.#open(this.#cursor.death);
+  }
+
   #aim(thing) {
     if (thing === null && this.#cursor === null) return;
     this.#cursor = thing;
@@ -294,6 +314,7 @@ function chart(incidents) {
     const steps = incident.steps_ms;
     const moved = incident.held.filter((held) => held.outcome === 'redelivered' && held.to !== null);
     const entry = {
+      id: incident.id,
       worker: incident.worker,
       at,
       spawned: steps.spawned === null ? null : at + steps.spawned,

@@ -26,9 +26,9 @@ const KINDS = {
 
 const STEPS = [
   { name: 'detected', label: 'detected', note: 'after the death' },
-  { name: 'redelivered', label: 'redelivered', note: 'the last request was in other hands' },
-  { name: 'spawned', label: 'spawned', note: 'the replacement was started' },
-  { name: 'ready', label: 'ready', note: 'the replacement serves' },
+  { name: 'redelivered', label: 'redelivered', note: 'all of it in other hands' },
+  { name: 'spawned', label: 'spawned', note: 'a replacement was started' },
+  { name: 'ready', label: 'ready', note: 'it serves' },
 ];
 
 export class Incidents {

@@ -142,7 +142,7 @@ export class Ship {
     const address = `${pool.protocol}://${reachable(pool.listen, location.hostname)}`;
     say(record.facts, `${address} · ${pool.app}, ${pool.model} · ${pool.backend}`);
     const [turn, wait] = [pool.turn_ms, pool.wait_ms];
-    say(record.pace, `a turn takes ${duration(turn?.p50)}, at p99 ${duration(turn?.p99)}; the wait for one is ${duration(wait?.p50)}, at p99 ${duration(wait?.p99)}`);
+    say(record.pace, turn?.p50 == null ? 'no turn was timed yet' : `a turn takes ${duration(turn.p50)}, at p99 ${duration(turn.p99)}; the wait for a worker is ${duration(wait?.p50)}, at p99 ${duration(wait?.p99)}`);
     const waiting = pool.queued > 0 ? `, ${plural(pool.queued, 'request waits', 'requests wait')}` : '';
     say(record.crew, `${pool.ready} of ${pool.wanted} ready, ${pool.busy} busy${waiting}`);
     mark(record.root, 'data-degraded', String(pool.degraded));
@@ -172,7 +172,6 @@ export class Ship {
       pool: worker.pool,
       use,
       name: el('span', { class: 'name' }, worker.id),
-      life: el('span', { class: 'life' }),
       word: el('span', { class: 'word' }),
       time: el('span', { class: 'time' }),
       what: el('span', { class: 'what' }),
@@ -190,7 +189,6 @@ export class Ship {
       'div',
       { class: 'room', role: 'option', tabindex: '-1', 'data-worker': worker.id, 'aria-selected': String(worker.id === this.#chosen) },
       record.name,
-      record.life,
       svg('svg', { class: 'porthole', 'aria-hidden': 'true' }, use),
       record.word,
       record.time,
@@ -214,7 +212,6 @@ export class Ship {
     mark(record.root, 'data-generation', worker.generation);
     mark(record.use, 'href', `#shape-${phase}`);
     say(record.word, phase);
-    say(record.life, `life ${worker.generation}`);
     if (record.since === null) say(record.time, '');
 
     const more = worker.holding.length > 1 ? `, and ${worker.holding.length - 1} more` : '';
@@ -222,7 +219,7 @@ export class Ship {
     say(record.what, text);
     mark(record.what, 'data-request', request !== '');
     mark(record.root, 'title', request === '' ? null : short(request, 400));
-    say(record.more, `${plural(worker.turns, 'turn')} · ${unit(worker)}`);
+    say(record.more, `life ${worker.generation} · ${plural(worker.turns, 'turn')} · ${unit(worker)}`);
     mark(record.root, 'aria-label', `${worker.id}: ${phase}, ${text}, life ${worker.generation}`);
     this.#flood(record, performance.now());
   }

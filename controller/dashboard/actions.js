@@ -17,20 +17,56 @@ import { unit } from './ship.js';
 import { count, duration, plain, plural, sentence, short } from './text.js';
 
 const WORKER_ACTIONS = [
-  { name: 'kill', label: 'Kill', signal: 'SIGKILL', grave: true, note: 'SIGKILL: gone at once, in the middle of whatever it does' },
-  { name: 'crash', label: 'Crash', signal: 'SIGSEGV', grave: true, note: 'SIGSEGV: as if its code had touched what is not its own' },
-  { name: 'pause', label: 'Pause', signal: 'SIGSTOP', note: 'SIGSTOP: it stands still with what it holds; overruns its time, and is killed for it' },
+  {
+    name: 'kill',
+    label: 'Kill',
+    signal: 'SIGKILL',
+    grave: true,
+    note: 'SIGKILL: gone at once, in the middle of whatever it does',
+  },
+  {
+    name: 'crash',
+    label: 'Crash',
+    signal: 'SIGSEGV',
+    grave: true,
+    note: 'SIGSEGV: as if its code had touched what is not its own',
+  },
+  {
+    name: 'pause',
+    label: 'Pause',
+    signal: 'SIGSTOP',
+    note: 'SIGSTOP: it stands still with what it holds; overruns its time, and is killed for it',
+  },
   { name: 'resume', label: 'Resume', signal: 'SIGCONT', note: 'SIGCONT: it goes on' },
   { name: 'drain', label: 'Drain', note: 'it finishes what it holds, and is replaced' },
 ];
 
 const REQUESTS = [
-  { name: 'request-crash', label: 'Crash', path: () => '/segv', note: 'the handler touches what is not its own: SIGSEGV' },
+  {
+    name: 'request-crash',
+    label: 'Crash',
+    path: () => '/segv',
+    note: 'the handler touches what is not its own: SIGSEGV',
+  },
   { name: 'request-exit', label: 'Exit', path: () => '/exit?code=3', note: 'the handler calls exit(3)' },
   { name: 'request-panic', label: 'Panic', path: () => '/panic', note: 'the handler panics' },
-  { name: 'request-hang', label: 'Hang', path: () => '/hang', note: 'the handler never answers; the worker is killed when the request overruns its time' },
-  { name: 'request-leak', label: 'Leak', path: (panel) => `/leak?mb=${panel.megabytes}`, note: 'the handler takes memory and keeps it; press it until the limit ends the worker' },
+  {
+    name: 'request-hang',
+    label: 'Hang',
+    path: () => '/hang',
+    note: 'the handler never answers; the worker is killed when the request overruns its time',
+  },
+  {
+    name: 'request-leak',
+    label: 'Leak',
+    path: (panel) => `/leak?mb=${panel.megabytes}`,
+    note: 'the handler takes memory and keeps it; press it until the limit ends the worker',
+  },
 ];
+
+const VIEWERS_NOTE =
+  'You may look. This token has the scope viewer, and orders take an operator’s: the buttons are off, the ' +
+  'commands can be copied.';
 
 /** The most workers that a pool may have. */
 const MOST_WORKERS = 1000;
@@ -80,7 +116,16 @@ export class Orders {
     parts.title = el('h3', { id: 'worker-title' });
     parts.phase = el('p', { class: 'phase-line' });
     parts.holding = el('ul', { class: 'holding' });
-    parts.random = on(el('button', { type: 'button', class: 'quiet', 'data-action': 'choose-random' }, el('span', { class: 'wide' }, 'A random one instead'), el('span', { class: 'narrow' }, 'Close')), 'click', () => this.#leave());
+    parts.random = on(
+      el(
+        'button',
+        { type: 'button', class: 'quiet', 'data-action': 'choose-random' },
+        el('span', { class: 'wide' }, 'A random one instead'),
+        el('span', { class: 'narrow' }, 'Close'),
+      ),
+      'click',
+      () => this.#leave(),
+    );
     const words = el('div', { class: 'choice small', role: 'radiogroup', 'aria-label': 'Which command to show' });
     for (const [value, label] of [['engine', 'engine’s'], ['bulkhead', 'bulkhead’s']]) {
       const input = el('input', { type: 'radio', name: 'word', value, checked: value === this.#word });
@@ -120,8 +165,17 @@ export class Orders {
       command: () => commands.request(this.#poolView(), action.path(this), location.hostname),
       beside: action.name === 'request-leak' ? this.#megabytes() : null,
     }));
-    parts.requests = el('div', { class: 'rows', 'data-group': 'requests' }, el('h4', {}, 'Send it a request that …'), ...requests);
-    parts.noRequests = el('p', { class: 'hint', hidden: true }, 'Requests can be sent to a pool that speaks HTTP. This one does not.');
+    parts.requests = el(
+      'div',
+      { class: 'rows', 'data-group': 'requests' },
+      el('h4', {}, 'Send it a request that …'),
+      ...requests,
+    );
+    parts.noRequests = el(
+      'p',
+      { class: 'hint', hidden: true },
+      'Requests can be sent to a pool that speaks HTTP. This one does not.',
+    );
     const scales = [
       { name: 'scale-down', label: 'Fewer', by: -1, note: 'the idlest is drained' },
       { name: 'scale-up', label: 'More', by: 1, note: 'another worker is started' },
@@ -145,7 +199,10 @@ export class Orders {
   }
 
   #megabytes() {
-    const input = el('input', { type: 'number', min: 1, max: 1024, value: this.megabytes, id: 'leak-mb', 'aria-label': 'MiB to leak' });
+    const input = el(
+      'input',
+      { type: 'number', min: 1, max: 1024, value: this.megabytes, id: 'leak-mb', 'aria-label': 'MiB to leak' },
+    );
     on(input, 'input', () => {
       this.megabytes = Math.min(Math.max(Math.round(Number(input.value)) || 1, 1), 1024);
       this.#paint();
@@ -155,9 +212,15 @@ export class Orders {
 
   #scaleTo() {
     const parts = this.#parts;
-    parts.wanted = el('input', { type: 'number', min: 0, max: MOST_WORKERS, id: 'scale-to', 'aria-label': 'Workers wanted', required: true });
+    parts.wanted = el(
+      'input',
+      { type: 'number', min: 0, max: MOST_WORKERS, id: 'scale-to', 'aria-label': 'Workers wanted', required: true },
+    );
     on(parts.wanted, 'input', () => this.#paint());
-    const to = () => (parts.wanted.value === '' ? (this.#pool === null ? 0 : this.#poolView().wanted) : clampWorkers(Number(parts.wanted.value)));
+    const to = () => {
+      if (parts.wanted.value !== '') return clampWorkers(Number(parts.wanted.value));
+      return this.#pool === null ? 0 : this.#poolView().wanted;
+    };
     return this.#row({ name: 'scale-to', label: 'Scale to', note: 'drains or starts as many as it takes' }, {
       press: () => this.#scale(to()),
       command: () => commands.scale(this.#pool, to(), location.origin),
@@ -170,24 +233,60 @@ export class Orders {
     parts.path = el('input', { id: 'trickle-path', value: '/work?ms=300', spellcheck: 'false', autocomplete: 'off' });
     parts.rate = el('input', { id: 'trickle-rate', type: 'number', min: 0.1, max: 50, step: 'any', value: 4 });
     for (const input of [parts.path, parts.rate]) on(input, 'input', () => this.#paint());
-    parts.switch = on(el('button', { type: 'button', role: 'switch', 'aria-checked': 'false', class: 'switch', 'data-action': 'trickle' }, el('i', { 'aria-hidden': 'true' }), el('span', {}, 'Trickle')), 'click', () => this.#turnTrickle());
+    parts.switch = on(
+      el(
+        'button',
+        { type: 'button', role: 'switch', 'aria-checked': 'false', class: 'switch', 'data-action': 'trickle' },
+        el('i', { 'aria-hidden': 'true' }),
+        el('span', {}, 'Trickle'),
+      ),
+      'click',
+      () => this.#turnTrickle(),
+    );
     parts.trickleCommand = el('code', { 'data-command': 'trickle' });
     parts.trickleState = el('p', { class: 'hint trickle-state' });
     return el(
       'div',
       { class: 'trickle', 'data-group': 'trickle' },
       el('h4', {}, 'A trickle of requests'),
-      el('div', { class: 'field-row' }, el('label', { for: 'trickle-path' }, 'GET'), parts.path, parts.rate, el('label', { for: 'trickle-rate' }, 'a second')),
-      el('div', { class: 'order' }, parts.switch, parts.trickleCommand, copyButton(() => parts.trickleCommand.textContent)),
+      el(
+        'div',
+        { class: 'field-row' },
+        el('label', { for: 'trickle-path' }, 'GET'),
+        parts.path,
+        parts.rate,
+        el('label', { for: 'trickle-rate' }, 'a second'),
+      ),
+      el(
+        'div',
+        { class: 'order' },
+        parts.switch,
+        parts.trickleCommand,
+        copyButton(() => parts.trickleCommand.textContent),
+      ),
       parts.trickleState,
     );
   }
 
   /** One action: its button, its command, and a button that copies that. */
   #row(action, { press, command, beside = null, disabled = () => false }) {
-    const button = on(el('button', { type: 'button', 'data-action': action.name, title: action.note, class: action.grave ? 'grave' : '' }, action.label), 'click', press);
+    const button = on(
+      el(
+        'button',
+        { type: 'button', 'data-action': action.name, title: action.note, class: action.grave ? 'grave' : '' },
+        action.label,
+      ),
+      'click',
+      press,
+    );
     const code = el('code', { 'data-command': action.name });
-    const root = el('div', { class: 'order' }, button, beside === null ? code : el('div', { class: 'with-field' }, beside, code), copyButton(() => code.textContent));
+    const root = el(
+      'div',
+      { class: 'order' },
+      button,
+      beside === null ? code : el('div', { class: 'with-field' }, beside, code),
+      copyButton(() => code.textContent),
+    );
     this.#rows.push({ button, code, command, disabled });
     return root;
   }
@@ -221,7 +320,10 @@ export class Orders {
   #paintScope(me) {
     const { scope } = this.#parts;
     scope.hidden = me === null || me.scope === 'operator';
-    say(scope, me?.scope === 'viewer' ? 'You may look. This token has the scope viewer, and orders take an operator’s: the buttons are off, the commands can be copied.' : '');
+    say(
+      scope,
+      me?.scope === 'viewer' ? VIEWERS_NOTE : '',
+    );
   }
 
   #paintPools(pools) {
@@ -240,7 +342,10 @@ export class Orders {
         return el('label', {}, input, el('span', {}, pool.name));
       }));
     }
-    for (const input of parent.querySelectorAll('input')) if (input.checked !== (input.value === this.#pool)) input.checked = input.value === this.#pool;
+    for (const input of parent.querySelectorAll('input')) {
+      const isChosen = input.value === this.#pool;
+      if (input.checked !== isChosen) input.checked = isChosen;
+    }
     const pool = this.#poolView();
     const isHttp = pool.protocol === 'http';
     requests.hidden = !isHttp;
@@ -267,7 +372,10 @@ export class Orders {
       phase.dataset.phase = seen;
       phase.replaceChildren(shape(seen, 'porthole small'), el('span'));
     }
-    say(phase.lastElementChild, `${seen}, life ${worker.generation}, ${unit(worker)}, ${plural(worker.turns, 'turn')}`);
+    say(
+      phase.lastElementChild,
+      `${seen}, life ${worker.generation}, ${unit(worker)}, ${plural(worker.turns, 'turn')}`,
+    );
     const held = worker.holding.map((each) => short(plain(each.request), 400));
     if (holding.dataset.held !== JSON.stringify(held)) {
       holding.dataset.held = JSON.stringify(held);
@@ -279,12 +387,23 @@ export class Orders {
     const parts = this.#parts;
     const running = trickles.find((each) => each.pool === this.#pool);
     mark(parts.switch, 'aria-checked', String(running !== undefined));
-    for (const input of [parts.path, parts.rate]) if (input.disabled !== (running !== undefined)) input.disabled = running !== undefined;
-    say(parts.trickleCommand, commands.trickle(this.#pool, running === undefined ? this.#trickleSpec() : null, location.origin));
+    for (const input of [parts.path, parts.rate]) mark(input, 'disabled', running !== undefined);
+    say(
+      parts.trickleCommand,
+      commands.trickle(this.#pool, running === undefined ? this.#trickleSpec() : null, location.origin),
+    );
     mark(parts.trickleCommand, 'title', parts.trickleCommand.textContent);
-    if (running === undefined) return say(parts.trickleState, 'The door sends them to itself, as a client does. It ends by itself after 10 minutes.');
+    if (running === undefined) return say(
+      parts.trickleState,
+      'The door sends them to itself, as a client does. It ends by itself after 10 minutes.',
+    );
     const left = Date.parse(running.until) - this.#store.now();
-    return say(parts.trickleState, `${running.per_second} a second of GET ${plain(running.path)}: ${count(running.sent)} sent, ${count(running.answered)} answered, ${count(running.failed)} failed, ${count(running.in_flight)} under way; ends in ${duration(Math.max(left, 0))}.`);
+    return say(
+      parts.trickleState,
+      `${running.per_second} a second of GET ${plain(running.path)}: ${count(running.sent)} sent, ` +
+        `${count(running.answered)} answered, ${count(running.failed)} failed, ` +
+        `${count(running.in_flight)} under way; ends in ${duration(Math.max(left, 0))}.`,
+    );
   }
 
   #trickleSpec() {
@@ -293,19 +412,28 @@ export class Orders {
 
   #workerCommand(action) {
     if (this.#worker === null) return commands.forRandom(action, this.#pool, location.origin);
-    const engines = action.signal === undefined || this.#word !== 'engine' ? null : commands.engines(this.#store.worker(this.#worker), action.signal);
+    const engines = action.signal === undefined || this.#word !== 'engine' ? null : commands.engines(
+      this.#store.worker(this.#worker),
+      action.signal,
+    );
     return engines ?? commands.forWorker(action, this.#worker, location.origin);
   }
 
   #candidates(action) {
     const paused = action.name === 'resume';
-    return this.#store.frame.workers.filter((worker) => worker.pool === this.#pool && (paused ? this.#store.phase(worker) === 'paused' : ['idle', 'busy'].includes(this.#store.phase(worker))));
+    const phases = paused ? ['paused'] : ['idle', 'busy'];
+    const workers = this.#store.frame.workers.filter((worker) => worker.pool === this.#pool);
+    return workers.filter((worker) => phases.includes(this.#store.phase(worker)));
   }
 
   async #signal(action) {
     const among = this.#candidates(action);
     const id = this.#worker ?? among[Math.floor(Math.random() * among.length)]?.id;
-    if (id === undefined) return this.#answer('worker', action.name === 'resume' ? 'No worker of this pool is paused.' : 'No worker of this pool serves at the moment.', true);
+    if (id === undefined) return this.#answer(
+      'worker',
+      action.name === 'resume' ? 'No worker of this pool is paused.' : 'No worker of this pool serves at the moment.',
+      true,
+    );
     const place = encodeURIComponent(id);
     return this.#give('worker', async () => {
       if (action.signal === undefined) {

@@ -79,7 +79,11 @@ async function send(method, path, body, signal, accept = 'application/json') {
   try {
     response = await fetch(`api/v1/${path}`, init);
   } catch (error) {
-    if (error.name === 'TimeoutError') throw new Refused(0, 'No answer', `the controller did not answer within ${PATIENCE_MS / 1000} s; it may still carry the order out`);
+    if (error.name === 'TimeoutError') throw new Refused(
+      0,
+      'No answer',
+      `the controller did not answer within ${PATIENCE_MS / 1000} s; it may still carry the order out`,
+    );
     throw new Refused(0, 'No controller', 'no controller answers at this address');
   }
   if (!response.ok) throw await problem(response);
@@ -91,7 +95,11 @@ async function problem(response) {
     const told = await response.json();
     return new Refused(response.status, String(told.title ?? response.status), String(told.detail ?? told.title));
   } catch {
-    return new Refused(response.status, `Status ${response.status}`, `it was refused with status ${response.status} and no reason`);
+    return new Refused(
+      response.status,
+      `Status ${response.status}`,
+      `it was refused with status ${response.status} and no reason`,
+    );
   }
 }
 

@@ -105,7 +105,12 @@ function drawGrid(context, view) {
   const every = step(view.to - view.from, view.plot);
   context.fillStyle = view.colours.line;
   context.globalAlpha = 0.5;
-  for (let time = Math.ceil(view.from / every) * every; time <= view.to; time += every) context.fillRect(Math.round(view.x(time)), AXIS, 1, view.height);
+  for (let time = Math.ceil(view.from / every) * every; time <= view.to; time += every) context.fillRect(
+    Math.round(view.x(time)),
+    AXIS,
+    1,
+    view.height,
+  );
   context.globalAlpha = 1;
 }
 
@@ -163,7 +168,12 @@ function drawSeconds(context, view) {
       if (share < 0.004) continue;
       const tall = Math.max(share * (view.laneHeight - 6), 1);
       const left = view.x(second * 1000);
-      context.fillRect(left, view.top(row) + view.laneHeight - 3 - tall, Math.max(view.x(second * 1000 + 1000) - left, 1), tall);
+      context.fillRect(
+        left,
+        view.top(row) + view.laneHeight - 3 - tall,
+        Math.max(view.x(second * 1000 + 1000) - left, 1),
+        tall,
+      );
     }
   });
 }
@@ -193,7 +203,15 @@ function drawTurns(context, view) {
   context.font = MONO;
   context.textAlign = 'left';
   context.textBaseline = 'middle';
-  for (const [left, right, top, text, kind] of labels) label(context, view, left, right, top, text, colours[`${kind}Ink`]);
+  for (const [left, right, top, text, kind] of labels) label(
+    context,
+    view,
+    left,
+    right,
+    top,
+    text,
+    colours[`${kind}Ink`],
+  );
 }
 
 /** What is held at this moment grows to the right edge. */
@@ -208,7 +226,15 @@ function drawRunning(context, view) {
     const right = view.x(Math.min(view.now, view.to));
     context.fillStyle = view.colours.turn;
     bar(context, left, view.top(row), Math.max(right - left, 1.5), view.laneHeight);
-    if (view.laneHeight >= 20 && right - left > 60) label(context, view, left, right, view.top(row), held.request, view.colours.turnInk);
+    if (view.laneHeight >= 20 && right - left > 60) label(
+      context,
+      view,
+      left,
+      right,
+      view.top(row),
+      held.request,
+      view.colours.turnInk,
+    );
   }
 }
 

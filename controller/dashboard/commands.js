@@ -29,8 +29,8 @@ export function bulkhead(words, origin) {
 /** The engine's own way to send `signal` (`SIGKILL`) to `worker`; `null` where there is none. */
 export function engines(worker, signal) {
   const bare = signal.replace(/^SIG/, '');
-  if (worker.container) return bare === 'KILL' ? `docker kill ${quoted(worker.container)}` : `docker kill -s ${bare} ${quoted(worker.container)}`;
-  if (worker.pid) return bare === 'KILL' ? `kill -9 ${worker.pid}` : `kill -${bare} ${worker.pid}`;
+  if (worker.container) return `docker kill ${bare === 'KILL' ? '' : `-s ${bare} `}${quoted(worker.container)}`;
+  if (worker.pid) return `kill -${bare === 'KILL' ? '9' : bare} ${worker.pid}`;
   return null;
 }
 
@@ -42,7 +42,10 @@ export function forWorker(action, id, origin) {
 
 /** The same for any worker of a pool. There is no word for a random drain, so a shell says it. */
 export function forRandom(action, pool, origin) {
-  if (action.signal !== undefined) return bulkhead(['kill', 'random', '--pool', pool, ...signalWords(action.signal)], origin);
+  if (action.signal !== undefined) return bulkhead(
+    ['kill', 'random', '--pool', pool, ...signalWords(action.signal)],
+    origin,
+  );
   const list = bulkhead(['ps', '--pool', pool, '--json'], origin);
   return bulkhead(['drain', 'PLACE'], origin).replace('PLACE', `"$(${list} | jq -r '.[].id' | shuf -n 1)"`);
 }

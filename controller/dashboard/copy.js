@@ -10,7 +10,18 @@ const SHOWN_MS = 1_600;
 /** A button that copies what `text()` gives at the time of the press. */
 export function copyButton(text) {
   const said = el('span', { class: 'copied', role: 'status' });
-  const button = el('button', { type: 'button', class: 'copy', 'data-action': 'copy', 'aria-label': 'Copy the command', title: 'Copy the command' }, shape('copy'), said);
+  const button = el(
+    'button',
+    {
+      type: 'button',
+      class: 'copy',
+      'data-action': 'copy',
+      'aria-label': 'Copy the command',
+      title: 'Copy the command',
+    },
+    shape('copy'),
+    said,
+  );
   return on(button, 'click', async () => {
     const done = (await write(text())) || select(button.parentElement.querySelector('code'));
     said.textContent = done ? 'copied' : 'press Ctrl-C';

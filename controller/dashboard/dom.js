@@ -24,7 +24,11 @@ export function svg(name, attributes = {}, ...children) {
 
 /** One of the page's shapes. It is decoration: the word beside it says the same. */
 export function shape(name, className = 'shape') {
-  return svg('svg', { class: className, 'aria-hidden': 'true', focusable: 'false' }, svg('use', { href: `#shape-${name}` }));
+  return svg(
+    'svg',
+    { class: className, 'aria-hidden': 'true', focusable: 'false' },
+    svg('use', { href: `#shape-${name}` }),
+  );
 }
 
 /** Sets the element's text, if it is another. */

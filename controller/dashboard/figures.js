@@ -5,8 +5,8 @@
 // distance between the two is what redelivery is for.
 //
 // The pools' figures are the controller's own. In all, counts are summed and shares are taken anew from the sums;
-// quantiles cannot be added, so those of recovery are taken over the incidents that this page knows, which is what
-// the controller does per pool.
+// quantiles cannot be added, so where workers of several pools have died those of recovery are taken over the
+// incidents that this page knows, as the controller does per pool.
 
 import { el, mark, say } from './dom.js';
 import { count, duration, percent, plural } from './text.js';
@@ -16,8 +16,18 @@ const FIGURES = [
   { name: 'redelivered', label: 'redelivered', note: 'deliveries after the first' },
   { name: 'lost', label: 'lost', note: 'ended by a death, without an answer of a worker' },
   { name: 'deaths', label: 'deaths', note: 'workers that died' },
-  { name: 'recovery_median', label: 'recovery, median', show: duration, note: 'from noticing a death until the replacement is ready' },
-  { name: 'recovery_p99', label: 'recovery, p99', show: duration, note: 'from noticing a death until the replacement is ready' },
+  {
+    name: 'recovery_median',
+    label: 'recovery, median',
+    show: duration,
+    note: 'from a death until the replacement is ready',
+  },
+  {
+    name: 'recovery_p99',
+    label: 'recovery, p99',
+    show: duration,
+    note: 'from a death until the replacement is ready',
+  },
   { name: 'queued', label: 'in the queue', note: 'requests that wait for a worker at this moment' },
   { name: 'longest_wait_ms', label: 'longest wait', show: duration, note: 'of those that are in the queue' },
 ];
@@ -34,8 +44,17 @@ export class Figures {
   constructor(list, of) {
     for (const { name, label, note } of [...FIGURES, ...SHARES]) {
       const value = el('dd', { 'data-figure': name, 'data-of': of }, '–');
-      const group = el('div', { class: SHARES.some((share) => share.name === name) ? 'figure share' : 'figure', title: note }, el('dt', {}, label), value);
-      if (group.classList.contains('share')) group.append(el('dd', { class: 'gauge', 'aria-hidden': 'true' }, el('span')));
+      const group = el(
+        'div',
+        { class: SHARES.some((share) => share.name === name) ? 'figure share' : 'figure', title: note },
+        el('dt', {}, label),
+        value,
+      );
+      if (group.classList.contains('share')) group.append(el(
+        'dd',
+        { class: 'gauge', 'aria-hidden': 'true' },
+        el('span'),
+      ));
       list.append(group);
       this.#cells.set(name, { group, value, bar: group.querySelector('.gauge span') });
     }
@@ -78,7 +97,7 @@ export function ofAll(pools, incidents) {
   const [answered, redelivered, lost] = ['answered', 'redelivered', 'lost'].map(sum);
   const [deaths, deliveries] = ['deaths', 'deliveries'].map(sum);
   const waiting = pools.filter((pool) => pool.queued > 0);
-  const recoveries = [...incidents].map((incident) => incident.steps_ms.ready).filter((ms) => ms !== null).sort((a, b) => a - b);
+  const recovery = recoveryOf(pools, incidents);
   return {
     answered,
     redelivered,
@@ -87,8 +106,8 @@ export function ofAll(pools, incidents) {
     deliveries,
     effective_success: answered + lost > 0 ? answered / (answered + lost) : null,
     actual_success: deliveries > 0 ? Math.min(answered / deliveries, 1) : null,
-    recovery_median: quantile(recoveries, 0.5),
-    recovery_p99: quantile(recoveries, 0.99),
+    recovery_median: recovery.median,
+    recovery_p99: recovery.p99,
     queued: pools.reduce((total, pool) => total + pool.queued, 0),
     longest_wait_ms: waiting.length > 0 ? Math.max(...waiting.map((pool) => pool.longest_wait_ms)) : null,
   };
@@ -96,10 +115,20 @@ export function ofAll(pools, incidents) {
 
 /** The headline as a sentence. */
 export function story({ deaths, redelivered, lost, answered }) {
-  if (deaths === 0) return answered === 0 ? 'All is calm. Nothing was asked yet.' : `All is calm: ${plural(answered, 'request')} answered, nobody died.`;
+  if (deaths === 0 && answered === 0) return 'All is calm. Nothing was asked yet.';
+  if (deaths === 0) return `All is calm: ${plural(answered, 'request')} answered, nobody died.`;
   const died = `${plural(deaths, 'worker')} died`;
   const saved = redelivered === 0 ? '' : `, ${plural(redelivered, 'request')} went to another worker`;
   return `${died}${saved}, ${lost === 0 ? 'none was lost' : `${count(lost)} ${lost === 1 ? 'was' : 'were'} lost`}.`;
+}
+
+function recoveryOf(pools, incidents) {
+  const wounded = pools.map((pool) => pool.headline.recovery_ms).filter((recovery) => recovery.n > 0);
+  if (wounded.length === 0) return { median: null, p99: null };
+  if (wounded.length === 1) return wounded[0];
+  const times = [...incidents].map((incident) => incident.steps_ms.ready).filter((ms) => ms !== null);
+  times.sort((one, other) => one - other);
+  return { median: quantile(times, 0.5), p99: quantile(times, 0.99) };
 }
 
 /** The smallest value that at least the share `at` does not exceed; `sorted` ascends. */

@@ -93,7 +93,19 @@ export class Incidents {
       held: el('span', { class: 'held' }),
       ready: el('span', { class: 'ready' }),
     };
-    const button = on(el('button', { type: 'button', 'data-incident': id, 'aria-haspopup': 'dialog' }, record.time, record.name, record.cause, record.held, record.ready), 'click', () => this.show(id));
+    const button = on(
+      el(
+        'button',
+        { type: 'button', 'data-incident': id, 'aria-haspopup': 'dialog' },
+        record.time,
+        record.name,
+        record.cause,
+        record.held,
+        record.ready,
+      ),
+      'click',
+      () => this.show(id),
+    );
     record.root = el('li', {}, button);
     record.button = button;
     return record;
@@ -127,7 +139,7 @@ export function outcome(held) {
   const added = held.added_ms === null ? '' : `; its client waited ${duration(held.added_ms)} longer`;
   const why = held.why === null ? '' : `: ${plain(held.why)}`;
   if (held.outcome === 'redelivered') return `redelivered to ${held.to ?? 'another worker'}${added}`;
-  if (held.outcome === 'answered') return (held.status === null ? 'answered' : `answered ${held.status} by the door`) + why;
+  if (held.outcome === 'answered') return `answered${held.status === null ? '' : ` ${held.status} by the door`}${why}`;
   if (held.outcome === 'closed') return `its connection was closed${why}`;
   return held.outcome === 'pending' ? 'not yet decided' : plain(held.outcome);
 }
@@ -138,7 +150,10 @@ function updateLine(record, incident) {
   say(record.name, incident.id);
   say(record.cause, short(cause(incident), 120));
   say(record.held, heldInShort(incident.held));
-  say(record.ready, incident.steps_ms.ready === null ? 'no replacement yet' : `replaced in ${duration(incident.steps_ms.ready)}`);
+  say(
+    record.ready,
+    incident.steps_ms.ready === null ? 'no replacement yet' : `replaced in ${duration(incident.steps_ms.ready)}`,
+  );
   mark(record.button, 'data-complete', String(isComplete(incident)));
   mark(record.button, 'data-outcome', incident.held[0]?.outcome ?? 'none');
 }
@@ -147,27 +162,57 @@ function heldInShort(held) {
   if (held.length === 0) return 'held nothing';
   const [first] = held;
   const more = held.length > 1 ? ` and ${held.length - 1} more` : '';
-  const how = first.outcome === 'redelivered' ? `→ ${first.to}` : first.outcome === 'answered' && first.status !== null ? `→ ${first.status}` : `→ ${first.outcome}`;
+  const ends = { redelivered: first.to, answered: first.status };
+  const how = `→ ${ends[first.outcome] ?? first.outcome}`;
   return `${short(plain(first.request), 90)} ${how}${more}`;
 }
 
 function card(incident, close) {
   const at = moment(incident.at);
+  const life = incident.id.slice(incident.id.lastIndexOf('.') + 1);
   const told = [
-    el('header', { class: 'card-head' }, el('h2', { id: 'post-mortem-title' }, `Post-mortem of ${incident.id}`), on(el('button', { type: 'button', class: 'quiet', 'data-action': 'close', 'aria-label': 'Close' }, 'Close'), 'click', close)),
-    el('p', { class: 'lead' }, `${incident.worker} of the pool ${incident.pool} died in its life ${incident.id.slice(incident.id.lastIndexOf('.') + 1)}, at ${clock(at, true)}: `, el('strong', {}, cause(incident)), '.'),
+    el(
+      'header',
+      { class: 'card-head' },
+      el('h2', { id: 'post-mortem-title' }, `Post-mortem of ${incident.id}`),
+      on(
+        el('button', { type: 'button', class: 'quiet', 'data-action': 'close', 'aria-label': 'Close' }, 'Close'),
+        'click',
+        close,
+      ),
+    ),
+    el(
+      'p',
+      { class: 'lead' },
+      `${incident.worker} of the pool ${incident.pool} died in its life ${life}, at ${clock(at, true)}: `,
+      el('strong', {}, cause(incident)),
+      '.',
+    ),
     claim(incident),
     el('h3', {}, 'What it held'),
     incident.held.length === 0
       ? el('p', { class: 'hint' }, 'Nothing: no request was in its hands.')
-      : el('ul', { class: 'held-list' }, ...incident.held.map((held) => el('li', { 'data-outcome': held.outcome }, el('code', {}, short(plain(held.request), 2000)), el('span', {}, outcome(held))))),
+      : el(
+        'ul',
+        { class: 'held-list' },
+        ...incident.held.map((held) => el(
+          'li',
+          { 'data-outcome': held.outcome },
+          el('code', {}, short(plain(held.request), 2000)),
+          el('span', {}, outcome(held)),
+        )),
+      ),
     el('h3', {}, 'How long it took'),
     steps(incident.steps_ms),
   ];
   if (incident.memory) told.push(memory(incident.memory));
   told.push(
     el('h3', {}, 'The last that it wrote'),
-    incident.last_output.length === 0 ? el('p', { class: 'hint' }, 'Nothing.') : el('pre', { class: 'output', tabindex: '0' }, incident.last_output.map(plain).join('\n')),
+    incident.last_output.length === 0 ? el('p', { class: 'hint' }, 'Nothing.') : el(
+      'pre',
+      { class: 'output', tabindex: '0' },
+      incident.last_output.map(plain).join('\n'),
+    ),
   );
   if (incident.reproduce) {
     const code = el('code', { 'data-command': 'reproduce' }, plain(incident.reproduce));
@@ -183,9 +228,19 @@ function claim(incident) {
   const failed = incident.siblings_failed;
   const siblings = plural(incident.siblings, 'sibling');
   const verdict = failed === null || failed === undefined ? 'unknown' : failed === 0 ? 'kept' : 'broken';
-  const text = { unknown: 'how many of their requests failed is not known yet', kept: 'of their requests failed', broken: 'of their requests failed, which should not be' }[verdict];
+  const text = {
+    unknown: 'how many of their requests failed is not known yet',
+    kept: 'of their requests failed',
+    broken: 'of their requests failed, which should not be',
+  }[verdict];
   const figure = verdict === 'unknown' ? '…' : count(failed);
-  return el('p', { class: 'claim', 'data-verdict': verdict, 'data-siblings-failed': failed ?? '' }, el('span', {}, `${siblings} lived on;`), el('strong', {}, figure), el('span', {}, `${text}.`));
+  return el(
+    'p',
+    { class: 'claim', 'data-verdict': verdict, 'data-siblings-failed': failed ?? '' },
+    el('span', {}, `${siblings} lived on;`),
+    el('strong', {}, figure),
+    el('span', {}, `${text}.`),
+  );
 }
 
 /** Bars on one scale. What has not happened has none. */
@@ -195,12 +250,23 @@ function steps(times) {
     const ms = times[name];
     const bar = el('i', { 'aria-hidden': 'true' });
     bar.style.setProperty('--share', ms === null || ms === undefined ? '0' : String(Math.max(ms / most, 0.004)));
-    return el('div', { 'data-step': name }, el('dt', {}, label), el('dd', {}, bar, el('span', { class: 'ms' }, duration(ms)), el('span', { class: 'hint' }, note)));
+    return el(
+      'div',
+      { 'data-step': name },
+      el('dt', {}, label),
+      el('dd', {}, bar, el('span', { class: 'ms' }, duration(ms)), el('span', { class: 'hint' }, note)),
+    );
   }));
 }
 
 function memory({ limit_bytes: limit, peak_bytes: peak }) {
   const bar = el('i', { 'aria-hidden': 'true' });
   bar.style.setProperty('--share', String(peak ? Math.min(peak / limit, 1) : 1));
-  return el('div', { class: 'memory' }, el('h3', {}, 'Its memory'), el('p', { class: 'bar' }, bar), el('p', {}, `Limit ${bytes(limit)}, peak ${bytes(peak)}.`));
+  return el(
+    'div',
+    { class: 'memory' },
+    el('h3', {}, 'Its memory'),
+    el('p', { class: 'bar' }, bar),
+    el('p', {}, `Limit ${bytes(limit)}, peak ${bytes(peak)}.`),
+  );
 }

@@ -4,7 +4,7 @@
 // region tells deaths and recoveries, one sentence every PAUSE_MS at most: a storm of deaths is counted and not read
 // out one by one. What is told of the past after a reconnect is not announced.
 
-import { el, Keyed, on, say } from './dom.js';
+import { el, Keyed, on } from './dom.js';
 import { paintSoon } from './frame.js';
 import { cause, isComplete, outcome } from './incident.js';
 import { clock, duration, moment, plain, plural, short } from './text.js';
@@ -26,7 +26,14 @@ export class Journal {
     this.#region = region;
     this.#list = new Keyed(list, {
       key: (event) => event.id,
-      make: (event) => ({ root: el('li', {}, el('time', { datetime: event.at }, clock(moment(event.at), true)), el('span', {}, line(event))) }),
+      make: (event) => ({
+        root: el(
+          'li',
+          {},
+          el('time', { datetime: event.at }, clock(moment(event.at), true)),
+          el('span', {}, line(event)),
+        ),
+      }),
       update: () => {},
     });
     on(details, 'toggle', () => paintSoon(this.#paint));
@@ -51,11 +58,14 @@ export class Journal {
 
   #tell() {
     this.#timer = null;
-    const incidents = this.#deaths.map((id) => this.#store.incidents.get(id)).filter((incident) => incident !== undefined);
+    const incidents = this.#deaths.map((id) => this.#store.incidents.get(id)).filter(Boolean);
     this.#deaths = [];
     if (incidents.length === 0) return;
     const back = incidents.filter((incident) => incident.steps_ms.ready !== null);
-    const text = incidents.length === 1 ? obituary(incidents[0]) : `${plural(incidents.length, 'worker')} died: ${short([...new Set(incidents.map((incident) => incident.worker))].join(', '), 120)}. ${back.length === incidents.length ? 'All are replaced.' : `${back.length} are replaced.`}`;
+    const places = [...new Set(incidents.map((incident) => incident.worker))].join(', ');
+    const mended = back.length === incidents.length ? 'All are replaced.' : `${back.length} are replaced.`;
+    const many = `${plural(incidents.length, 'worker')} died: ${short(places, 120)}. ${mended}`;
+    const text = incidents.length === 1 ? obituary(incidents[0]) : many;
     this.#region.replaceChildren(el('p', {}, text));
   }
 }

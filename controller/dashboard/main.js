@@ -1,7 +1,7 @@
 // Where it begins: the parts are made, the stream is opened, and the state of the connection is said.
 //
-//   stream ──► store ──► ship, figures, timeline, incidents, journal, orders      (each draws itself, once a frame)
-//   orders ──► api                                                                (what comes of it, the stream tells)
+//   stream ──► store ──► ship, figures, timeline, incidents, journal, orders     (each draws itself, once a frame)
+//   orders ──► api                                                       (what comes of it, the stream tells)
 //
 // First it asks who it is (`whoami`); a refusal shows the form for a token. Then the incidents that are remembered,
 // and the stream from the beginning of what the controller remembers, so that the timeline has a past when the page
@@ -21,6 +21,7 @@ import { plain, sentence } from './text.js';
 import { Timeline } from './timeline.js';
 
 const THEMES = { system: 'as the system', light: 'always light', dark: 'always dark' };
+const TOLD = { connecting: '', live: 'Connected: live.', token: 'A token is needed.' };
 const MOST_NOTICES = 4;
 
 const at = (id) => document.getElementById(id);
@@ -28,9 +29,19 @@ const store = new Store();
 
 takeTokenFromAddress();
 
-const orders = new Orders(at('orders'), store, { chosen: (id) => ship.chosen(id), focusRoom: (id) => ship.focus(id) });
+const orders = new Orders(
+  at('orders'),
+  store,
+  { chosen: (id) => ship.chosen(id), focusRoom: (id) => ship.focus(id) },
+);
 const ship = new Ship(at('pools'), store, (id, how) => orders.choose(id, how === 'by keyboard'));
-const incidents = new Incidents({ list: at('incidents'), counter: at('incidents-count'), more: at('incidents-more'), dialog: at('post-mortem'), store });
+const incidents = new Incidents({
+  list: at('incidents'),
+  counter: at('incidents-count'),
+  more: at('incidents-more'),
+  dialog: at('post-mortem'),
+  store,
+});
 const timeline = new Timeline({ section: at('timeline'), store, open: (id) => incidents.show(id) });
 new Journal({ details: at('journal'), list: at('events'), region: at('announce'), store });
 
@@ -40,7 +51,13 @@ themes();
 connection();
 
 function legend() {
-  at('states').append(...PHASES.map(([phase, words]) => el('li', { 'data-state': phase }, shape(phase, 'porthole small'), el('b', {}, phase), el('span', {}, words))));
+  at('states').append(...PHASES.map(([phase, words]) => el(
+    'li',
+    { 'data-state': phase },
+    shape(phase, 'porthole small'),
+    el('b', {}, phase),
+    el('span', {}, words),
+  )));
 }
 
 function headline() {
@@ -52,7 +69,11 @@ function headline() {
     figures.show(all);
     say(at('figures-title'), story(all));
     const { controller, door, engine } = frame;
-    const troubles = [door.up ? '' : ' · the door is down', engine === 'silent' ? ' · the engine is silent' : '', engine === 'not_listed_yet' ? ' · the engine was not listed yet' : ''];
+    const troubles = [
+      door.up ? '' : ' · the door is down',
+      engine === 'silent' ? ' · the engine is silent' : '',
+      engine === 'not_listed_yet' ? ' · the engine was not listed yet' : '',
+    ];
     say(at('about'), `${controller.backend} · ${controller.version}${troubles.join('')}`);
     mark(at('about'), 'data-trouble', !door.up || engine !== 'answers');
     document.title = `${frame.pools.reduce((sum, pool) => sum + pool.ready, 0)} ready · Bulkhead`;
@@ -87,7 +108,11 @@ function connection() {
     heard: (kind, data) => {
       const began = performance.now();
       if (kind === 'gap') gap(data);
-      else if (kind === 'dropped') notice('dropped', `The controller dropped this page: ${plain(data.why)}. It is connected anew; what happened meanwhile follows, except for single requests.`);
+      else if (kind === 'dropped') notice(
+        'dropped',
+        `The controller dropped this page: ${plain(data.why)}. It is connected anew; what happened meanwhile ` +
+          'follows, except for single requests.',
+      );
       store.hear(kind, data);
       noteMessage(performance.now() - began);
     },
@@ -113,7 +138,10 @@ function connection() {
     };
     mark(status, 'data-connection', state.is);
     // A countdown is for the eye: what is read out is the state, once.
-    say(at('connection-told'), state.is === 'live' ? 'Connected: live.' : state.is === 'token' ? 'A token is needed.' : state.until === undefined ? '' : 'The connection is lost; reconnecting.');
+    say(
+      at('connection-told'),
+      TOLD[state.is] ?? 'The connection is lost; reconnecting.',
+    );
     mark(status, 'title', state.why === undefined ? null : plain(state.why));
     say(status.querySelector('.said'), words[state.is]);
     retry.hidden = state.until === undefined;
@@ -149,10 +177,11 @@ function scope(me) {
 
 /** What was missed and cannot be told again. */
 function gap({ oldest, why }) {
-  const reason = why === 'another controller' ? 'another controller runs now, and the one before took its memory with it' : 'it is too long ago';
+  const isAnother = why === 'another controller';
+  const reason = isAnother ? 'another controller runs now, and the last one’s memory is gone' : 'it is too long ago';
   const rest = oldest === null ? 'Nothing older is remembered.' : 'What is still remembered follows.';
   notice('gap', `Something was missed that cannot be told again: ${reason}. ${rest}`);
-  if (why === 'another controller') ask('incidents').then((list) => store.takeIncidents(list), () => {});
+  if (isAnother) ask('incidents').then((list) => store.takeIncidents(list), () => {});
 }
 
 /** A line at the top that stays until it is dismissed. */

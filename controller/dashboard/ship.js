@@ -76,7 +76,8 @@ export class Ship {
     this.#chosen = id;
     for (const record of this.#records.values()) mark(record.root, 'aria-selected', String(record.id === id));
     // On a narrow page the orders come up over the lower half: the compartment goes to the upper one.
-    if (id !== null && matchMedia('(max-width: 1099px)').matches) this.#records.get(id)?.root.scrollIntoView({ block: 'start' });
+    if (id === null || !matchMedia('(max-width: 1099px)').matches) return;
+    this.#records.get(id)?.root.scrollIntoView({ block: 'start' });
   }
 
   /** Gives the keyboard back to a compartment. */
@@ -100,7 +101,15 @@ export class Ship {
   };
 
   #makePool(pool) {
-    const rooms = el('div', { class: 'rooms', role: 'listbox', 'aria-label': `Workers of the pool ${pool.name}`, 'aria-orientation': 'horizontal' });
+    const rooms = el(
+      'div',
+      {
+        class: 'rooms',
+        role: 'listbox',
+        'aria-label': `Workers of the pool ${pool.name}`,
+        'aria-orientation': 'horizontal',
+      },
+    );
     const facts = el('p', { class: 'pool-facts' });
     const pace = el('p', { class: 'pool-facts pace' });
     const crew = el('p', { class: 'crew' });
@@ -112,7 +121,13 @@ export class Ship {
       { class: 'pool', 'data-pool': pool.name, 'aria-label': `Pool ${pool.name}` },
       el('header', { class: 'pool-head' }, el('h3', {}, pool.name), facts, crew, pace),
       trouble,
-      el('div', { class: 'scene' }, el('div', { class: 'sea', 'aria-hidden': 'true' }, el('i', { class: 'surface' })), topside(), hull),
+      el(
+        'div',
+        { class: 'scene' },
+        el('div', { class: 'sea', 'aria-hidden': 'true' }, el('i', { class: 'surface' })),
+        topside(),
+        hull,
+      ),
       list,
     );
     const workers = new Keyed(rooms, {
@@ -128,7 +143,18 @@ export class Ship {
       rove(rooms, room);
       this.#choose(room.dataset.worker);
     });
-    const record = { root, rooms, facts, pace, crew, trouble, workers, number: 0, width: 0, figures: new Figures(list, pool.name) };
+    const record = {
+      root,
+      rooms,
+      facts,
+      pace,
+      crew,
+      trouble,
+      workers,
+      number: 0,
+      width: 0,
+      figures: new Figures(list, pool.name),
+    };
     new ResizeObserver(([entry]) => {
       record.width = entry.contentRect.width;
       lay(record);
@@ -142,13 +168,22 @@ export class Ship {
     const address = `${pool.protocol}://${reachable(pool.listen, location.hostname)}`;
     say(record.facts, `${address} · ${pool.app}, ${pool.model} · ${pool.backend}`);
     const [turn, wait] = [pool.turn_ms, pool.wait_ms];
-    say(record.pace, turn?.p50 == null ? 'no turn was timed yet' : `a turn takes ${duration(turn.p50)}, at p99 ${duration(turn.p99)}; the wait for a worker is ${duration(wait?.p50)}, at p99 ${duration(wait?.p99)}`);
+    say(
+      record.pace,
+      turn?.p50 == null
+        ? 'no turn was timed yet'
+        : `a turn takes ${duration(turn.p50)}, at p99 ${duration(turn.p99)}; ` +
+            `the wait for a worker is ${duration(wait?.p50)}, at p99 ${duration(wait?.p99)}`,
+    );
     const waiting = pool.queued > 0 ? `, ${plural(pool.queued, 'request waits', 'requests wait')}` : '';
     say(record.crew, `${pool.ready} of ${pool.wanted} ready, ${pool.busy} busy${waiting}`);
     mark(record.root, 'data-degraded', String(pool.degraded));
     mark(record.root, 'data-ready', pool.ready);
     mark(record.root, 'data-wanted', pool.wanted);
-    const troubles = [pool.degraded ? 'Degraded: it loses workers faster than is sound, and waits longest between tries.' : '', pool.trouble ? `A worker could not be started: ${plain(pool.trouble)}` : ''];
+    const troubles = [
+      pool.degraded ? 'Degraded: it loses workers faster than is sound, and waits longest between tries.' : '',
+      pool.trouble ? `A worker could not be started: ${plain(pool.trouble)}` : '',
+    ];
     const trouble = troubles.filter(Boolean).join(' ');
     say(record.trouble, trouble);
     record.trouble.hidden = trouble === '';
@@ -162,7 +197,10 @@ export class Ship {
     for (const [id, room] of this.#records) {
       if (room.pool === pool.name && !record.rooms.contains(room.root)) this.#records.delete(id);
     }
-    if ((before === null || !before.isConnected) && record.rooms.firstElementChild !== null) rove(record.rooms, record.rooms.firstElementChild);
+    if ((before === null || !before.isConnected) && record.rooms.firstElementChild !== null) rove(
+      record.rooms,
+      record.rooms.firstElementChild,
+    );
   }
 
   #makeRoom(worker) {
@@ -187,7 +225,13 @@ export class Ship {
     };
     record.root = el(
       'div',
-      { class: 'room', role: 'option', tabindex: '-1', 'data-worker': worker.id, 'aria-selected': String(worker.id === this.#chosen) },
+      {
+        class: 'room',
+        role: 'option',
+        tabindex: '-1',
+        'data-worker': worker.id,
+        'aria-selected': String(worker.id === this.#chosen),
+      },
       record.name,
       svg('svg', { class: 'porthole', 'aria-hidden': 'true' }, use),
       record.word,
@@ -240,10 +284,12 @@ export class Ship {
   /** What stands where a request would. */
   #aside(phase, worker, wound) {
     const replaces = wound !== undefined && wound.generation >= worker.generation - 1;
-    if (phase === 'dead') return wound?.generation === worker.generation ? 'flooded; the next one is on its way' : 'waits for its next worker';
+    const isFlooded = wound?.generation === worker.generation;
+    if (phase === 'dead') return isFlooded ? 'flooded; the next one is on its way' : 'waits for its next worker';
     if (phase === 'starting') return replaces ? 'is pumped out' : 'coming up';
     const ready = wound?.incident.steps_ms.ready;
-    if (phase === 'idle' && replaces && performance.now() - wound.seenAt < WOUND_MS && ready != null) return `manned again after ${duration(ready)}`;
+    const isRecent = replaces && ready != null && performance.now() - wound.seenAt < WOUND_MS;
+    if (phase === 'idle' && isRecent) return `manned again after ${duration(ready)}`;
     return WORDS[phase];
   }
 
@@ -322,7 +368,14 @@ function neighbour(rooms, room, key) {
   const all = [...rooms.children];
   const at = all.indexOf(room);
   const columns = Number(rooms.style.getPropertyValue('--columns')) || 1;
-  const to = { ArrowLeft: at - 1, ArrowRight: at + 1, ArrowUp: at - columns, ArrowDown: at + columns, Home: 0, End: all.length - 1 }[key];
+  const to = {
+    ArrowLeft: at - 1,
+    ArrowRight: at + 1,
+    ArrowUp: at - columns,
+    ArrowDown: at + columns,
+    Home: 0,
+    End: all.length - 1,
+  }[key];
   return to === undefined ? null : (all[to] ?? null);
 }
 
@@ -338,8 +391,14 @@ export function unit(worker) {
 
 /** Deckhouse, funnel and mast: nothing but a silhouette. */
 function topside() {
-  const windows = [52, 64, 76, 88, 100].map((x) => svg('rect', { class: 'window', x, y: 20, width: 7, height: 5, rx: 1 }));
-  const lower = [36, 50, 64, 78, 92, 106, 120, 134].map((x) => svg('circle', { class: 'window', cx: x + 4, cy: 37, r: 2.2 }));
+  const windows = [52, 64, 76, 88, 100].map((x) => svg(
+    'rect',
+    { class: 'window', x, y: 20, width: 7, height: 5, rx: 1 },
+  ));
+  const lower = [36, 50, 64, 78, 92, 106, 120, 134].map((x) => svg(
+    'circle',
+    { class: 'window', cx: x + 4, cy: 37, r: 2.2 },
+  ));
   return svg(
     'svg',
     { class: 'topside', viewBox: '0 0 240 46', 'aria-hidden': 'true', focusable: 'false' },

@@ -83,14 +83,25 @@ export class Timeline {
   #tools(parent) {
     const group = el('div', { class: 'choice', role: 'radiogroup', 'aria-label': 'How far back' });
     for (const span of SPANS) {
-      const input = el('input', { type: 'radio', name: 'span', value: span.name, 'data-span': span.name, checked: span === this.#span });
+      const input = el(
+        'input',
+        { type: 'radio', name: 'span', value: span.name, 'data-span': span.name, checked: span === this.#span },
+      );
       on(input, 'change', () => {
         this.#span = span;
         this.#soon();
       });
       group.append(el('label', {}, input, el('span', {}, span.name)));
     }
-    this.#pauseButton = on(el('button', { type: 'button', class: 'quiet', 'data-action': 'pause-timeline', 'aria-pressed': 'false' }, 'Pause'), 'click', () => this.#pause());
+    this.#pauseButton = on(
+      el(
+        'button',
+        { type: 'button', class: 'quiet', 'data-action': 'pause-timeline', 'aria-pressed': 'false' },
+        'Pause',
+      ),
+      'click',
+      () => this.#pause(),
+    );
     parent.append(group, this.#pauseButton);
   }
 
@@ -220,7 +231,12 @@ export class Timeline {
   #running() {
     const { frame, frameAt } = this.#store;
     const at = this.#store.now() - (performance.now() - frameAt);
-    return frame.workers.flatMap((worker) => worker.holding.slice(0, 1).map((held) => ({ worker: worker.id, request: short(plain(held.request), 160), began: at - held.for_ms, generation: worker.generation })));
+    return frame.workers.flatMap((worker) => worker.holding.slice(0, 1).map((held) => ({
+      worker: worker.id,
+      request: short(plain(held.request), 160),
+      began: at - held.for_ms,
+      generation: worker.generation,
+    })));
   }
 
   /** Everything in this lane that can be pointed at, in the order of time. */
@@ -232,13 +248,31 @@ export class Timeline {
       if (book.lane[at] !== lane.slot || book.began[at] > to) return;
       const again = book.delivery[at] > 1 ? `, delivery ${book.delivery[at]}` : '';
       const ended = book.end[at] === LOST ? 'ended by its worker’s death after' : 'took';
-      things.push({ lane: lane.id, from: book.began[at], to: book.ended[at], text: `${lane.id}, life ${book.generation[at]}: ${book.request[at]}, began ${clock(book.began[at], true)}, ${ended} ${duration(book.ended[at] - book.began[at])}${again}` });
+      things.push({
+        lane: lane.id,
+        from: book.began[at],
+        to: book.ended[at],
+        text:
+          `${lane.id}, life ${book.generation[at]}: ${book.request[at]}, began ${clock(book.began[at], true)}, ` +
+          `${ended} ${duration(book.ended[at] - book.began[at])}${again}`,
+      });
     });
     for (const held of this.#running()) {
-      if (held.worker === lane.id) things.push({ lane: lane.id, from: held.began, to: this.#store.now(), text: `${lane.id}, life ${held.generation}: holds ${held.request} since ${clock(held.began, true)}` });
+      if (held.worker === lane.id) things.push({
+        lane: lane.id,
+        from: held.began,
+        to: this.#store.now(),
+        text: `${lane.id}, life ${held.generation}: holds ${held.request} since ${clock(held.began, true)}`,
+      });
     }
     for (const incident of this.#incidents) {
-      if (incident.worker === lane.id && incident.at >= from && incident.at <= to) things.push({ lane: lane.id, from: incident.at, to: incident.at, death: incident.id, text: incident.text });
+      if (incident.worker === lane.id && incident.at >= from && incident.at <= to) things.push({
+        lane: lane.id,
+        from: incident.at,
+        to: incident.at,
+        death: incident.id,
+        text: incident.text,
+      });
     }
     return things.sort((one, other) => one.from - other.from);
   }
@@ -254,7 +288,9 @@ export class Timeline {
     let best = null;
     let distance = REACH * perPixel;
     for (const thing of this.#things(lane)) {
-      const off = (time < thing.from ? thing.from - time : time > thing.to ? time - thing.to : 0) - (thing.death === undefined ? 0 : perPixel);
+      // A death beats the bar that it ended.
+      const favour = thing.death === undefined ? 0 : perPixel;
+      const off = Math.max(thing.from - time, time - thing.to, 0) - favour;
       if (off <= distance) [best, distance] = [thing, off];
     }
     return this.#aim(best);
@@ -268,6 +304,8 @@ export class Timeline {
       return;
     }
     if (event.key === 'Enter') {
+      // Else the same key would press the card's button as soon as that has the focus.
+      event.preventDefault();
       this.#follow();
       return;
     }
@@ -288,7 +326,12 @@ export class Timeline {
     if (top < this.#frame.scrollTop) this.#frame.scrollTop = top;
     if (top > this.#frame.scrollTop + room) this.#frame.scrollTop = top - room;
     if (found !== undefined) this.#aim(found);
-    else if (event.key === 'ArrowUp' || event.key === 'ArrowDown') this.#aim({ lane: lane.id, from: time, to: time, text: `${lane.id}: nothing in this span` });
+    else if (event.key === 'ArrowUp' || event.key === 'ArrowDown') this.#aim({
+      lane: lane.id,
+      from: time,
+      to: time,
+      text: `${lane.id}: nothing in this span`,
+    });
   }
 
   /** A death leads to what is known of it. */
@@ -299,7 +342,8 @@ export class Timeline {
   #aim(thing) {
     if (thing === null && this.#cursor === null) return;
     this.#cursor = thing;
-    const omitted = this.chronicle.omitted > 0 ? ` ${plural(this.chronicle.omitted, 'short request is', 'short requests are')} not drawn.` : '';
+    const { omitted: number } = this.chronicle;
+    const omitted = number > 0 ? ` ${plural(number, 'short request is', 'short requests are')} not drawn.` : '';
     say(this.#readout, thing === null ? HINT + omitted : thing.text);
     this.#soon();
   }
@@ -313,6 +357,8 @@ function chart(incidents) {
     const at = moment(incident.at);
     const steps = incident.steps_ms;
     const moved = incident.held.filter((held) => held.outcome === 'redelivered' && held.to !== null);
+    const went = moved.map((held) => `; ${short(plain(held.request), 120)} went to ${held.to}`);
+    const replaced = steps.ready === null ? '' : `; replaced in ${duration(steps.ready)}`;
     const entry = {
       id: incident.id,
       worker: incident.worker,
@@ -321,7 +367,7 @@ function chart(incidents) {
       ready: steps.ready === null ? null : at + steps.ready,
       next: null,
       arrows: moved.map((held) => ({ to: held.to, at: at + (steps.redelivered ?? 0) })),
-      text: `${incident.id} died at ${clock(at, true)}: ${plain(incident.cause.detail)}${moved.map((held) => `; ${short(plain(held.request), 120)} went to ${held.to}`).join('')}${steps.ready === null ? '' : `; replaced in ${duration(steps.ready)}`}`,
+      text: `${incident.id} died at ${clock(at, true)}: ${plain(incident.cause.detail)}${went.join('')}${replaced}`,
     };
     // A death in the same place later means that somebody was there again, even if we were not told when.
     const before = latest.get(incident.worker);

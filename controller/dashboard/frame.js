@@ -10,6 +10,7 @@
 const BUDGET_MS = 8;
 
 const waiting = new Set();
+const waitingFirst = new Set();
 let asked = false;
 
 /** What the frames so far have cost. `reset()` begins anew. */
@@ -33,9 +34,16 @@ window.__bulkhead = measured;
 /** Runs `painter(now)` in the next frame; `now` is `performance.now()`'s clock. */
 export function paintSoon(painter) {
   waiting.add(painter);
-  if (asked) return;
-  asked = true;
-  requestAnimationFrame(paint);
+  ask();
+}
+
+/**
+ * The same, before all others: for whoever draws into a canvas. To set a font there makes the browser bring the
+ * page's styles up to date, which costs nothing only as long as nobody has written in this frame.
+ */
+export function paintFirst(painter) {
+  waitingFirst.add(painter);
+  ask();
 }
 
 /** Notes what it cost to read one piece of the stream, which happens outside of frames. */
@@ -43,9 +51,16 @@ export function noteMessage(ms) {
   measured.worstMessageMs = Math.max(measured.worstMessageMs, ms);
 }
 
+function ask() {
+  if (asked) return;
+  asked = true;
+  requestAnimationFrame(paint);
+}
+
 function paint() {
   asked = false;
-  const painters = [...waiting];
+  const painters = [...waitingFirst, ...waiting];
+  waitingFirst.clear();
   waiting.clear();
   const began = performance.now();
   for (const painter of painters) {

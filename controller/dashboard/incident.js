@@ -79,7 +79,9 @@ export class Incidents {
     this.#list.show(latest);
     const known = this.#store.incidents.size;
     const total = Math.max(this.#store.frame?.incidents.total ?? 0, known);
-    const forgotten = total > known ? `; the latest ${count(known)} are remembered` : '';
+    const counted = this.#store.frame?.incidents;
+    const isSome = counted !== undefined && counted.total > counted.kept;
+    const forgotten = isSome ? `; the latest ${count(known)} are remembered` : '';
     say(this.#count, total === 0 ? 'Nobody has died.' : `${count(total)} in all${forgotten}`);
     this.#more.hidden = latest.length === known;
     if (this.#open !== null) this.#paintCard();

@@ -277,7 +277,10 @@ export class Ship {
     }
     const holds = `${worker.generation} ${request}`;
     const since = this.#store.frameAt - worker.holding[0].for_ms;
-    if (record.since === null || record.holds !== holds || Math.abs(since - record.since) > 150) record.since = since;
+    if (record.since === null || record.holds !== holds || Math.abs(since - record.since) > 150) {
+      record.since = since;
+      say(record.time, elapsed(performance.now() - since));
+    }
     record.holds = holds;
   }
 

@@ -14,7 +14,7 @@
 import { AXIS, draw, palette } from './chart.js';
 import { Chronicle, LOST } from './chronicle.js';
 import { el, mark, on, say } from './dom.js';
-import { paintSoon } from './frame.js';
+import { paintFirst } from './frame.js';
 import { clock, duration, moment, plain, plural, short } from './text.js';
 
 const SPANS = [
@@ -41,6 +41,8 @@ export class Timeline {
   #pausedAt = null;
   #pauseButton;
   #size = { width: 0, height: 0 };
+  /** How far the lanes are scrolled. To ask the frame for it while drawing would lay out the whole page. */
+  #scroll = 0;
   #inSight = true;
   #timer = null;
   #lanes = [];
@@ -120,7 +122,10 @@ export class Timeline {
       this.#soon();
     });
     const canvas = this.#canvas;
-    on(this.#frame, 'scroll', () => this.#soon());
+    on(this.#frame, 'scroll', () => {
+      this.#scroll = this.#frame.scrollTop;
+      this.#soon();
+    });
     on(canvas, 'pointermove', (event) => this.#point(event));
     on(canvas, 'pointerdown', (event) => this.#point(event));
     on(canvas, 'click', () => this.#follow());
@@ -194,7 +199,7 @@ export class Timeline {
   }
 
   #soon() {
-    if (this.#inSight) paintSoon(this.#paint);
+    if (this.#inSight) paintFirst(this.#paint);
   }
 
   #paint = () => {
@@ -215,7 +220,7 @@ export class Timeline {
       ...this.#size,
       gutter: this.#gutter,
       laneHeight: this.#laneHeight,
-      scroll: this.#frame.scrollTop,
+      scroll: this.#scroll,
       from: to - this.#span.ms,
       to,
       now,
@@ -280,7 +285,7 @@ export class Timeline {
   #point(event) {
     const box = this.#canvas.getBoundingClientRect();
     const [x, y] = [event.clientX - box.left, event.clientY - box.top];
-    const lane = this.#lanes[Math.floor((y - AXIS + this.#frame.scrollTop) / this.#laneHeight)];
+    const lane = this.#lanes[Math.floor((y - AXIS + this.#scroll) / this.#laneHeight)];
     const scene = this.#scene();
     if (lane === undefined || y < AXIS || x < scene.gutter) return this.#aim(null);
     const perPixel = this.#span.ms / (scene.width - scene.gutter);

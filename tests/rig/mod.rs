@@ -3,6 +3,7 @@
 
 pub mod api;
 pub mod backend;
+pub mod browser;
 pub mod compose;
 pub mod controller;
 pub mod http;

@@ -5,6 +5,7 @@
 
 pub mod api;
 pub mod backend;
+pub mod browser;
 pub mod compose;
 pub mod controller;
 pub mod engine;

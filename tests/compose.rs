@@ -18,7 +18,7 @@
 
 mod rig;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::process::ExitCode;
 
 use libtest_mimic::Arguments;
@@ -87,6 +87,13 @@ fn the_door_holds_nothing_worth_taking(deployment: &Deployment) {
     let published = &deployment.inspect("controller")["HostConfig"]["PortBindings"];
     let everywhere = published.as_object().unwrap().values().flat_map(|at| at.as_array().unwrap());
     assert!(everywhere.into_iter().all(|at| at["HostIp"] == "127.0.0.1"), "{published:#}");
+    // Nor does the door share one with it: they meet in a volume.
+    let networks = |service| -> BTreeSet<String> {
+        let attached = deployment.inspect(service)["NetworkSettings"]["Networks"].take();
+        attached.as_object().unwrap().keys().cloned().collect()
+    };
+    let (of_door, of_controller) = (networks("door"), networks("controller"));
+    assert!(of_door.is_disjoint(&of_controller), "{of_door:?} and {of_controller:?}");
 }
 
 fn a_killed_worker_costs_no_request(deployment: &Deployment) {

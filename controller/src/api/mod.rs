@@ -106,7 +106,7 @@ fn router(
     let gate = Arc::new(Gate { listen, host_name, access });
     let feed = Feed::new(Arc::clone(&master), end);
     let (router, document) = described().split_for_parts();
-    let document = openapi::served(document);
+    let document = openapi::served(&document);
     router
         .route("/openapi.json", get(move || std::future::ready(document.clone())))
         .fallback(routes::no_such_route)

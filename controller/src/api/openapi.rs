@@ -77,7 +77,7 @@ pub(super) fn base() -> OpenApi {
 pub(super) struct Served(Bytes);
 
 /// Puts it into words.
-pub(super) fn served(document: OpenApi) -> Served {
+pub(super) fn served(document: &OpenApi) -> Served {
     // It holds nothing but text and numbers.
     let text = document.to_pretty_json().unwrap_or_default();
     Served(Bytes::from(text))

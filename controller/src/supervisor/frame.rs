@@ -15,7 +15,7 @@ use crate::api::stream_views::{
 };
 use crate::api::views::{PoolView, rfc3339};
 use crate::backend::BackendKind;
-use crate::model::{DoorState, Engine, State};
+use crate::model::{DoorState, Engine, Incident, State};
 
 /// How many turns one frame shows.
 const MOST_TURNS: usize = 200;
@@ -180,7 +180,7 @@ fn quantiles(histogram: &Histogram) -> Quantiles {
 /// How long it took until each dead worker of the pool was replaced, over the incidents that are kept.
 fn recoveries(state: &State, pool: &str) -> Vec<Duration> {
     let incidents = state.incidents.iter().filter(|incident| incident.life.worker.pool.as_str() == pool);
-    incidents.filter_map(|incident| incident.recovery()).collect()
+    incidents.filter_map(Incident::recovery).collect()
 }
 
 fn headline(seen: Option<&PoolReport>, recoveries: Vec<Duration>) -> Headline {
@@ -215,13 +215,13 @@ fn share(part: u64, whole: u64) -> Option<f64> {
 
 fn recovery(mut took: Vec<Duration>) -> Recovery {
     took.sort_unstable();
-    let at = |share| nearest_rank(&took, share).map(millis);
-    Recovery { median: at(0.5), p99: at(0.99), n: took.len() as u64 }
+    let at = |percent| nearest_rank(&took, percent).map(millis);
+    Recovery { median: at(50), p99: at(99), n: took.len() as u64 }
 }
 
-/// The smallest of them that at least `share` of all do not exceed.
-fn nearest_rank(sorted: &[Duration], share: f64) -> Option<Duration> {
-    let rank = (sorted.len() as f64 * share).ceil() as usize;
+/// The smallest of them that at least so many percent of all do not exceed.
+fn nearest_rank(sorted: &[Duration], percent: usize) -> Option<Duration> {
+    let rank = (sorted.len() * percent).div_ceil(100);
     sorted.get(rank.max(1) - 1).copied()
 }
 

@@ -170,6 +170,10 @@ impl Supervisor {
         let silence = tell::silence(&event);
         self.state.fold(event, now);
         news.extend(self.teller.compare(&self.state, silence.as_deref(), now));
+        self.tell(news);
+    }
+
+    fn tell(&self, news: Vec<tell::News>) {
         for tell::News { at, happened } in news {
             self.chronicle.tell(at, happened);
         }
@@ -183,6 +187,8 @@ impl Supervisor {
             self.hands.perform(action);
         }
         self.inbox.wake = plan.wake;
+        let news = self.teller.compare(&self.state, None, now());
+        self.tell(news);
     }
 }
 

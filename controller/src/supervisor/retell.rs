@@ -3,10 +3,11 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use server::control::{Held, Outcome};
+use server::identity::Incarnation;
 
 use crate::api::views::MemoryView;
 use crate::backend::Unit;
-use crate::model::{Cause, Incident, KillReason, Reason, State, signal_name};
+use crate::model::{Cause, Incident, KillReason, Reason, Settled, State, signal_name};
 
 /// Of a worker that died for want of memory.
 pub(super) fn memory(incident: &Incident) -> Option<MemoryView> {
@@ -21,17 +22,31 @@ pub(super) fn memory(incident: &Incident) -> Option<MemoryView> {
 
 /// How many requests of other workers of the pool were answered by the door or cut because *their* worker had died,
 /// between the detection of this death and the readiness of its replacement. Isolation is that this is 0 when nobody
-/// else was killed.
+/// else was killed. A request that this worker had held, and that killed the next one as well, is not another's.
 pub(super) fn siblings_failed(state: &State, incident: &Incident) -> Option<u64> {
     let (from, until) = (incident.detected()?, incident.ready?);
     let others = state.incidents.iter().filter(|other| {
         other.life.worker.pool == incident.life.worker.pool && other.life.worker != incident.life.worker
     });
-    let failed = others.flat_map(|other| &other.settled).filter(|settled| {
+    let failed = others.flat_map(|other| other.settled.iter().map(move |settled| (other, settled)));
+    let failed = failed.filter(|(other, settled)| {
         (from..=until).contains(&settled.at)
             && matches!(settled.outcome, Outcome::Answered { .. } | Outcome::Closed { .. })
+            && !(was_redelivered(other, settled.turn) && has_passed_on_to(incident, &other.life))
     });
     Some(failed.count() as u64)
+}
+
+/// Whether somebody else had held this turn of a dead worker before.
+fn was_redelivered(incident: &Incident, turn: u64) -> bool {
+    let held = incident.left.as_ref().map_or(&[][..], |left| &left.held);
+    held.iter().any(|held| held.turn == turn && held.delivery > 1)
+}
+
+/// Whether anything that this dead worker had held went to `life`.
+fn has_passed_on_to(incident: &Incident, life: &Incarnation) -> bool {
+    let to = |settled: &Settled| matches!(&settled.outcome, Outcome::Redelivered { to, .. } if to == life);
+    incident.settled.iter().any(to)
 }
 
 /// The command that does the same again. `None` where we cannot know: it went of its own accord, or nobody saw how.

@@ -24,7 +24,8 @@ use crate::api::stream_views::{
 use crate::api::views::IncidentView;
 use crate::backend::{BackendKind, Sighting};
 use crate::model::{
-    ActionError, Command, DoorEvent, Engine, Event, Incident, Incidents, Now, State, in_full, signal_name,
+    ActionError, Command, DoorEvent, DoorState, Engine, Event, Incident, Incidents, Now, State, in_full,
+    signal_name,
 };
 
 /// An entry to be.
@@ -54,11 +55,9 @@ fn said_by_the_door(notice: &Notice, now: Stamp) -> Option<(Stamp, Happened)> {
         Notice::Refused { claimed: Some(worker), detail } => {
             (now, worker, WorkerChange::Refused, Some(detail.clone()))
         }
-        Notice::Stopping => {
-            return Some((now, Happened::Door { what: PartChange::Stopping, detail: None }));
-        }
         // Whoever does not even say who it is comes to the log alone; what became of turns is in the incident.
         Notice::Refused { claimed: None, .. }
+        | Notice::Stopping
         | Notice::TrickleEnded { .. }
         | Notice::Pong
         | Notice::Welcome { .. }
@@ -94,6 +93,8 @@ fn asked(command: &Command, before: &State) -> Option<Happened> {
 #[derive(Debug)]
 pub(super) struct Teller {
     backend: BackendKind,
+    /// Whether the door accepts clients.
+    door_is_open: bool,
     engine: Engine,
     pools: BTreeMap<PoolName, Fortune>,
     /// The requests that the door has been told to send, in words.
@@ -137,6 +138,7 @@ impl Teller {
     pub(super) fn new(backend: BackendKind) -> Self {
         Self {
             backend,
+            door_is_open: false,
             engine: Engine::NotListedYet,
             pools: BTreeMap::new(),
             trickles: BTreeMap::new(),
@@ -220,6 +222,14 @@ impl Teller {
             let detail = because.filter(|_| silent).map(str::to_owned);
             happened.push(Happened::Engine { what, detail });
         }
+        match after.door {
+            // Because it says so, or because we have told it to: then it may be gone before it says anything.
+            DoorState::Up { open: false, .. } if self.door_is_open => {
+                happened.push(Happened::Door { what: PartChange::Stopping, detail: None });
+            }
+            _ => {}
+        }
+        self.door_is_open = matches!(after.door, DoorState::Up { open: true, .. });
         for pool in &after.pools {
             let told = self.pools.entry(pool.name().clone()).or_default();
             let degraded = *pool.intensity.health() != Health::Sound;

@@ -13,6 +13,7 @@ use crate::model::{Action, Cause, Command, DoorEvent, Event, Incidents, Now, Sta
 use crate::supervisor::plan::plan;
 use crate::supervisor::tell::Teller;
 use crate::supervisor::testing::{died_of, life, unit};
+use crate::supervisor::views;
 
 /// A state and who tells of it, in step with each other as the loop keeps them.
 struct Told {
@@ -168,6 +169,22 @@ fn what_a_sibling_lost_meanwhile_is_counted() {
     world.notice(lost(6, at));
     let told = world.dies("web-0.1");
     assert_eq!(first(&told), Some(1));
+}
+
+#[test]
+fn a_request_that_kills_two_is_not_on_the_account_of_the_first() {
+    let mut world = Told::two_live();
+    world.link_closes("web-0.1", vec![held(5)]);
+    let at = world.now.stamp;
+    let outcome = Outcome::Redelivered { to: life("web-1.1"), added: Duration::from_millis(2) };
+    world.notice(Notice::Settled { worker: life("web-0.1"), turn: 5, at, outcome });
+    world.link_closes("web-1.1", vec![Held { delivery: 2, ..held(6) }]);
+    let outcome = Outcome::Answered { status: 502, why: "it was delivered 2 times".to_owned() };
+    world.notice(Notice::Settled { worker: life("web-1.1"), turn: 6, at, outcome });
+    world.replace();
+    let incident = world.state.incidents.get(&life("web-0.1")).unwrap();
+    let view = views::incident(&world.state, BackendKind::Docker, incident);
+    assert_eq!(view.siblings_failed, Some(0));
 }
 
 #[test]

@@ -4,7 +4,8 @@ use clap::Args;
 
 use super::client::ApiArgs;
 use super::output::{Column, Table, duration, print, print_json, printable, since, width};
-use crate::api::views::{CauseKind, CauseView, HeldView, IncidentView, StepsView};
+use crate::api::views::{CauseKind, CauseView, HeldView, IncidentView, MemoryView, StepsView};
+use crate::spec::spell_size;
 
 /// List workers' deaths, or tell one of them in detail
 #[derive(Debug, Args)]
@@ -80,7 +81,16 @@ pub(super) fn post_mortem(incident: &IncidentView, now: jiff::Timestamp) -> Stri
     let mut fact = |name: &str, value: &str| text += &format!("{name:<9} {}\n", printable(value));
     fact("When", &format!("{} ({} ago)", incident.at, since(&incident.at, now)));
     fact("Cause", &cause_in_full(&incident.cause));
-    fact("Siblings", &siblings(incident.siblings));
+    if let Some(memory) = &incident.memory {
+        fact("Memory", &memory_in_full(memory));
+    }
+    if let Some(unit) = &incident.unit {
+        fact("Where", unit);
+    }
+    fact("Siblings", &siblings(incident));
+    if let Some(command) = &incident.reproduce {
+        fact("Again", command);
+    }
 
     text += "\nWhat it held\n";
     if incident.held.is_empty() {
@@ -127,11 +137,27 @@ fn cause_in_full(CauseView { kind, detail }: &CauseView) -> String {
     if detail.is_empty() { told.to_owned() } else { format!("{told} ({detail})") }
 }
 
-fn siblings(number: usize) -> String {
-    match number {
-        0 => "no other worker of the pool was there".to_owned(),
+fn memory_in_full(memory: &MemoryView) -> String {
+    let limit = match memory.limit_bytes {
+        Some(bytes) => format!("{} at most", spell_size(bytes)),
+        None => "the machine itself ran out of it".to_owned(),
+    };
+    match memory.peak_bytes {
+        Some(bytes) => format!("{limit}; {} at its peak", spell_size(bytes)),
+        None => limit,
+    }
+}
+
+fn siblings(incident: &IncidentView) -> String {
+    let lived = match incident.siblings {
+        0 => return "no other worker of the pool was there".to_owned(),
         1 => "1 other worker of the pool lived on".to_owned(),
-        _ => format!("{number} other workers of the pool lived on"),
+        number => format!("{number} other workers of the pool lived on"),
+    };
+    match incident.siblings_failed {
+        Some(1) => format!("{lived}, 1 request failed"),
+        Some(failed) => format!("{lived}, {failed} requests failed"),
+        None => lived,
     }
 }
 

@@ -277,7 +277,9 @@ async fn incidents_are_listed_and_told() {
 
     When      [time] (3 h ago)
     Cause     killed by a signal (SIGKILL)
-    Siblings  3 other workers of the pool lived on
+    Where     pid 4714
+    Siblings  3 other workers of the pool lived on, 0 requests failed
+    Again     kill -9 4714
 
     What it held
       GET /work?ms=20
@@ -302,6 +304,8 @@ async fn incidents_are_listed_and_told() {
 
     When      [time] (3 h ago)
     Cause     out of memory: it wanted more than its limit (64 MiB)
+    Memory    64MiB at most
+    Where     pid 4711
     Siblings  1 other worker of the pool lived on
 
     What it held

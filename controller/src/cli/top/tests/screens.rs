@@ -160,26 +160,26 @@ fn an_incident_in_full() {
     type_in(&mut model, "\t\n");
     insta::assert_snapshot!(screen(&mut model, at(1_200), PLAIN, (80, 24)), @r"
     bulkhead top  ● live  http://127.0.0.1:9090  process  door up (pid 123)
-    ─ Po┌ Incident ────────────────────────────────────────────────────────────┐────
+    ─ Po┌ Incident, lines 1 to 19 of 20 ───────────────────────────────────────┐────
       PO│ web-3.6: worker web-3 of pool web died                               │
       we│                                                                      │ring
       ec│ When      2026-01-02T03:00:00Z (4 min ago)                           │ed
     ─ Wo│ Cause     killed by a signal (SIGKILL)                               │────
-      WO│ Siblings  3 other workers of the pool lived on                       │
+      WO│ Where     pid 4711                                                   │
+      we│ Siblings  3 other workers of the pool lived on, 0 requests failed    │
+      we│ Again     kill -9 4711                                               │
       we│                                                                      │
-      we│ What it held                                                         │
-      we│   GET /work?ms=20                                                    │
-      we│     redelivered to web-1; the client waited longer by 3.2 ms         │r 6…
-      ec│                                                                      │
-    ▸ In│ How long it took                                                     │────
-      IN│   detected       0.4 ms  after the death                             │
-    ▸ we│   redelivered    1.1 ms  after it was detected                       │
-    ─ Ev│   spawned        2.0 ms  after it was detected                       │────
-      no│   ready          231 ms  after it was detected                       │
+      we│ What it held                                                         │r 6…
+      ec│   GET /work?ms=20                                                    │
+    ▸ In│     redelivered to web-1; the client waited longer by 3.2 ms         │────
+      IN│                                                                      │
+    ▸ we│ How long it took                                                     │
+    ─ Ev│   detected       0.4 ms  after the death                             │────
+      no│   redelivered    1.1 ms  after it was detected                       │
+        │   spawned        2.0 ms  after it was detected                       │
+        │   ready          231 ms  after it was detected                       │
         │                                                                      │
         │ The last that it wrote                                               │
-        │   | listening                                                        │
-        │                                                                      │
         └──────────────────────────────────────────────────────────────────────┘
 
     esc back  j/k scroll  Ctrl-C quit
@@ -189,7 +189,7 @@ fn an_incident_in_full() {
     type_in(&mut model, "G");
     insta::assert_snapshot!(screen(&mut model, at(1_200), PLAIN, (40, 12)), @r"
     bulkhead top  ● live  http://127.0.0.1:9
-    ┌ Incident, lines 21 to 27 of 27 ──────┐
+    ┌ Incident, lines 23 to 29 of 29 ──────┐
     │   spawned        2.0 ms  after it    │
     │ was detected                         │
     │   ready          231 ms  after it    │

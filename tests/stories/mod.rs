@@ -10,6 +10,7 @@ mod hostile;
 mod life;
 mod models;
 mod observation;
+mod watching;
 
 use crate::rig::Story;
 
@@ -85,6 +86,11 @@ pub const ALL: &[(&str, Story)] = &[
     (
         "what_the_door_sends_itself_is_served_counted_and_seen",
         observation::what_the_door_sends_itself_is_served_counted_and_seen,
+    ),
+    ("a_death_is_told_as_it_happens", watching::a_death_is_told_as_it_happens),
+    (
+        "who_resumes_at_another_controller_is_told_that",
+        watching::who_resumes_at_another_controller_is_told_that,
     ),
     ("a_trickle_loses_nothing_to_a_kill", observation::a_trickle_loses_nothing_to_a_kill),
     ("threads_share_a_fault_and_catch_a_panic", models::threads_share_a_fault_and_catch_a_panic),

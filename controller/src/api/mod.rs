@@ -89,10 +89,22 @@ pub async fn serve(
 }
 
 /// What handlers share.
-#[derive(Clone, FromRef)]
+#[derive(Clone)]
 struct Shared {
     master: Arc<dyn Master>,
     feed: Arc<Feed>,
+}
+
+impl FromRef<Shared> for Arc<dyn Master> {
+    fn from_ref(shared: &Shared) -> Self {
+        Self::clone(&shared.master)
+    }
+}
+
+impl FromRef<Shared> for Arc<Feed> {
+    fn from_ref(shared: &Shared) -> Self {
+        Self::clone(&shared.feed)
+    }
 }
 
 /// All routes, as they are served at `listen`.

@@ -22,6 +22,7 @@ use std::process::ExitCode;
 
 use libtest_mimic::Arguments;
 use rig::browser::{self, Look, Page};
+use rig::stack::Tokens;
 use rig::{Backend, Missing, Stack, eventually};
 use serde_json::json;
 
@@ -196,7 +197,41 @@ fn the_keyboard_is_enough() {
 }
 
 fn a_token_is_demanded_where_strangers_can_reach_it() {
-    todo!("needs a deployment whose API is not on loopback")
+    const TOKENS: Tokens = Tokens {
+        operator: "operator-0123456789abcdef0123456789abcdef",
+        viewer: "viewer-0123456789abcdef0123456789abcdef",
+    };
+    // What the browser itself says of requests that were refused.
+    const REFUSED: &str = "401 (Unauthorized)";
+    let stack = Stack::up_guarded(TOKENS, &rig::stack::web(2, ""));
+    stack.ready("web", 2);
+    let page = Page::open(&format!("http://{}/", stack.api().address()), Look::DESK);
+    let asks = "return document.querySelector('[data-connection=token]') !== null";
+    let is_live = "return document.querySelector('[data-connection=live]') !== null";
+    page.until("a token is asked for", asks);
+    assert_eq!(page.count("[data-worker]"), 0, "it shows workers to strangers");
+
+    page.type_into("#token", "a guess\n");
+    page.until("a wrong one is refused", asks);
+    page.ask("document.querySelector('#token').value = ''");
+    page.type_into("#token", &format!("{}\n", TOKENS.viewer));
+    page.until("a viewer's is enough to look", is_live);
+    page.until("web-1 is there", &is_in("web-1", "idle"));
+    page.click(&compartment("web-1"));
+    let disabled = "const it = document.querySelector(\"[data-action='kill']\");\
+                    return it.disabled || it.getAttribute('aria-disabled') === 'true'";
+    assert_eq!(page.ask(disabled), json!(true), "a viewer can press the kill button");
+
+    page.go("about:blank");
+    page.go(&format!("http://{}/#token={}", stack.api().address(), TOKENS.operator));
+    page.until("an operator's in the link is taken", is_live);
+    assert_eq!(page.ask("return location.hash"), json!(""), "the token stands in the address bar");
+    page.until("web-1 is there", &is_in("web-1", "idle"));
+    page.click(&compartment("web-1"));
+    page.click("[data-action='kill']");
+    stack.api().incident("web-1.1", |it| it["worker"] == "web-1");
+    page.close(&[REFUSED]);
+    stack.down();
 }
 
 fn two_hundred_workers_are_drawn_within_the_frame() {

@@ -9,7 +9,11 @@ use super::http::{Connection, Response};
 
 /// The API at one address.
 #[derive(Debug, Clone, Copy)]
-pub struct Api(SocketAddr);
+pub struct Api {
+    address: SocketAddr,
+    /// What is shown where the API wants to see one.
+    token: Option<&'static str>,
+}
 
 /// A worker, as it is listed.
 #[derive(Debug, Clone)]
@@ -44,26 +48,35 @@ impl Worker {
 
 impl Api {
     pub fn at(address: SocketAddr) -> Self {
-        Self(address)
+        Self { address, token: None }
+    }
+
+    pub fn bearing(self, token: Option<&'static str>) -> Self {
+        Self { token, ..self }
     }
 
     pub fn address(self) -> SocketAddr {
-        self.0
+        self.address
+    }
+
+    /// What every request begins with, behind its first line.
+    fn headers(self) -> String {
+        let token = self.token.map_or(String::new(), |token| format!("Authorization: Bearer {token}\r\n"));
+        format!("Host: {}\r\nConnection: close\r\n{token}", self.address)
     }
 
     pub fn get(self, path: &str) -> Response {
-        let mut connection = Connection::to(self.0);
-        connection.send(format!("GET {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", self.0));
+        let mut connection = Connection::to(self.address);
+        connection.send(format!("GET {path} HTTP/1.1\r\n{}\r\n", self.headers()));
         connection.response()
     }
 
     pub fn post(self, path: &str, body: &Value) -> Response {
         let body = body.to_string();
-        let mut connection = Connection::to(self.0);
+        let mut connection = Connection::to(self.address);
         connection.send(format!(
-            "POST {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\nContent-Type: application/json\r\n\
-             Content-Length: {}\r\n\r\n{body}",
-            self.0,
+            "POST {path} HTTP/1.1\r\n{}Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+            self.headers(),
             body.len()
         ));
         connection.response()

@@ -110,11 +110,11 @@ impl Page {
         let scheme = if look.scheme == Scheme::Dark { "dark" } else { "light" };
         self.devtools(
             "Emulation.setEmulatedMedia",
-            json!({ "features": [{ "name": "prefers-color-scheme", "value": scheme }] }),
+            &json!({ "features": [{ "name": "prefers-color-scheme", "value": scheme }] }),
         );
         self.devtools(
             "Emulation.setDeviceMetricsOverride",
-            json!({ "width": look.width, "height": look.height, "deviceScaleFactor": 1, "mobile": false }),
+            &json!({ "width": look.width, "height": look.height, "deviceScaleFactor": 1, "mobile": false }),
         );
     }
 
@@ -174,7 +174,7 @@ impl Page {
                 "type": kind, "key": key, "code": key, "text": text,
                 "windowsVirtualKeyCode": code, "nativeVirtualKeyCode": code,
             });
-            self.devtools("Input.dispatchKeyEvent", event);
+            self.devtools("Input.dispatchKeyEvent", &event);
         }
     }
 
@@ -201,7 +201,7 @@ impl Page {
         assert!(complaints.is_empty(), "the page complained: {complaints:#?}");
     }
 
-    fn devtools(&self, command: &str, parameters: Value) {
+    fn devtools(&self, command: &str, parameters: &Value) {
         let body = json!({ "cmd": command, "params": parameters });
         self.run(self.client.issue_cmd(Vendor { path: "goog/cdp/execute".to_owned(), body }));
     }

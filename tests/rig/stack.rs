@@ -27,7 +27,16 @@ pub struct Stack {
     pub dir: TempDir,
     /// The engine, where it is not the usual one: as in `DOCKER_HOST`.
     engine: Option<String>,
+    /// What the API is asked with.
+    token: Option<&'static str>,
     up: Option<Up>,
+}
+
+/// What an API asks for that is not open to everybody.
+#[derive(Debug, Clone, Copy)]
+pub struct Tokens {
+    pub operator: &'static str,
+    pub viewer: &'static str,
 }
 
 /// One life of `bulkhead up`.
@@ -46,24 +55,45 @@ impl Stack {
 
     /// The same with another build of the program.
     pub fn up_with(program: &str, backend: Backend, pools: &str) -> Self {
-        Self::up_as(program, backend, None, pools)
+        Self::up_as(program, backend, None, None, pools)
     }
 
     /// Starts a deployment in containers of this engine.
     pub fn up_on(engine: &str, pools: &str) -> Self {
-        Self::up_as(BULKHEAD, Backend::Docker, Some(engine.to_owned()), pools)
+        Self::up_as(BULKHEAD, Backend::Docker, Some(engine.to_owned()), None, pools)
     }
 
-    fn up_as(program: &str, backend: Backend, engine: Option<String>, pools: &str) -> Self {
+    /// Starts a deployment of processes whose API asks for these tokens.
+    pub fn up_guarded(tokens: Tokens, pools: &str) -> Self {
+        Self::up_as(BULKHEAD, Backend::Process, None, Some(tokens), pools)
+    }
+
+    fn up_as(
+        program: &str,
+        backend: Backend,
+        engine: Option<String>,
+        tokens: Option<Tokens>,
+        pools: &str,
+    ) -> Self {
         let dir = tempfile::Builder::new().prefix("bulkhead-").tempdir_in("/tmp").unwrap();
         // Containers and workers of another user have to reach the link socket in it.
         std::fs::set_permissions(dir.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
-        let mut spec = format!("backend: {backend}\napi: {{ listen: '127.0.0.1:0' }}\npools:\n");
+        let mut spec = format!("backend: {backend}\napi:\n  listen: 127.0.0.1:0\n");
+        if let Some(tokens) = &tokens {
+            for (key, token) in [("token_file", tokens.operator), ("viewer_token_file", tokens.viewer)] {
+                let path = dir.path().join(key);
+                std::fs::write(&path, token).unwrap();
+                std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+                writeln!(spec, "  {key}: {}", path.display()).unwrap();
+            }
+        }
+        spec.push_str("pools:\n");
         for line in pools.lines().filter(|line| !line.trim().is_empty()) {
             writeln!(spec, "  {line}").unwrap();
         }
         std::fs::write(dir.path().join("bulkhead.yaml"), spec).unwrap();
-        let mut stack = Self { program: program.to_owned(), backend, dir, engine, up: None };
+        let token = tokens.map(|tokens| tokens.operator);
+        let mut stack = Self { program: program.to_owned(), backend, dir, engine, token, up: None };
         stack.start();
         stack
     }
@@ -156,7 +186,7 @@ impl Stack {
     }
 
     pub fn api(&self) -> Api {
-        Api::at(self.current().api)
+        Api::at(self.current().api).bearing(self.token)
     }
 
     /// Where a pool listens.

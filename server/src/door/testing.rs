@@ -16,10 +16,10 @@ pub(super) fn life() -> Incarnation {
     "web-0.1".parse().expect("the name of a life")
 }
 
-/// A pool of one-turn workers that speaks HTTP.
-pub(super) fn pool() -> Rc<Pool> {
+/// What a pool of one-turn workers is that speaks HTTP, on a port that the kernel chooses.
+pub(super) fn config() -> DoorPool {
     let second = Duration::from_secs(1);
-    let config = DoorPool {
+    DoorPool {
         name: life().worker.pool,
         listen: ([127, 0, 0, 1], 0).into(),
         protocol: Protocol::Http,
@@ -29,9 +29,15 @@ pub(super) fn pool() -> Rc<Pool> {
         queue: Queue { depth: 8, wait: second },
         clients: Clients { connections: 8, head_bytes: 512, buffered_body_bytes: 0, body_bytes: 0 },
         redeliver: Redeliver { attempts: 2, methods: RedeliverMethods::Idempotent },
-    };
+    }
+}
+
+/// Such a pool, without a listener.
+pub(super) fn pool() -> Rc<Pool> {
+    let config = config();
     let (clients, listen) = (config.clients, config.listen);
-    Rc::new(Pool::new(config, clients, listen, Rc::new(Notices::default()), Rc::new(Cell::new(1))))
+    let (notices, turns) = (Rc::new(Notices::default()), Rc::new(Cell::new(1)));
+    Rc::new(Pool::new(config, clients, listen, notices, turns, Rc::default()))
 }
 
 /// Runs `story` on a thread of its own, in an event loop; what it came to, if it came to an end.

@@ -324,8 +324,8 @@ mod tests {
     use tokio::task::LocalSet;
 
     use super::*;
-    use crate::config::{Clients, DoorPool, Queue, Redeliver, RedeliverMethods, Timeouts, TurnUnit};
-    use crate::door::listen;
+    use crate::config::DoorPool;
+    use crate::door::{listen, testing};
 
     /// What becomes of a request that is answered so by a server of the test's own, and what that server was sent.
     async fn answered(answer: &[&'static [u8]], reset: bool) -> io::Result<(Outcome, String)> {
@@ -397,24 +397,7 @@ mod tests {
 
     /// A pool whose listener nobody accepts from: whoever asks waits until it has had enough.
     fn deaf_pool(protocol: Protocol) -> Result<(Rc<Pool>, OwnedFd), Box<dyn Error>> {
-        let second = Duration::from_secs(1);
-        let config = DoorPool {
-            name: "web".parse()?,
-            listen: "127.0.0.1:0".parse()?,
-            protocol,
-            turn: TurnUnit::Request,
-            credit: 1,
-            timeouts: Timeouts {
-                start: second,
-                head: second,
-                request: None,
-                keep_alive: second,
-                drain: second,
-            },
-            queue: Queue { depth: 1, wait: second },
-            clients: Clients { connections: 1, head_bytes: 1024, buffered_body_bytes: 0, body_bytes: 0 },
-            redeliver: Redeliver { attempts: 1, methods: RedeliverMethods::None },
-        };
+        let config = DoorPool { protocol, ..testing::config() };
         let (listener, address, clients) = listen::open(&config)?;
         let (notices, recent) = (Rc::default(), Rc::default());
         Ok((Rc::new(Pool::new(config, clients, address, notices, Rc::default(), recent)), listener))

@@ -5,7 +5,7 @@
 //! begins anew with each door, what the controller has counted with each controller; whoever asks for a rate does not
 //! notice.
 //!
-//! [`FAMILIES`] is the list of all of them, and `docs/metrics.md` the same for people; a test holds the two, and what
+//! `FAMILIES` is the list of all of them, and `docs/metrics.md` the same for people; a test holds the two, and what
 //! is in fact exported, to each other.
 
 use std::collections::BTreeMap;

@@ -278,17 +278,22 @@ fn pictures_of_the_calm_and_the_wounded_ship() {
         }
     };
     let load = rig::load::Load::start(stack.address("web"), 3, "/work?ms=400");
+    // Enough to be seen on the timeline.
+    eventually("sixty requests are answered", || {
+        if load.answered() >= 60 { Ok(()) } else { Err(load.answered()) }
+    });
     page.until(
-        "turns are on the timeline",
-        "return document.querySelectorAll('[data-phase=busy]').length === 3",
+        "the page knows",
+        "return Number(document.querySelector(\"[data-figure='answered'][data-of='all']\").dataset.value) >= 60",
     );
     take("calm");
     for worker in ["web-1", "web-4"] {
         assert_eq!(stack.api().kill(worker, "SIGKILL").status, 202);
     }
     page.until(
-        "both incidents are listed",
-        "return document.querySelectorAll('[data-incident]').length >= 2",
+        "both deaths are told to their end",
+        "return document.querySelectorAll(\"[data-incident][data-complete='true']\").length >= 2\
+         && document.querySelector(\"[data-figure='deaths'][data-of='all']\").dataset.value === '2'",
     );
     take("wounded");
     assert!(load.stop().failed.is_empty());

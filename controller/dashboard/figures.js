@@ -92,10 +92,13 @@ export function ofPool(pool) {
 }
 
 /** The figures of all pools together. */
-export function ofAll(pools, incidents) {
+export function ofAll({ pools, workers }, incidents) {
   const sum = (name) => pools.reduce((total, pool) => total + pool.headline[name], 0);
   const [answered, redelivered, lost] = ['answered', 'redelivered', 'lost'].map(sum);
   const [deaths, deliveries] = ['deaths', 'deliveries'].map(sum);
+  // What is under way has not ended either way.
+  const held = workers.reduce((total, worker) => total + worker.holding.length, 0);
+  const ended = Math.max(deliveries - held, answered);
   const waiting = pools.filter((pool) => pool.queued > 0);
   const recovery = recoveryOf(pools, incidents);
   return {
@@ -105,7 +108,7 @@ export function ofAll(pools, incidents) {
     deaths,
     deliveries,
     effective_success: answered + lost > 0 ? answered / (answered + lost) : null,
-    actual_success: deliveries > 0 ? Math.min(answered / deliveries, 1) : null,
+    actual_success: ended > 0 ? answered / ended : null,
     recovery_median: recovery.median,
     recovery_p99: recovery.p99,
     queued: pools.reduce((total, pool) => total + pool.queued, 0),

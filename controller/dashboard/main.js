@@ -65,7 +65,7 @@ function headline() {
   const paint = () => {
     const { frame } = store;
     mark(document.body, 'data-known', true);
-    const all = ofAll(frame.pools, store.incidents.values());
+    const all = ofAll(frame, store.incidents.values());
     figures.show(all);
     say(at('figures-title'), story(all));
     const { controller, door, engine } = frame;

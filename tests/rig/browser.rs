@@ -33,7 +33,7 @@ pub enum Scheme {
 }
 
 impl Look {
-    pub const DESK: Self = Self { width: 1280, height: 1000, scheme: Scheme::Light };
+    pub const DESK: Self = Self { width: 1280, height: 1240, scheme: Scheme::Light };
     pub const PHONE: Self = Self { width: 360, height: 740, scheme: Scheme::Light };
 
     pub fn in_the_dark(self) -> Self {
@@ -271,5 +271,5 @@ impl Drop for Driver {
 
 /// `ChromeDriver was started successfully on port 38519.`
 fn port_in(line: &str) -> Option<u16> {
-    line.split_once("on port ")?.1.trim_end_matches('.').parse().ok()
+    line.split_once("successfully on port ")?.1.trim_end_matches('.').parse().ok()
 }

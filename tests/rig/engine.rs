@@ -1,8 +1,9 @@
 //! A Docker engine of a story's own, to be ended and started again without harm to anybody else's.
 //!
 //! It is a second `dockerd`, with its data, its sockets and its own containerd in a directory of its own, without a
-//! bridge and without firewall rules. It runs with `--live-restore`: without that, an engine that is stopped in order
-//! takes its containers with it.
+//! bridge and without firewall rules. It has a network namespace of its own, too: an engine that is to have no bridge
+//! takes away the one that it finds, which would be another engine's. It runs with `--live-restore`: without that, an
+//! engine that is stopped in order takes its containers with it.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -27,8 +28,11 @@ impl OwnEngine {
         if !rustix::process::geteuid().is_root() {
             return Some("only root can run an engine".to_owned());
         }
-        let version = Command::new("dockerd").arg("--version").output();
-        version.err().map(|error| format!("dockerd: {error}"))
+        let missing = |program: &str| {
+            let version = Command::new(program).arg("--version").output();
+            version.err().map(|error| format!("{program}: {error}"))
+        };
+        missing("dockerd").or_else(|| missing("unshare"))
     }
 
     pub fn start() -> Self {
@@ -47,7 +51,8 @@ impl OwnEngine {
     /// Starts the daemon (again), and waits until it answers.
     pub fn start_again(&mut self) {
         let log = File::options().append(true).create(true).open(self.path("log")).unwrap();
-        let daemon = Command::new("dockerd")
+        let daemon = Command::new("unshare")
+            .args(["--net", "dockerd"])
             .arg("--config-file")
             .arg(self.path("daemon.json"))
             .arg("--data-root")

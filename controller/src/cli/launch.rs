@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::Args;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -130,6 +131,7 @@ enum Why {
 
 /// Does all that may fail. Dropped half-way, it leaves nothing behind but directories.
 pub(super) async fn prepare(args: &MasterArgs, meeting: Meeting) -> anyhow::Result<Prepared> {
+    raise_descriptor_limit();
     let deployment = args.deployment.load()?;
     let run_dir = args.deployment.run_dir()?;
     match meeting {
@@ -169,6 +171,15 @@ pub(super) async fn prepare(args: &MasterArgs, meeting: Meeting) -> anyhow::Resu
         secret,
         lock,
     })
+}
+
+/// A descriptor or two for each worker and each client of the API: the soft limit is often far below the hard one. Door
+/// and workers set their own.
+fn raise_descriptor_limit() {
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
+        tracing::warn!(%error, "cannot raise the limit of open files");
+    }
 }
 
 async fn bind(listen: SocketAddr) -> anyhow::Result<TcpListener> {

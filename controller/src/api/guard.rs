@@ -104,10 +104,12 @@ fn judge(
             ),
         ));
     }
-    if headers.contains_key(header::ORIGIN)
-        && only(headers, header::ORIGIN.as_str()).and_then(|origin| origin.strip_prefix("http://"))
-            != Some(host)
-    {
+    // Behind a proxy that speaks TLS our pages are https ones, and which it is does not say whose they are.
+    let of_ours = |origin: &str| {
+        let name = origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://"));
+        name == Some(host)
+    };
+    if headers.contains_key(header::ORIGIN) && !only(headers, header::ORIGIN.as_str()).is_some_and(of_ours) {
         return Err(Problem::new(
             StatusCode::FORBIDDEN,
             "foreign-origin",
@@ -186,7 +188,17 @@ mod tests {
     fn pages_of_another_origin_are_forbidden() {
         let from = |origin| verdict(&[("host", "127.0.0.1:9090"), ("origin", origin)]);
         assert_eq!(from("http://127.0.0.1:9090"), None);
-        for origin in ["http://evil.example", "null", "https://127.0.0.1:9090", "http://127.0.0.1:8080", ""] {
+        let proxied = [("host", "controller"), ("origin", "https://controller")];
+        assert_eq!(verdict(&proxied), None, "a proxy in front of us speaks TLS");
+        for origin in [
+            "http://evil.example",
+            "https://evil.example",
+            "null",
+            "ftp://127.0.0.1:9090",
+            "127.0.0.1:9090",
+            "http://127.0.0.1:8080",
+            "",
+        ] {
             assert_eq!(from(origin), Some(403), "{origin} was answered");
         }
     }

@@ -56,6 +56,7 @@ pub const ALL: &[(&str, Story)] = &[
         "the_controller_can_die_and_the_next_one_adopts",
         adoption::the_controller_can_die_and_the_next_one_adopts,
     ),
+    ("a_turn_outlives_its_door", adoption::a_turn_outlives_its_door),
     ("a_door_of_another_build_is_replaced", adoption::a_door_of_another_build_is_replaced),
     ("a_door_that_hangs_is_told_of_and_replaced", adoption::a_door_that_hangs_is_told_of_and_replaced),
     ("a_door_that_hangs_is_replaced_by_the_next_up", adoption::a_door_that_hangs_is_replaced_by_the_next_up),

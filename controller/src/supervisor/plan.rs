@@ -4,7 +4,8 @@
 //!
 //! - Nobody is spawned before both door and engine have told whom they know, while either is away, or while the
 //!   pool has too many [remains](Remains) lying about.
-//! - A start time-out runs only while the door is there and answers: without one, nobody can be ready.
+//! - A start time-out runs only while the door is there and answers: without one, nobody can be ready. A worker that
+//!   has been ready before has the time of a turn besides: it may be at work on one of the last door's.
 //! - Whoever is to finish is told by the door, if the door knows it, and by SIGTERM otherwise.
 //! - When a stop is cut off, nobody is told anything any more: they are all killed at once, side by side.
 //! - Whoever is killed is killed until it is known to be dead, and removed until it is known to be removed.
@@ -98,7 +99,7 @@ impl Planner<'_> {
                     }
                 }
                 Phase::Starting { tenant, since } => {
-                    let allowed = pool.spec.door.timeouts.start;
+                    let allowed = tenant.start_allowance(&pool.spec.door.timeouts);
                     if let Some(stopping) = &self.state.stopping {
                         self.dismiss(tenant, stopping.deadline);
                     } else if self.door_is_up()

@@ -18,7 +18,7 @@ pub use action::{Action, DrainOrder};
 pub use death::{Autopsy, Cause, signal_name};
 pub use event::{ActionError, Command, DoorEvent, Event, StopScope, Welcome};
 pub use in_full::in_full;
-pub use incident::{Asked, Incident, Incidents, Notes, Reason, Settled};
+pub use incident::{Asked, Died, Incident, Incidents, Notes, Reason, Settled};
 pub use now::Now;
 pub use place::{Came, Compartment, Errand, Fate, KillReason, Phase, Place, Purpose, Tenant, Told};
 pub use remains::{Burial, Remains, Stage};

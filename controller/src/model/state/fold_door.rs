@@ -108,10 +108,7 @@ impl State {
                 self.incidents.of(&worker).left.get_or_insert(Left { at, held, siblings });
             }
             Notice::Settled { worker, turn, at, outcome } => {
-                let settled = &mut self.incidents.of(&worker).settled;
-                if settled.iter().all(|known| known.turn != turn) {
-                    settled.push(Settled { turn, at, outcome });
-                }
+                self.incidents.of(&worker).settled.entry(turn).or_insert(Settled { at, outcome });
             }
             Notice::Overran { worker, held } => {
                 self.condemn(&worker, KillReason::RequestTimeout { request: held.request });

@@ -19,7 +19,7 @@ use tokio::task::JoinHandle;
 
 use super::interrupts::Interrupts;
 use super::quarters::Quarters;
-use super::tokens;
+use super::tokens::{self, Audience};
 use crate::api;
 use crate::backend::docker::{self, DockerBackend, DockerOptions, Engine};
 use crate::backend::process::ProcessBackend;
@@ -140,7 +140,6 @@ pub(super) async fn prepare(args: &MasterArgs, meeting: Meeting) -> anyhow::Resu
     }
     let lock = run_dir.lock()?;
     let secret = run_dir.secret(&lock)?;
-    let (admission, token_note) = tokens::admission(&deployment.api, &run_dir, &lock)?;
     let api = bind(deployment.api.listen).await?;
     let home = Home { owner: args.owner(&run_dir), run_dir: run_dir.path().to_owned(), program: program()? };
     let before = Quarters::noted(&run_dir)?;
@@ -158,13 +157,15 @@ pub(super) async fn prepare(args: &MasterArgs, meeting: Meeting) -> anyhow::Resu
         Some(engine) => Arc::new(DockerBackend::on(engine, &home, &args.docker).await?),
     };
     quarters.note(&run_dir, &lock)?;
+    let api_address = api.local_addr()?;
+    let (admission, token_note) = tokens::admission(&deployment.api, &run_dir, &lock, Audience::of_stdout())?;
     Ok(Prepared {
         deployment,
         run_dir,
         program: home.program,
         choice,
         backend,
-        api_address: api.local_addr()?,
+        api_address,
         api,
         admission,
         token_note,

@@ -26,6 +26,7 @@ pub const ALL: &[(&str, Story)] = &[
     ("recycled_workers_cost_no_request", life::recycled_workers_cost_no_request),
     ("ctrl_c_lets_turns_finish_and_leaves_nothing", life::ctrl_c_lets_turns_finish_and_leaves_nothing),
     ("who_has_got_through_before_a_stop_is_served", life::who_has_got_through_before_a_stop_is_served),
+    ("a_door_that_hangs_does_not_hold_up_a_stop", life::a_door_that_hangs_does_not_hold_up_a_stop),
     ("a_second_ctrl_c_cuts_off_and_leaves_nothing", life::a_second_ctrl_c_cuts_off_and_leaves_nothing),
     ("killed_while_idle_is_replaced", death::killed_while_idle_is_replaced),
     ("killed_in_a_get_is_answered_by_another", death::killed_in_a_get_is_answered_by_another),

@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 
 use server::control::Stamp;
 
-use crate::model::{Action, DoorEvent, Event, KillReason, Now, State, Welcome};
+use crate::model::{
+    Action, Command, DoorEvent, DrainOrder, Event, KillReason, Now, State, StopScope, Welcome,
+};
 use crate::supervisor::plan::plan;
 use crate::supervisor::testing::{life, pool, unit};
 
@@ -61,4 +63,28 @@ fn who_has_been_ready_may_finish_its_turn_before_it_dials_the_next_door() {
     assert_eq!(killed(after(timeouts.start)), Vec::<String>::new(), "it may be at work");
     assert_eq!(killed(after(allowed - Duration::from_millis(1))), Vec::<String>::new());
     assert_eq!(killed(after(allowed)), ["web-1.1"], "no turn takes that long");
+}
+
+#[test]
+fn a_silent_door_is_not_relied_on_to_send_workers_away() {
+    let (mut state, start) = super::two_live();
+    state.fold(Event::Command(Command::Drain { worker: life("web-1.1").worker }), start);
+    let drains = |state: &State| -> Vec<(String, bool)> {
+        let actions = plan(state, start.at).actions.into_iter();
+        let drains = actions.filter_map(|action| match action {
+            Action::Drain { life, order, .. } => {
+                Some((life.to_string(), matches!(order, DrainOrder::Sigterm(_))))
+            }
+            _ => None,
+        });
+        drains.collect()
+    };
+    for action in plan(&state, start.at).actions {
+        state.begin(&action, start);
+    }
+    let stop = Command::Stop { scope: StopScope::DoorToo, within: Duration::from_secs(60) };
+    state.fold(Event::Command(stop), start);
+    assert_eq!(drains(&state), [], "the door tells them when it is told to stop");
+    state.fold(Event::Door(DoorEvent::Silent), start);
+    assert_eq!(drains(&state), [("web-0.1".to_owned(), true), ("web-1.1".to_owned(), true)]);
 }

@@ -107,6 +107,11 @@ impl Chronicle {
 }
 
 impl Reader {
+    /// What it has read last.
+    pub fn position(&self) -> &EventId {
+        &self.last
+    }
+
     /// Waits for what happens next: at least one event. Dropped while it waits, it has read nothing.
     ///
     /// # Errors

@@ -131,7 +131,7 @@ impl Door {
         let (requests, orders) = mpsc::channel(ORDERS);
         let (events, heard) = mpsc::channel(EVENTS);
         let (beats, silence) = watch::channel(0);
-        let line = Line { path: path.into(), secret, requests: orders, events, beats };
+        let line = Line { path: path.into(), secret, requests: orders, events, beats, unheard_turns: 0 };
         tokio::spawn(line.keep_up());
         (Self { requests, silence }, heard)
     }
@@ -168,6 +168,8 @@ struct Line {
     events: mpsc::Sender<DoorEvent>,
     /// Let pass without a sign of life.
     beats: watch::Sender<u32>,
+    /// Ended turns that came too late for whoever had asked for them.
+    unheard_turns: u64,
 }
 
 /// Why a connection is over.
@@ -223,7 +225,7 @@ impl Line {
 
     /// Notices out of the door, orders into it, until one side ends.
     async fn talk(&mut self, Speaking { mut notices, mut orders }: Speaking) -> Over {
-        let mut asked: BTreeMap<u64, oneshot::Sender<Report>> = BTreeMap::new();
+        let mut asked: BTreeMap<u64, (Turns, oneshot::Sender<Report>)> = BTreeMap::new();
         let mut next_query = 0;
         let mut asked_for_a_sign = false;
         let mut beat = interval_at(Instant::now() + BEAT, BEAT);
@@ -248,9 +250,9 @@ impl Line {
                         None => return Over::NotNeeded,
                         Some(Request::Order(order)) => order,
                         Some(Request::Report(turns, reply)) => {
-                            asked.retain(|_, reply| !reply.is_closed());
+                            asked.retain(|_, (_, reply)| !reply.is_closed());
                             next_query += 1;
-                            asked.insert(next_query, reply);
+                            asked.insert(next_query, (turns, reply));
                             Order::Report { query: next_query, turns: turns == Turns::Take }
                         }
                     };
@@ -271,10 +273,20 @@ impl Line {
             }
             match notice {
                 Notice::Pong => {}
-                Notice::Report { query, report } => {
-                    if let Some(reply) = asked.remove(&query) {
-                        // Whoever asked may have lost patience: that is theirs to do.
-                        let _ = reply.send(report);
+                Notice::Report { query, mut report } => {
+                    // Whoever asked may have lost patience: that is theirs to do. The turns that the door has
+                    // forgotten by it are made known to the next one who takes some.
+                    let unheard = match asked.remove(&query) {
+                        Some((turns, reply)) => {
+                            if turns == Turns::Take {
+                                report.turns_omitted += std::mem::take(&mut self.unheard_turns);
+                            }
+                            reply.send(report).err()
+                        }
+                        None => Some(report),
+                    };
+                    if let Some(report) = unheard {
+                        self.unheard_turns += report.turns.len() as u64 + report.turns_omitted;
                     }
                 }
                 notice => {

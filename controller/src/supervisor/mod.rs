@@ -254,7 +254,7 @@ fn log(event: &Event, logged: &mut Floods) {
                 Telling::LeftOut => return,
                 Telling::Told { left_out: 0 } => {}
                 Telling::Told { left_out } => {
-                    tracing::warn!(left_out, "more like the next line came before it")
+                    tracing::warn!(left_out, "more like the next line came before it");
                 }
             }
             log_notice(notice);

@@ -47,7 +47,7 @@ fn the_time_to_start_runs_from_when_the_backend_has_started_it() {
 fn who_has_been_ready_may_finish_its_turn_before_it_dials_the_next_door() {
     let (mut state, start) = super::two_live();
     let after = |time: Duration| Now { at: start.at + time, ..start };
-    let timeouts = state.pools[0].spec.door.timeouts.clone();
+    let timeouts = state.pools[0].spec.door.timeouts;
     let turn = timeouts.request.unwrap_or(timeouts.drain);
     state.fold(Event::Door(DoorEvent::Down { why: "it died".to_owned() }), start);
     let welcome = Welcome { pid: 2, pools: BTreeMap::new(), linked: vec![life("web-0.1")], seen: vec![] };

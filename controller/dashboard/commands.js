@@ -50,9 +50,9 @@ export function forRandom(action, pool, origin) {
   return bulkhead(['drain', 'PLACE'], origin).replace('PLACE', `"$(${list} | jq -r '.[].id' | shuf -n 1)"`);
 }
 
-/** A request to a pool, as a client sends it. */
+/** A request to a pool, as a client sends it: curl takes brackets for patterns and dots for steps unless told not to. */
 export function request(pool, path, here) {
-  return `curl -s ${quoted(`http://${reachable(pool.listen, here)}${path}`)}`;
+  return `curl -s -g --path-as-is ${quoted(`http://${reachable(pool.listen, here)}${path}`)}`;
 }
 
 export function scale(pool, workers, origin) {

@@ -11,6 +11,9 @@
 //! is one. After [`SILENT_AFTER`] beats without any it counts as silent: the supervisor is told, and does less, for
 //! nothing is inferred from silence. After [`HANGS_AFTER`] it counts as hanging, and whoever has started it may
 //! replace it. Beats are counted, not seconds: if it is us who was stopped, or the machine, not one of them has passed.
+//! Once its socket is full, an order to it cannot even be written: then the connection is given up after
+//! [`PATIENCE`], which counts as so many beats, and it is dialled again. A silent door is asked for no reports: who
+//! wants one is told at once that there is none.
 //!
 //! What can go wrong: nobody listens (the door has not started, or is restarting); a line is too long or is no
 //! notice (then the connection is given up and dialled again); the door is of another version, which no amount
@@ -38,7 +41,7 @@ use crate::model::{DoorEvent, Welcome, in_full};
 const FIRST_WAIT: Duration = Duration::from_millis(10);
 /// The longest.
 const LONGEST_WAIT: Duration = Duration::from_millis(500);
-/// How long the door may take for the welcome. Its event loop answers in microseconds.
+/// How long the door may take for the welcome, or to make room for an order. Its event loop answers in microseconds.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Between two questions for a sign of life.
 const BEAT: Duration = Duration::from_secs(1);
@@ -78,8 +81,8 @@ pub enum DoorError {
     /// The door closed the connection: it has exited, or another controller has taken our place.
     #[error("the door closed the connection")]
     Closed,
-    /// It accepted the connection and said nothing. It may be hanging.
-    #[error("the door has not answered our hello within {}s", PATIENCE.as_secs())]
+    /// It accepted the connection and said nothing, or takes nothing of what it is told. It may be hanging.
+    #[error("the door has not answered our hello, or taken an order, within {}s", PATIENCE.as_secs())]
     Mute,
     /// It speaks another version. Dialling again helps only when one of the two has been replaced.
     #[error(
@@ -128,7 +131,7 @@ impl Door {
         let (requests, orders) = mpsc::channel(ORDERS);
         let (events, heard) = mpsc::channel(EVENTS);
         let (beats, silence) = watch::channel(0);
-        let line = Line { path: path.into(), secret, requests: orders, events, beats };
+        let line = Line { path: path.into(), secret, requests: orders, events, beats, unheard_turns: 0 };
         tokio::spawn(line.keep_up());
         (Self { requests, silence }, heard)
     }
@@ -145,8 +148,12 @@ impl Door {
         }
     }
 
-    /// Asks for the state at this moment and waits for it for no longer than `patience`.
+    /// Asks for the state at this moment and waits for it for no longer than `patience`; not at all for a door that
+    /// is silent.
     pub async fn report(&self, turns: Turns, patience: Duration) -> Result<Report, NoReport> {
+        if *self.silence.borrow() >= SILENT_AFTER {
+            return Err(NoReport);
+        }
         let (reply, answer) = oneshot::channel();
         self.requests.try_send(Request::Report(turns, reply)).map_err(|_| NoReport)?;
         tokio::time::timeout(patience, answer).await.map_err(|_| NoReport)?.map_err(|_| NoReport)
@@ -161,6 +168,8 @@ struct Line {
     events: mpsc::Sender<DoorEvent>,
     /// Let pass without a sign of life.
     beats: watch::Sender<u32>,
+    /// Ended turns that came too late for whoever had asked for them.
+    unheard_turns: u64,
 }
 
 /// Why a connection is over.
@@ -216,7 +225,7 @@ impl Line {
 
     /// Notices out of the door, orders into it, until one side ends.
     async fn talk(&mut self, Speaking { mut notices, mut orders }: Speaking) -> Over {
-        let mut asked: BTreeMap<u64, oneshot::Sender<Report>> = BTreeMap::new();
+        let mut asked: BTreeMap<u64, (Turns, oneshot::Sender<Report>)> = BTreeMap::new();
         let mut next_query = 0;
         let mut asked_for_a_sign = false;
         let mut beat = interval_at(Instant::now() + BEAT, BEAT);
@@ -241,9 +250,9 @@ impl Line {
                         None => return Over::NotNeeded,
                         Some(Request::Order(order)) => order,
                         Some(Request::Report(turns, reply)) => {
-                            asked.retain(|_, reply| !reply.is_closed());
+                            asked.retain(|_, (_, reply)| !reply.is_closed());
                             next_query += 1;
-                            asked.insert(next_query, reply);
+                            asked.insert(next_query, (turns, reply));
                             Order::Report { query: next_query, turns: turns == Turns::Take }
                         }
                     };
@@ -264,10 +273,20 @@ impl Line {
             }
             match notice {
                 Notice::Pong => {}
-                Notice::Report { query, report } => {
-                    if let Some(reply) = asked.remove(&query) {
-                        // Whoever asked may have lost patience: that is theirs to do.
-                        let _ = reply.send(report);
+                Notice::Report { query, mut report } => {
+                    // Whoever asked may have lost patience: that is theirs to do. The turns that the door has
+                    // forgotten by it are made known to the next one who takes some.
+                    let unheard = match asked.remove(&query) {
+                        Some((turns, reply)) => {
+                            if turns == Turns::Take {
+                                report.turns_omitted += std::mem::take(&mut self.unheard_turns);
+                            }
+                            reply.send(report).err()
+                        }
+                        None => Some(report),
+                    };
+                    if let Some(report) = unheard {
+                        self.unheard_turns += report.turns.len() as u64 + report.turns_omitted;
                     }
                 }
                 notice => {
@@ -331,5 +350,48 @@ async fn hear(notices: &mut Notices) -> Result<Notice, DoorError> {
 async fn say(orders: &mut OwnedWriteHalf, order: &Order) -> Result<(), DoorError> {
     let mut line = serde_json::to_vec(order).map_err(DoorError::Order)?;
     line.push(b'\n');
-    orders.write_all(&line).await.map_err(DoorError::Broken)
+    let written = tokio::time::timeout(PATIENCE, orders.write_all(&line)).await;
+    written.map_err(|_| DoorError::Mute)?.map_err(DoorError::Broken)
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
+mod tests {
+    use tokio::io::{AsyncBufReadExt, BufReader};
+    use tokio::net::UnixListener;
+
+    use super::*;
+
+    /// A door that welcomes whoever comes first and does nothing after that, not even read.
+    async fn hang(listener: UnixListener) {
+        let (stream, _) = listener.accept().await.unwrap();
+        let mut stream = BufReader::new(stream);
+        stream.read_line(&mut String::new()).await.unwrap();
+        let (pools, linked, seen) = (BTreeMap::new(), Vec::new(), Vec::new());
+        let welcome = Notice::Welcome { version: VERSION, pid: 1, pools, linked, seen };
+        let line = serde_json::to_string(&welcome).unwrap() + "\n";
+        stream.write_all(line.as_bytes()).await.unwrap();
+        std::future::pending::<()>().await;
+    }
+
+    #[tokio::test]
+    async fn a_door_that_does_not_read_counts_as_silent_and_is_asked_for_nothing() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("door.sock");
+        let hung = tokio::spawn(hang(UnixListener::bind(&path).unwrap()));
+        let (door, mut events) = Door::connect(&path, Secret::new([7; 32]));
+        assert!(matches!(events.recv().await, Some(DoorEvent::Up(_))));
+        // More than any socket's buffer holds.
+        for _ in 0..ORDERS {
+            let path = format!("/{}", "x".repeat(1000));
+            door.order(Order::Request { pool: "web".parse().unwrap(), method: "GET".to_owned(), path });
+        }
+        let mut silence = door.silence();
+        let counted = silence.wait_for(|beats| *beats >= SILENT_AFTER);
+        tokio::time::timeout(Duration::from_secs(30), counted).await.expect("no beat is counted").unwrap();
+        let asked = Instant::now();
+        assert!(door.report(Turns::Leave, Duration::from_secs(20)).await.is_err());
+        assert!(asked.elapsed() < Duration::from_secs(10), "it was waited for");
+        hung.abort();
+    }
 }

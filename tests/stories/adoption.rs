@@ -85,6 +85,22 @@ pub fn a_door_that_hangs_is_told_of_and_replaced(backend: Backend) {
     stack.down();
 }
 
+pub fn a_turn_outlives_its_door(backend: Backend) {
+    let stack = Stack::web(backend, 1, "timeouts: { start: 1s }");
+    let before = stack.ready("web", 1);
+    let mut client = stack.connect();
+    client.send_get("/work?ms=4000");
+    stack.at_work_on("GET /work?ms=4000");
+    let dies = stack.door_pid();
+    kill_process(dies, Signal::KILL).unwrap();
+    // The worker has the connection as well, and cannot dial the next door before it is done with it.
+    assert_eq!(client.response().text(), "worked 4000 ms\n");
+    assert_eq!(lives(&stack.ready("web", 1)), lives(&before), "a worker was killed for being at work");
+    assert_ne!(stack.door_pid(), dies);
+    assert_eq!(stack.api().incidents().len(), 0);
+    stack.down();
+}
+
 fn lives(workers: &[Worker]) -> BTreeSet<String> {
     workers.iter().map(Worker::life).collect()
 }

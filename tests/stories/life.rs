@@ -171,3 +171,21 @@ pub fn who_has_got_through_before_a_stop_is_served(backend: Backend) {
     assert!(status.success(), "{status}: {said}");
     assert_eq!(stack.leftovers(), Vec::<String>::new());
 }
+
+pub fn a_door_that_hangs_does_not_hold_up_a_stop(backend: Backend) {
+    use rustix::process::{Signal, kill_process};
+
+    let mut stack = Stack::web(backend, 2, "timeouts: { request: 60s, drain: 60s }");
+    stack.ready("web", 2);
+    kill_process(stack.door_pid(), Signal::STOP).unwrap();
+    let began = std::time::Instant::now();
+    stack.interrupt();
+    let (_, said) = stack.wait();
+    assert!(said.contains("workers that finished what they held: 2\n"), "{said}");
+    assert!(
+        began.elapsed() < std::time::Duration::from_secs(40),
+        "it waited for the door: {:?}",
+        began.elapsed()
+    );
+    assert_eq!(stack.leftovers(), Vec::<String>::new());
+}

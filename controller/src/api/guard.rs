@@ -1,7 +1,8 @@
 //! Who may speak to the API at all.
 //!
 //! An API on loopback is reached by every web page that a browser on this machine shows, in two ways. A page may
-//! send it a request outright; then the browser names the page in `Origin`, which is not us: `403`. Or the page's
+//! send it a request outright; then the browser names the page in `Origin`, or what kind of page it is in
+//! `Sec-Fetch-Site`, which is not us: `403`. Or the page's
 //! own name is made to resolve to 127.0.0.1 (DNS rebinding); then the browser believes that we are that page's
 //! server and gives us its name in `Host`. So `Host` has to be one that no stranger can own: an IP address,
 //! `localhost`, or the address that we listen on; anything else is `421`.
@@ -77,6 +78,7 @@ impl Gate {
         if is_public(request.uri().path()) {
             return Ok(Scope::Viewer);
         }
+        not_for_strangers(request.headers())?;
         let scope = self.access.scope(request.headers())?;
         scope.allows(request.method())?;
         Ok(scope)
@@ -104,10 +106,26 @@ fn judge(
             ),
         ));
     }
-    if headers.contains_key(header::ORIGIN)
-        && only(headers, header::ORIGIN.as_str()).and_then(|origin| origin.strip_prefix("http://"))
-            != Some(host)
-    {
+    // Behind a proxy that speaks TLS our pages are https ones, and which it is does not say whose they are.
+    let of_ours = |origin: &str| {
+        let name = origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://"));
+        name == Some(host)
+    };
+    if headers.contains_key(header::ORIGIN) && !only(headers, header::ORIGIN.as_str()).is_some_and(of_ours) {
+        return Err(Problem::new(
+            StatusCode::FORBIDDEN,
+            "foreign-origin",
+            "this API does not answer to web pages of another origin",
+        ));
+    }
+    Ok(())
+}
+
+/// Whether no page of a stranger's has had a browser ask this: by an image or a link, say, for which there is no
+/// `Origin`. Browsers name the kind of page that asks, and what is not a browser says nothing.
+fn not_for_strangers(headers: &HeaderMap) -> Result<(), Problem> {
+    const SITE: &str = "sec-fetch-site";
+    if headers.contains_key(SITE) && !matches!(only(headers, SITE), Some("same-origin" | "none")) {
         return Err(Problem::new(
             StatusCode::FORBIDDEN,
             "foreign-origin",
@@ -186,8 +204,37 @@ mod tests {
     fn pages_of_another_origin_are_forbidden() {
         let from = |origin| verdict(&[("host", "127.0.0.1:9090"), ("origin", origin)]);
         assert_eq!(from("http://127.0.0.1:9090"), None);
-        for origin in ["http://evil.example", "null", "https://127.0.0.1:9090", "http://127.0.0.1:8080", ""] {
+        let proxied = [("host", "controller"), ("origin", "https://controller")];
+        assert_eq!(verdict(&proxied), None, "a proxy in front of us speaks TLS");
+        for origin in [
+            "http://evil.example",
+            "https://evil.example",
+            "null",
+            "ftp://127.0.0.1:9090",
+            "127.0.0.1:9090",
+            "http://127.0.0.1:8080",
+            "",
+        ] {
             assert_eq!(from(origin), Some(403), "{origin} was answered");
+        }
+    }
+
+    #[test]
+    fn what_a_page_of_a_stranger_has_a_browser_ask_is_forbidden_but_the_dashboard_itself() {
+        let gate =
+            Gate { listen: SocketAddr::from(([127, 0, 0, 1], 9090)), host_name: None, access: Access::Open };
+        let status = |path: &str, site: &str| {
+            let request =
+                Request::builder().uri(path).header("host", "localhost").header("sec-fetch-site", site);
+            let judged = request.body(axum::body::Body::empty()).map(|request| gate.judge(&request));
+            judged.ok().and_then(Result::err).map(|problem| problem.status)
+        };
+        for site in ["same-origin", "none"] {
+            assert_eq!(status("/api/v1/workers", site), None, "{site}");
+        }
+        for site in ["cross-site", "same-site", "", "same-origin, none"] {
+            assert_eq!(status("/api/v1/workers", site), Some(403), "{site}");
+            assert_eq!(status("/", site), None, "a link to the dashboard from {site}");
         }
     }
 

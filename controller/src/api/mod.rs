@@ -85,7 +85,7 @@ pub async fn serve(
         stop.await;
         end.cancel();
     };
-    axum::serve(PatientListener(listener), router).with_graceful_shutdown(stop).await
+    axum::serve(PatientListener::new(listener), router).with_graceful_shutdown(stop).await
 }
 
 /// What handlers share.

@@ -9,6 +9,11 @@ pub(super) const MEDIA_TYPE: &str = "text/event-stream";
 /// What keeps proxies and browsers from giving up on a stream in which nothing happens.
 pub(super) const ALIVE: &[u8] = b": alive\n\n";
 
+/// Where a reader is that has seen nothing yet: a browser remembers the id, and shows no event, for there is no data.
+pub(super) fn position(id: &str) -> Bytes {
+    format!("id: {id}\n\n").into()
+}
+
 /// An event. `data` becomes JSON, which has no line break of its own, so that one `data` line holds it.
 pub(crate) fn event(id: Option<&str>, name: &str, data: &impl Serialize) -> Bytes {
     let mut frame = Vec::with_capacity(512);

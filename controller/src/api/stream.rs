@@ -3,10 +3,11 @@
 //! Two streams are woven into one. The state, five times a second: while anybody listens, one sampler asks the
 //! master, puts the answer into words once, and hands the same bytes to everybody. And the journal: what happened,
 //! with an id, so that a reader whose connection broke can say where it was and miss nothing; or be told, by `gap`,
-//! that it has.
+//! that it has. Who does not say where it was is told where it is, by an `id` without data, before anything has happened.
 //!
 //! Nobody waits for a reader. One that takes frames more slowly than they come has [`BACKLOG`] of them kept for it;
-//! beyond that it is told `dropped`, and its stream ends. One that takes nothing at all is cut off by the connection
+//! beyond that it is told `dropped`, and its stream ends; but not for frames that it could not have read while it was
+//! sent what it had missed. One that takes nothing at all is cut off by the connection
 //! (see [`patience`](super::patience)). There is room for [`MOST_LISTENERS`]; the next one is refused with `503`.
 //!
 //! When the last listener goes, so does the sampler: the door is asked nothing that nobody looks at.
@@ -182,13 +183,17 @@ pub(super) async fn events(
     let (replay, reader) = chronicle.follow(after.as_ref());
     let replay = words(chronicle, after.as_ref(), replay);
     let end = feed.end.clone();
+    let due = VecDeque::new();
     let mut listener =
-        Listener { _seat: seat, frames, reader, end, due: VecDeque::new(), next: Next::Frames };
-    if matches!(after, Some(After::Event(_))) {
+        Listener { _seat: seat, frames, reader, end, due, pace: Pace::Live, next: Next::Frames };
+    match after {
         // It has a state on show already, and is waiting to hear what it missed.
-        listener.due = replay.into();
-    } else {
-        listener.next = Next::FirstFrame(replay);
+        Some(After::Event(_)) => listener.catch_up(replay),
+        Some(After::Nothing) => listener.next = Next::FirstFrame(replay),
+        None => {
+            listener.due.push_back(sse::position(&listener.reader.position().to_string()));
+            listener.next = Next::FirstFrame(replay);
+        }
     }
     Ok(stream(Body::from_stream(futures_util::stream::unfold(listener, |mut listener| async {
         let bytes = listener.next().await?;
@@ -252,7 +257,17 @@ struct Listener {
     end: CancellationToken,
     /// To be sent before anything else.
     due: VecDeque<Bytes>,
+    pace: Pace,
     next: Next,
+}
+
+/// Whether a listener has to keep up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Pace {
+    /// It is being sent what it had missed, or has just been: frames that came meanwhile may be gone.
+    CatchingUp,
+    /// It has seen a frame since then.
+    Live,
 }
 
 /// What comes when nothing is due.
@@ -269,12 +284,21 @@ enum Next {
 enum Heard {
     Frame(Bytes),
     Events(Vec<Entry>),
+    /// Frames are gone that it need not have read.
+    Skipped,
     TooSlow,
     Quiet,
     End,
 }
 
 impl Listener {
+    fn catch_up(&mut self, replay: Vec<Bytes>) {
+        if !replay.is_empty() {
+            self.pace = Pace::CatchingUp;
+        }
+        self.due.extend(replay);
+    }
+
     /// The next bytes; `None` is the end.
     async fn next(&mut self) -> Option<Bytes> {
         loop {
@@ -284,11 +308,14 @@ impl Listener {
             match self.hear().await {
                 Heard::Frame(bytes) => {
                     if let Next::FirstFrame(replay) = std::mem::replace(&mut self.next, Next::Frames) {
-                        self.due = replay.into();
+                        self.catch_up(replay);
+                    } else {
+                        self.pace = Pace::Live;
                     }
                     return Some(bytes);
                 }
                 Heard::Events(events) => self.due.extend(events.into_iter().map(|entry| entry.frame)),
+                Heard::Skipped => {}
                 Heard::TooSlow => {
                     self.next = Next::End;
                     let why = "this reader is too slow: it was sent more than could be kept for it; \
@@ -311,6 +338,7 @@ impl Listener {
             () = self.end.cancelled() => Heard::End,
             frame = self.frames.recv() => match frame {
                 Ok(frame) => Heard::Frame(frame),
+                Err(RecvError::Lagged(_)) if self.pace == Pace::CatchingUp => Heard::Skipped,
                 Err(RecvError::Lagged(_)) => Heard::TooSlow,
                 Err(RecvError::Closed) => Heard::End,
             },

@@ -27,7 +27,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const EVENT_STREAM: &str = "text/event-stream";
 
 /// The environment variable that carries the token itself.
-const TOKEN: &str = "BULKHEAD_TOKEN";
+const TOKEN: &str = "BULKHEAD_API_TOKEN";
 
 /// Which controller to talk to.
 #[derive(Debug, Args)]
@@ -35,8 +35,8 @@ pub(super) struct ApiArgs {
     /// The controller's API
     #[arg(long, env = "BULKHEAD_API", value_name = "URL", default_value = "http://127.0.0.1:9090")]
     api: ApiUrl,
-    /// A file with the token that the controller wants; else BULKHEAD_TOKEN is the token, where it is set
-    #[arg(long, env = "BULKHEAD_TOKEN_FILE", value_name = "PATH")]
+    /// A file with the token that the controller wants; else BULKHEAD_API_TOKEN is the token, where it is set
+    #[arg(long, env = "BULKHEAD_API_TOKEN_FILE", value_name = "PATH")]
     token_file: Option<PathBuf>,
 }
 
@@ -148,7 +148,7 @@ impl ApiError {
             }
             Self::NotBulkhead { .. } => Some("say where the controller is with --api URL or BULKHEAD_API"),
             Self::WhoAreYou(_) => {
-                Some("give a token with --token-file PATH, BULKHEAD_TOKEN_FILE or BULKHEAD_TOKEN")
+                Some("give a token with --token-file PATH, BULKHEAD_API_TOKEN_FILE or BULKHEAD_API_TOKEN")
             }
             Self::Refused(_) => None,
         }

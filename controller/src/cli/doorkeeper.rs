@@ -58,6 +58,9 @@ const TRIM_EVERY: Duration = Duration::from_secs(1);
 /// machine that is very busy in tens of milliseconds.
 const VERSION_PATIENCE: Duration = Duration::from_secs(5);
 
+/// How many times it is asked before it counts as hanging, which is the end of it.
+const ASKED: usize = 3;
+
 /// How often a new door is asked.
 const ASK_EVERY: Duration = Duration::from_millis(5);
 
@@ -118,7 +121,7 @@ impl Doorway {
         patience: Duration,
     ) -> anyhow::Result<Door> {
         if let Some((mut process, stream)) = self.find().await? {
-            match ask_version(stream).await {
+            match self.ask_version(stream).await {
                 Some(VERSION) if fs::read_to_string(self.spec()).is_ok_and(|stored| same_pools(&stored)) => {
                     return Ok(Door { doorway: self, process, adopted: true });
                 }
@@ -172,6 +175,21 @@ impl Doorway {
             Ok(Some((Process::Adopted(pidfd), stream)))
         };
         process.await.with_context(|| format!("cannot adopt the door at {}", socket.display()))
+    }
+
+    /// Which version it speaks; `None` when it has not said although it was asked [`ASKED`] times, each time on a
+    /// connection of its own: one may have been lost in a door that was busy giving up others.
+    async fn ask_version(&self, stream: UnixStream) -> Option<u32> {
+        let mut stream = Some(stream);
+        for _ in 0..ASKED {
+            if let Some(stream) = stream.take()
+                && let Some(version) = ask_version(stream).await
+            {
+                return Some(version);
+            }
+            stream = dial(&self.run_dir.control_socket()).await.ok().flatten();
+        }
+        None
     }
 
     fn spawn(&self, log: File) -> anyhow::Result<Process> {

@@ -4,6 +4,7 @@
 //! stream is resumed after every break (see the module `stream`), and where the controller cannot go on from where
 //! we were, it says so. So a script may trust the lines, and whoever watches knows why nothing comes.
 
+use std::io::{self, IsTerminal};
 use std::ops::ControlFlow;
 
 use anyhow::bail;
@@ -12,7 +13,7 @@ use serde::Serialize;
 
 use super::client::ApiArgs;
 use super::incidents::{cause_in_short, held_in_short};
-use super::output::{duration, print_on, printable};
+use super::output::{duration, print_on, printable, printable_json};
 use super::stream::{self, Breakage, Event, Extent, FROM_THE_BEGINNING, Told};
 use crate::api::stream_views::{Gap, Happened, IncidentStage, JournalEvent};
 use crate::api::views::IncidentView;
@@ -45,12 +46,17 @@ pub(super) struct EventsArgs {
 pub(super) async fn run(args: EventsArgs) -> anyhow::Result<()> {
     let extent = if args.follow { Extent::Follow } else { Extent::Remembered };
     let mut told = stream::open(&args.api.connect()?, &args.after, extent).await?;
+    let on_a_terminal = io::stdout().is_terminal();
     let mut cut_off = false;
     while let Some(told) = told.recv().await {
         match told {
             Told::State(_) => {}
             Told::Event(event) => {
-                let line = if args.json { event.sent.clone() + "\n" } else { line(&event) };
+                let line = match args.json {
+                    true if on_a_terminal => format!("{}\n", printable_json(&event.sent)),
+                    true => event.sent.clone() + "\n",
+                    false => line(&event),
+                };
                 if let ControlFlow::Break(()) = print_on(&line)? {
                     return Ok(());
                 }

@@ -20,7 +20,7 @@ pub(super) fn text(program: &str, pools: &[PoolView], workers: &[WorkerView], ap
     for pool in pools {
         line(&pool.name, describe(pool));
     }
-    line("api", format!("http://{}", reachable(api)));
+    line("api", format!("http://{}  dashboard in a browser; metrics at /metrics", reachable(api)));
 
     text += "\nTry\n";
     for pool in pools {
@@ -127,7 +127,7 @@ mod tests {
         insta::assert_snapshot!(text("bulkhead", &pools, &workers, api), @r"
         web      http://127.0.0.1:8080  4 workers, demo, prefork
         echo     tcp://127.0.0.1:12345  4 workers, echo, prefork
-        api      http://127.0.0.1:9090
+        api      http://127.0.0.1:9090  dashboard in a browser; metrics at /metrics
 
         Try
           curl http://127.0.0.1:8080/
@@ -144,7 +144,7 @@ mod tests {
         let api = SocketAddr::from(([0, 0, 0, 0], 9191));
         insta::assert_snapshot!(text("target/debug/bulkhead", &pools, &[worker(None, Some(4711))], api), @r"
         a-longer-name  http://[::1]:8080  4 workers, demo, prefork
-        api            http://127.0.0.1:9191
+        api            http://127.0.0.1:9191  dashboard in a browser; metrics at /metrics
 
         Try
           curl http://[::1]:8080/

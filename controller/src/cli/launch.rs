@@ -12,13 +12,14 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::Args;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use super::interrupts::Interrupts;
 use super::quarters::Quarters;
-use super::tokens;
+use super::tokens::{self, Audience};
 use crate::api;
 use crate::backend::docker::{self, DockerBackend, DockerOptions, Engine};
 use crate::backend::process::ProcessBackend;
@@ -130,6 +131,7 @@ enum Why {
 
 /// Does all that may fail. Dropped half-way, it leaves nothing behind but directories.
 pub(super) async fn prepare(args: &MasterArgs, meeting: Meeting) -> anyhow::Result<Prepared> {
+    raise_descriptor_limit();
     let deployment = args.deployment.load()?;
     let run_dir = args.deployment.run_dir()?;
     match meeting {
@@ -138,7 +140,6 @@ pub(super) async fn prepare(args: &MasterArgs, meeting: Meeting) -> anyhow::Resu
     }
     let lock = run_dir.lock()?;
     let secret = run_dir.secret(&lock)?;
-    let (admission, token_note) = tokens::admission(&deployment.api, &run_dir, &lock)?;
     let api = bind(deployment.api.listen).await?;
     let home = Home { owner: args.owner(&run_dir), run_dir: run_dir.path().to_owned(), program: program()? };
     let before = Quarters::noted(&run_dir)?;
@@ -156,19 +157,30 @@ pub(super) async fn prepare(args: &MasterArgs, meeting: Meeting) -> anyhow::Resu
         Some(engine) => Arc::new(DockerBackend::on(engine, &home, &args.docker).await?),
     };
     quarters.note(&run_dir, &lock)?;
+    let api_address = api.local_addr()?;
+    let (admission, token_note) = tokens::admission(&deployment.api, &run_dir, &lock, Audience::of_stdout())?;
     Ok(Prepared {
         deployment,
         run_dir,
         program: home.program,
         choice,
         backend,
-        api_address: api.local_addr()?,
+        api_address,
         api,
         admission,
         token_note,
         secret,
         lock,
     })
+}
+
+/// A descriptor or two for each worker and each client of the API: the soft limit is often far below the hard one. Door
+/// and workers set their own.
+fn raise_descriptor_limit() {
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
+        tracing::warn!(%error, "cannot raise the limit of open files");
+    }
 }
 
 async fn bind(listen: SocketAddr) -> anyhow::Result<TcpListener> {

@@ -96,18 +96,64 @@ fn cut(line: &str, width: Option<usize>) -> Cow<'_, str> {
     }
 }
 
-/// The text with control characters spelt out. Request targets and workers' output are written by strangers, and
-/// a terminal takes some characters for orders.
+/// The text with characters spelt out that are not what they look like: control characters, which a terminal takes for
+/// orders, and those that are not seen, or change the order of the others. Request targets and workers' output are
+/// written by strangers.
 pub(super) fn printable(text: &str) -> Cow<'_, str> {
-    let harmless = |c: char| !c.is_control() || c == '\t';
+    let harmless = |c: char| c == '\t' || !(c.is_control() || is_format(c));
     if text.chars().all(harmless) {
         return Cow::Borrowed(text);
     }
-    Cow::Owned(
-        text.chars()
-            .map(|c| if harmless(c) { c.to_string() } else { c.escape_default().to_string() })
-            .collect(),
+    Cow::Owned(text.chars().map(|c| if harmless(c) { c.to_string() } else { spelt_out(c) }).collect())
+}
+
+/// JSON for a terminal: the same to a program, and no orders to the terminal in it. JSON itself escapes what is below a
+/// space, and leaves the rest as it is.
+pub(super) fn printable_json(json: &str) -> Cow<'_, str> {
+    let harmless = |c: char| !(matches!(c, '\u{7f}'..='\u{9f}') || is_format(c));
+    if json.chars().all(harmless) {
+        return Cow::Borrowed(json);
+    }
+    let mut text = String::new();
+    for c in json.chars() {
+        if harmless(c) {
+            text.push(c);
+        } else {
+            text.extend(c.encode_utf16(&mut [0; 2]).iter().map(|unit| format!("\\u{unit:04x}")));
+        }
+    }
+    Cow::Owned(text)
+}
+
+/// Unicode's category Cf: what shapes the text around it and is not seen itself.
+fn is_format(c: char) -> bool {
+    matches!(
+        c,
+        '\u{ad}'
+            | '\u{600}'..='\u{605}'
+            | '\u{61c}'
+            | '\u{6dd}'
+            | '\u{70f}'
+            | '\u{890}'..='\u{891}'
+            | '\u{8e2}'
+            | '\u{180e}'
+            | '\u{200b}'..='\u{200f}'
+            | '\u{2028}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}'
+            | '\u{feff}'
+            | '\u{fff9}'..='\u{fffb}'
+            | '\u{110bd}'
+            | '\u{110cd}'
+            | '\u{13430}'..='\u{1343f}'
+            | '\u{1bca0}'..='\u{1bca3}'
+            | '\u{1d173}'..='\u{1d17a}'
+            | '\u{e0001}'
+            | '\u{e0020}'..='\u{e007f}'
     )
+}
+
+fn spelt_out(c: char) -> String {
+    if c.is_control() { c.escape_default().to_string() } else { c.escape_unicode().to_string() }
 }
 
 /// Milliseconds in the unit that suits them: `0.4 ms`, `231 ms`, `1.2 s`, `3 min`, `5 h`, `2 d`.
@@ -187,5 +233,20 @@ mod tests {
         fn no_stranger_gives_orders_to_the_terminal(text: String) {
             prop_assert!(printable(&text).chars().all(|c| c == '\t' || !c.is_control()));
         }
+
+        #[test]
+        fn json_for_a_terminal_says_the_same_and_gives_no_orders(text: String) {
+            let json = serde_json::to_string(&text)?;
+            let shown = printable_json(&json);
+            prop_assert!(shown.chars().all(|c| !c.is_control() && !is_format(c)));
+            prop_assert_eq!(serde_json::from_str::<String>(&shown)?, text);
+        }
+    }
+
+    #[test]
+    fn what_turns_text_around_is_spelt_out() {
+        assert_eq!(printable("GET /\u{202e}gpj.exe"), "GET /\\u{202e}gpj.exe");
+        assert_eq!(printable("\u{1b}[2J\u{9b}"), "\\u{1b}[2J\\u{9b}");
+        assert_eq!(printable_json("\"\u{9b}2J\u{e0041}\""), r#""\u009b2J\udb40\udc41""#);
     }
 }

@@ -4,7 +4,8 @@
 //! children of the backend, the master is this process. Killed with SIGKILL, this process takes nobody with it:
 //! door and workers serve on, and the next `up` finds and adopts them.
 //!
-//! A door that hangs is replaced after a while; see `doorkeeper`.
+//! A door that hangs is replaced after a while; see `doorkeeper`. During a stop it is killed after the same while; its
+//! workers are told to finish by SIGTERM as soon as it counts as silent.
 //!
 //! An error on the way up stops what was started before it is told. Ctrl-C, SIGTERM or a closed terminal drain;
 //! a second one cuts off what is left.
@@ -23,7 +24,7 @@ use crate::api::views::PoolView;
 use crate::door::HANGS_AFTER;
 use crate::model::StopScope;
 use crate::spec::{self, Deployment};
-use crate::supervisor::Handle;
+use crate::supervisor::{Handle, StopSummary};
 
 /// What a door may take beyond its drain time-out before it counts as stuck.
 const GRACE: Duration = Duration::from_secs(5);
@@ -88,7 +89,7 @@ pub(super) async fn run(args: UpArgs) -> anyhow::Result<ExitCode> {
     }
 
     door.expect_exit();
-    let summary = running.stop(StopScope::DoorToo, &mut interrupts, || door.kill()).await;
+    let summary = stop(running, &door, &mut interrupts).await;
     let left_by_itself = door.gone(GRACE).await;
     told?;
     let summary = summary?;
@@ -135,6 +136,17 @@ async fn serve(
         by = interrupts.next() => Ok(by),
         () = replace_what_hangs(&running.master, door) => Ok("the master has ended"),
     }
+}
+
+/// Stops everything. A door that hangs is killed: nothing that it holds comes to an end.
+async fn stop(running: Running, door: &KeptDoor, interrupts: &mut Interrupts) -> anyhow::Result<StopSummary> {
+    let mut silence = running.master.door_silence();
+    let mut stop = std::pin::pin!(running.stop(StopScope::DoorToo, interrupts, || door.kill()));
+    tokio::select! {
+        summary = &mut stop => return summary,
+        Ok(_) = silence.wait_for(|beats| *beats >= HANGS_AFTER) => door.kill(),
+    }
+    stop.await
 }
 
 /// Has a door killed and started again that has given no sign of life for too long.

@@ -11,7 +11,7 @@ use server::control::Stamp;
 use thiserror::Error;
 use tokio::sync::watch;
 
-use super::{After, Boot, EventId, Gap, Journal, Replay};
+use super::{After, Boot, Bounds, EventId, Gap, Journal, Keepable, Replay};
 use crate::api::sse;
 use crate::api::stream_views::{self, Happened, JournalEvent};
 use crate::api::views::rfc3339;
@@ -36,6 +36,12 @@ pub struct Entry {
     pub frame: Bytes,
 }
 
+impl Keepable for Entry {
+    fn bytes(&self) -> usize {
+        self.frame.len()
+    }
+}
+
 /// Somebody who follows.
 #[derive(Debug)]
 pub struct Reader {
@@ -53,7 +59,7 @@ pub struct TooSlow;
 impl Chronicle {
     /// An empty one, of a controller that is told apart from others by `luck`.
     pub fn new(luck: u64) -> Self {
-        let journal = Mutex::new(Journal::new(Boot::of(luck), Journal::<Entry>::MOST));
+        let journal = Mutex::new(Journal::new(Boot::of(luck), Bounds::USUAL));
         Self(Arc::new(Shared { journal, count: watch::Sender::new(0) }))
     }
 
@@ -101,6 +107,11 @@ impl Chronicle {
 }
 
 impl Reader {
+    /// What it has read last.
+    pub fn position(&self) -> &EventId {
+        &self.last
+    }
+
     /// Waits for what happens next: at least one event. Dropped while it waits, it has read nothing.
     ///
     /// # Errors
@@ -167,11 +178,11 @@ mod tests {
     async fn a_reader_that_fell_behind_is_told() {
         let chronicle = Chronicle::new(17);
         let (_, mut reader) = chronicle.follow(None);
-        for _ in 0..Journal::<Entry>::MOST {
+        for _ in 0..Bounds::USUAL.events {
             tell(&chronicle, "a lot");
         }
-        assert_eq!(reader.next().await.map(|events| events.len()), Ok(Journal::<Entry>::MOST));
-        for _ in 0..=Journal::<Entry>::MOST {
+        assert_eq!(reader.next().await.map(|events| events.len()), Ok(Bounds::USUAL.events));
+        for _ in 0..=Bounds::USUAL.events {
             tell(&chronicle, "too much");
         }
         assert_eq!(reader.next().await, Err(TooSlow));

@@ -20,6 +20,27 @@ use thiserror::Error;
 
 pub use chronicle::{Chronicle, Entry, Reader};
 
+/// What can be kept: it takes room.
+pub trait Keepable: Clone {
+    /// How many bytes, about.
+    fn bytes(&self) -> usize;
+}
+
+/// How much is kept, at most; the latest event always is.
+#[derive(Debug, Clone, Copy)]
+pub struct Bounds {
+    /// So many events.
+    pub events: usize,
+    /// So many bytes of them.
+    pub bytes: usize,
+}
+
+impl Bounds {
+    /// Those that hold unless somebody says otherwise. An event has a few hundred bytes; that of a worker which died
+    /// with a thousand turns has hundreds of thousands.
+    pub const USUAL: Self = Self { events: 2000, bytes: 8 << 20 };
+}
+
 /// The latest events.
 #[derive(Debug, Clone)]
 pub struct Journal<T> {
@@ -28,8 +49,9 @@ pub struct Journal<T> {
     count: u64,
     /// The latest of them, without a hole, oldest first.
     kept: VecDeque<T>,
-    /// How many are kept.
-    most: usize,
+    /// How many bytes they have.
+    bytes: usize,
+    most: Bounds,
 }
 
 /// Which controller process it is: 1 to 16 of a-z and 0-9.
@@ -77,23 +99,22 @@ pub enum Gap {
     AnotherController,
 }
 
-impl<T: Clone> Journal<T> {
-    /// How many events are kept unless somebody says otherwise.
-    pub const MOST: usize = 2000;
-
-    /// An empty journal of the controller `boot`, which keeps the latest `most` events.
-    pub fn new(boot: Boot, most: usize) -> Self {
-        Self { boot, count: 0, kept: VecDeque::new(), most: most.max(1) }
+impl<T: Keepable> Journal<T> {
+    /// An empty journal of the controller `boot`, which keeps the latest events, `most` of them.
+    pub fn new(boot: Boot, most: Bounds) -> Self {
+        Self { boot, count: 0, kept: VecDeque::new(), bytes: 0, most }
     }
 
-    /// Appends what `entry` makes of the id that it gets. The oldest one makes room.
+    /// Appends what `entry` makes of the id that it gets. The oldest ones make room.
     pub fn push(&mut self, entry: impl FnOnce(&EventId) -> T) {
         self.count += 1;
         let entry = entry(&self.id(self.count));
-        if self.kept.len() >= self.most {
-            self.kept.pop_front();
-        }
+        self.bytes += entry.bytes();
         self.kept.push_back(entry);
+        while self.kept.len() > 1 && (self.kept.len() > self.most.events || self.bytes > self.most.bytes) {
+            let Some(oldest) = self.kept.pop_front() else { return };
+            self.bytes -= oldest.bytes();
+        }
     }
 
     /// What has happened after that.
@@ -182,8 +203,18 @@ mod tests {
         Boot::of(17)
     }
 
+    impl Keepable for u64 {
+        fn bytes(&self) -> usize {
+            8
+        }
+    }
+
+    fn at_most(events: usize) -> Bounds {
+        Bounds { events, ..Bounds::USUAL }
+    }
+
     fn journal(most: usize, events: u64) -> Journal<u64> {
-        let mut journal = Journal::new(boot(), most);
+        let mut journal = Journal::new(boot(), at_most(most));
         for _ in 0..events {
             journal.push(|id| id.number);
         }
@@ -198,7 +229,7 @@ mod tests {
             most in 1_usize..40,
             bursts in prop::collection::vec(0_u64..60, 0..20),
         ) {
-            let mut journal = Journal::new(boot(), most);
+            let mut journal = Journal::new(boot(), at_most(most));
             let mut last = journal.end();
             let mut told = 0_u64;
             for burst in bursts {
@@ -233,6 +264,30 @@ mod tests {
         fn no_text_makes_reading_an_id_panic(text in ".{0,40}") {
             let _refused_or_not = text.parse::<EventId>();
         }
+    }
+
+    #[test]
+    fn large_events_push_out_more_than_one_and_the_latest_stays() {
+        #[derive(Debug, Clone, PartialEq)]
+        struct Sized(usize);
+        impl Keepable for Sized {
+            fn bytes(&self) -> usize {
+                self.0
+            }
+        }
+        let mut journal = Journal::new(boot(), Bounds { events: 10, bytes: 100 });
+        let kept = |journal: &Journal<Sized>| -> Vec<usize> {
+            journal.after(&After::Nothing).events.iter().map(|it| it.0).collect()
+        };
+        for bytes in [30, 30, 30, 60] {
+            journal.push(|_| Sized(bytes));
+        }
+        assert_eq!(kept(&journal), [30, 60]);
+        journal.push(|_| Sized(1000));
+        assert_eq!(kept(&journal), [1000]);
+        journal.push(|_| Sized(1));
+        assert_eq!(kept(&journal), [1]);
+        assert_eq!(journal.oldest().unwrap().number, 6);
     }
 
     #[test]

@@ -9,7 +9,7 @@
 //! A worker that said goodbye and held nothing leaves no incident, and neither does one that was being drained
 //! and exited as it should. Incidents are kept in memory only, the latest [`Incidents::MOST`].
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use rustix::process::Signal;
@@ -31,8 +31,8 @@ pub struct Incident {
     pub left: Option<Left>,
     /// What the backend saw.
     pub died: Option<Died>,
-    /// What became of the turns that it held.
-    pub settled: Vec<Settled>,
+    /// What became of the turns that it held, by turn.
+    pub settled: BTreeMap<u64, Settled>,
     /// What the supervisor had to do with it.
     pub notes: Notes,
     /// How many others of its pool were live, by the supervisor's count.
@@ -66,8 +66,6 @@ pub struct Died {
 /// What became of one turn.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Settled {
-    /// Which.
-    pub turn: u64,
     /// When.
     pub at: Stamp,
     /// What.
@@ -154,7 +152,7 @@ impl Incident {
             unit: None,
             left: None,
             died: None,
-            settled: Vec::new(),
+            settled: BTreeMap::new(),
             notes: Notes::default(),
             others: 0,
             spawned: None,
@@ -215,7 +213,7 @@ impl Incident {
     /// From detection until the last turn that was redelivered was in other hands.
     pub fn redelivery(&self) -> Option<Duration> {
         let redelivered = |settled: &&Settled| matches!(settled.outcome, Outcome::Redelivered { .. });
-        let last = self.settled.iter().filter(redelivered).map(|settled| settled.at).max()?;
+        let last = self.settled.values().filter(redelivered).map(|settled| settled.at).max()?;
         Some(last.since(self.detected()?))
     }
 
@@ -234,15 +232,18 @@ impl Incident {
     /// Whether everything is known that there will be to know: what it died of, what became of all that it held, and
     /// when its replacement was ready.
     pub fn is_complete(&self) -> bool {
+        self.died.is_some() && self.ready.is_some() && self.pending() == 0
+    }
+
+    /// Of how many of the turns that it held nobody knows yet what became of them.
+    pub fn pending(&self) -> usize {
         let held = self.left.as_ref().map_or(&[][..], |left| &left.held);
-        self.died.is_some()
-            && self.ready.is_some()
-            && held.iter().all(|held| self.outcome(held.turn).is_some())
+        held.iter().filter(|held| self.outcome(held.turn).is_none()).count()
     }
 
     /// What became of `turn`; `None` while that is not known.
     pub fn outcome(&self, turn: u64) -> Option<&Outcome> {
-        self.settled.iter().find(|settled| settled.turn == turn).map(|settled| &settled.outcome)
+        self.settled.get(&turn).map(|settled| &settled.outcome)
     }
 
     /// How many others of the pool were there and lived on. The door's count is of the very moment.

@@ -28,6 +28,7 @@
 
 use std::time::{Duration, Instant, SystemTime};
 
+use server::config::Timeouts;
 use server::control::Retirement;
 use server::identity::Incarnation;
 
@@ -113,12 +114,33 @@ pub struct Tenant {
     pub spec_hash: String,
     /// When it was ordered, or, when it was adopted, started.
     pub born: SystemTime,
-    /// When it first was ready, whatever has become of it since; `None`: never yet.
+    /// When it first was ready, whatever has become of it since; `None`: never yet, as far as we have seen.
     pub first_ready: Option<Instant>,
+    /// How we have come by it.
+    pub came: Came,
     /// The incident that its readiness completes.
     pub succeeds: Option<Incarnation>,
     /// What its own incident will have to say, should there be one.
     pub notes: Notes,
+}
+
+/// How a worker has come into our books.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Came {
+    /// We have ordered it.
+    Ordered,
+    /// It was alive when we came, and may have been ready long before.
+    Found,
+}
+
+impl Tenant {
+    /// How long it may take until its link is up, from the door's return or its own start. One that has been ready
+    /// before may be at work on a turn of the door that is gone, and cannot dial the next one before that is done.
+    pub fn start_allowance(&self, timeouts: &Timeouts) -> Duration {
+        let at_work = self.first_ready.is_some() || self.came == Came::Found;
+        let turn = timeouts.request.unwrap_or(timeouts.drain);
+        timeouts.start + if at_work { turn } else { Duration::ZERO }
+    }
 }
 
 /// Where a worker runs.

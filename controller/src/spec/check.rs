@@ -78,7 +78,13 @@ fn api(keys: &mut Keys<'_>, raw: &raw::Api) -> Option<Api> {
             }
             ApiAccess::Open
         }
-        AccessChoice::Auto if listen.ip().is_loopback() && operator.is_none() && viewer.is_none() => {
+        // One that has a name is meant for others than this machine, by way of a proxy that listens for them.
+        AccessChoice::Auto
+            if listen.ip().is_loopback()
+                && operator.is_none()
+                && viewer.is_none()
+                && raw.host_name.is_none() =>
+        {
             ApiAccess::Open
         }
         AccessChoice::Auto | AccessChoice::Token => ApiAccess::Token { operator, viewer },

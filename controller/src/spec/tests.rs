@@ -476,6 +476,8 @@ fn who_may_ask_the_api_follows_from_where_it_listens() -> Result<(), SpecError> 
     assert_eq!(access("listen: 10.1.2.3:9090")?, made_up);
     assert_eq!(access("listen: 0.0.0.0:9090, access: open")?, ApiAccess::Open);
     assert_eq!(access("access: token")?, made_up);
+    assert_eq!(access("host_name: bulkhead.example.com")?, made_up, "a proxy on loopback serves strangers");
+    assert_eq!(access("host_name: bulkhead.example.com, access: open")?, ApiAccess::Open);
     let viewers = ApiAccess::Token { operator: None, viewer: Some("look".into()) };
     assert_eq!(access("viewer_token_file: look")?, viewers, "a file that is named is not ignored");
     Ok(())

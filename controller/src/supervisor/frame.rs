@@ -23,6 +23,8 @@ const MOST_TURNS: usize = 200;
 const WINDOW: Duration = Duration::from_secs(10);
 /// Somebody who has watched for less is shown everything since the door started.
 const SHORTEST_WINDOW: Duration = Duration::from_secs(2);
+/// How far apart what is remembered is at least: a little less than the stream asks for it.
+const NOTED_EVERY: Duration = Duration::from_millis(150);
 
 /// What a frame says beyond the state.
 #[derive(Debug)]
@@ -131,8 +133,12 @@ struct Measured {
 }
 
 impl Lately {
-    /// Remembers what the door reported `now`, and forgets what is older than the window.
+    /// Remembers what the door reported `now`, unless somebody has asked a moment ago, and forgets what is older than
+    /// the window. So how much is kept does not grow with how often it is asked for.
     pub(super) fn note(&mut self, report: Option<&Report>, now: Instant) {
+        if self.0.back().is_some_and(|(at, _)| now < *at + NOTED_EVERY) {
+            return;
+        }
         let pools = report.map_or(&[][..], |report| &report.pools);
         let measured = |pool: &PoolReport| Measured {
             pool: pool.name.clone(),
@@ -230,6 +236,17 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
+
+    #[test]
+    fn what_is_remembered_does_not_grow_with_how_often_it_is_asked_for() {
+        let mut lately = Lately::default();
+        let start = Instant::now();
+        for ms in 0..60_000 {
+            lately.note(None, start + Duration::from_millis(ms));
+        }
+        let most = WINDOW.as_millis() / NOTED_EVERY.as_millis() + 2;
+        assert!(lately.0.len() as u128 <= most, "{} are kept", lately.0.len());
+    }
 
     #[test]
     fn quantiles_are_values_that_were_measured() {

@@ -164,8 +164,8 @@ impl Handle {
     /// The methods of requests that the door sends on request.
     pub const METHODS: [&'static str; 7] = ["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"];
 
-    /// The most workers that a pool may be scaled to.
-    pub const MOST_WORKERS: u32 = 1024;
+    /// The most workers that a pool may be scaled to: as many as its spec may say.
+    pub const MOST_WORKERS: u32 = 1000;
 
     /// Every place, with what its worker holds at this moment.
     pub async fn workers(&self) -> Result<Vec<WorkerView>, CommandError> {

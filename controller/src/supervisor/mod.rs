@@ -25,6 +25,7 @@
 //! notice) is made up for by the next listing, ten seconds later at most.
 
 mod act;
+mod flood;
 mod frame;
 mod handle;
 mod measure;
@@ -56,6 +57,7 @@ use crate::journal::Chronicle;
 use crate::model::{Command, DoorEvent, Event, Now, State, in_full};
 use crate::spec::Pool;
 use act::Hands;
+use flood::{Floods, Telling};
 use frame::Lately;
 use handle::Request;
 use order::OrderBook;
@@ -114,6 +116,7 @@ pub fn start(config: Config) -> Handle {
         teller: Teller::new(config.backend.kind()),
         chronicle: chronicle.clone(),
         lately: Lately::default(),
+        logged: Floods::default(),
         started: Stamp::now(),
         when_stopped: Vec::new(),
     };
@@ -133,6 +136,8 @@ struct Supervisor {
     chronicle: Chronicle,
     /// What the door has measured of late.
     lately: Lately,
+    /// How much of what strangers cause the log has been told.
+    logged: Floods,
     started: Stamp,
     /// Who waits for everything to have stopped.
     when_stopped: Vec<oneshot::Sender<StopSummary>>,
@@ -152,7 +157,7 @@ impl Supervisor {
         while !self.state.has_stopped(monotonic()) {
             match self.inbox.next().await {
                 Input::Event(event) => {
-                    log(&event);
+                    log(&event, &mut self.logged);
                     self.take(event);
                 }
                 Input::Request(request) => self.answer(request),
@@ -234,7 +239,7 @@ fn now() -> Now {
 }
 
 /// Tells people what they may want to know as it happens.
-fn log(event: &Event) {
+fn log(event: &Event, logged: &mut Floods) {
     match event {
         Event::Door(DoorEvent::Up(welcome)) => {
             tracing::info!(pid = welcome.pid, workers = welcome.linked.len(), "the door is there");
@@ -244,7 +249,16 @@ fn log(event: &Event) {
             tracing::error!("the door gives no sign of life: nobody is spawned or replaced until it does");
         }
         Event::Door(DoorEvent::Answers) => tracing::info!("the door answers again"),
-        Event::Door(DoorEvent::Notice(notice)) => log_notice(notice),
+        Event::Door(DoorEvent::Notice(notice)) => {
+            match logged.judge(notice, monotonic()) {
+                Telling::LeftOut => return,
+                Telling::Told { left_out: 0 } => {}
+                Telling::Told { left_out } => {
+                    tracing::warn!(left_out, "more like the next line came before it");
+                }
+            }
+            log_notice(notice);
+        }
         Event::Sighted(Sighting::Died { life, autopsy }) => {
             tracing::info!(%life, cause = %autopsy.cause, "died");
         }

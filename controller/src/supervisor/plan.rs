@@ -4,8 +4,9 @@
 //!
 //! - Nobody is spawned before both door and engine have told whom they know, while either is away, or while the
 //!   pool has too many [remains](Remains) lying about.
-//! - A start time-out runs only while the door is there and answers: without one, nobody can be ready.
-//! - Whoever is to finish is told by the door, if the door knows it, and by SIGTERM otherwise.
+//! - A start time-out runs only while the door is there and answers: without one, nobody can be ready. A worker that
+//!   has been ready before has the time of a turn besides: it may be at work on one of the last door's.
+//! - Whoever is to finish is told by the door, if the door knows it and answers, and by SIGTERM otherwise.
 //! - When a stop is cut off, nobody is told anything any more: they are all killed at once, side by side.
 //! - Whoever is killed is killed until it is known to be dead, and removed until it is known to be removed.
 //! - A silent engine is asked for nothing but a listing, and a door that is away for nothing at all: what was to
@@ -98,7 +99,7 @@ impl Planner<'_> {
                     }
                 }
                 Phase::Starting { tenant, since } => {
-                    let allowed = pool.spec.door.timeouts.start;
+                    let allowed = tenant.start_allowance(&pool.spec.door.timeouts);
                     if let Some(stopping) = &self.state.stopping {
                         self.dismiss(tenant, stopping.deadline);
                     } else if self.door_is_up()
@@ -236,9 +237,10 @@ impl Planner<'_> {
             return false;
         }
         let door_will = self.state.stopping.is_some_and(|stopping| stopping.scope == StopScope::DoorToo);
+        let by_door = self.state.is_linked(life) && !self.door_is_silent();
         let order = match unit {
-            _ if self.state.is_linked(life) && door_will => return false,
-            _ if self.state.is_linked(life) => DrainOrder::ThroughDoor,
+            _ if by_door && door_will => return false,
+            _ if by_door => DrainOrder::ThroughDoor,
             _ if matches!(self.state.door, DoorState::NotMetYet) && !self.stopping() => return false,
             Some(unit) if self.engine_answers() => DrainOrder::Sigterm(unit.clone()),
             _ => return false,

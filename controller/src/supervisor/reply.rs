@@ -23,10 +23,7 @@ impl Supervisor {
                 self.note(report);
                 tell(reply, views::pools(&self.state, self.backend));
             }
-            Request::Incidents(reply) => {
-                let incidents = self.state.incidents.iter();
-                tell(reply, incidents.map(|it| views::incident(&self.state, self.backend, it)).collect());
-            }
+            Request::Incidents(reply) => tell(reply, views::incidents(&self.state, self.backend)),
             Request::Incident(life, reply) => {
                 let incident = self.state.incidents.get(&life);
                 tell(reply, incident.map(|it| views::incident(&self.state, self.backend, it)));

@@ -1,9 +1,10 @@
 //! What an incident says beyond the facts of one death: what it cost the others, and how to see it again.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use server::control::{Held, Outcome};
-use server::identity::Incarnation;
+use server::control::{Held, Outcome, Stamp};
+use server::identity::{Incarnation, PoolName, WorkerId};
 
 use crate::api::views::MemoryView;
 use crate::backend::Unit;
@@ -20,33 +21,78 @@ pub(super) fn memory(incident: &Incident) -> Option<MemoryView> {
     }
 }
 
-/// How many requests of other workers of the pool were answered by the door or cut because *their* worker had died,
-/// between the detection of this death and the readiness of its replacement. Isolation is that this is 0 when nobody
-/// else was killed. A request that this worker had held, and that killed the next one as well, is not another's.
-pub(super) fn siblings_failed(state: &State, incident: &Incident) -> Option<u64> {
-    let (from, until) = (incident.detected()?, incident.ready?);
-    let others = state.incidents.iter().filter(|other| {
-        other.life.worker.pool == incident.life.worker.pool && other.life.worker != incident.life.worker
-    });
-    let failed = others.flat_map(|other| other.settled.iter().map(move |settled| (other, settled)));
-    let failed = failed.filter(|(other, settled)| {
-        (from..=until).contains(&settled.at)
-            && matches!(settled.outcome, Outcome::Answered { .. } | Outcome::Closed { .. })
-            && !(was_redelivered(other, settled.turn) && has_passed_on_to(incident, &other.life))
-    });
-    Some(failed.count() as u64)
+/// When requests of dead workers were answered by the door or cut: of a pool, of one place of it, and, of those that
+/// somebody else had held before, of one life. Each is sorted, so what a death is told about takes a few searches,
+/// however many deaths there were.
+#[derive(Debug, Default)]
+pub(super) struct Failures<'a> {
+    of_pool: BTreeMap<&'a PoolName, Vec<Stamp>>,
+    of_place: BTreeMap<&'a WorkerId, Vec<Stamp>>,
+    redelivered: BTreeMap<&'a Incarnation, Vec<Stamp>>,
 }
 
-/// Whether somebody else had held this turn of a dead worker before.
-fn was_redelivered(incident: &Incident, turn: u64) -> bool {
-    let held = incident.left.as_ref().map_or(&[][..], |left| &left.held);
-    held.iter().any(|held| held.turn == turn && held.delivery > 1)
+impl<'a> Failures<'a> {
+    pub(super) fn of(state: &'a State) -> Self {
+        let mut failures = Self::default();
+        for incident in state.incidents.iter() {
+            failures.add(incident);
+        }
+        let lists = failures.of_pool.values_mut();
+        let lists = lists.chain(failures.of_place.values_mut()).chain(failures.redelivered.values_mut());
+        lists.for_each(|list| list.sort_unstable());
+        failures
+    }
+
+    fn add(&mut self, incident: &'a Incident) {
+        let failed =
+            |settled: &Settled| matches!(settled.outcome, Outcome::Answered { .. } | Outcome::Closed { .. });
+        let failed: BTreeMap<u64, Stamp> = incident
+            .settled
+            .iter()
+            .filter(|(_, settled)| failed(settled))
+            .map(|(turn, settled)| (*turn, settled.at))
+            .collect();
+        if failed.is_empty() {
+            return;
+        }
+        self.of_pool.entry(&incident.life.worker.pool).or_default().extend(failed.values());
+        self.of_place.entry(&incident.life.worker).or_default().extend(failed.values());
+        let held = incident.left.as_ref().map_or(&[][..], |left| &left.held);
+        // Somebody else had held it before.
+        let redelivered = held.iter().filter(|held| held.delivery > 1);
+        let redelivered = redelivered.filter_map(|held| failed.get(&held.turn));
+        self.redelivered.entry(&incident.life).or_default().extend(redelivered);
+    }
+
+    /// How many requests of other workers of the pool were answered by the door or cut because *their* worker had died,
+    /// between the detection of this death and the readiness of its replacement. Isolation is that this is 0 when
+    /// nobody else was killed. A request that this worker had held, and that killed the next one as well, is not
+    /// another's.
+    pub(super) fn of_siblings(&self, incident: &Incident) -> Option<u64> {
+        let within = (incident.detected()?, incident.ready?);
+        let ours = &incident.life.worker;
+        let failed = count(self.of_pool.get(&ours.pool), within)
+            .saturating_sub(count(self.of_place.get(ours), within));
+        let passed_on: BTreeSet<&Incarnation> = incident
+            .settled
+            .values()
+            .filter_map(|settled| match &settled.outcome {
+                Outcome::Redelivered { to, .. } if to.worker.pool == ours.pool && to.worker != *ours => {
+                    Some(to)
+                }
+                _ => None,
+            })
+            .collect();
+        let our_own: usize = passed_on.into_iter().map(|to| count(self.redelivered.get(to), within)).sum();
+        Some(failed.saturating_sub(our_own) as u64)
+    }
 }
 
-/// Whether anything that this dead worker had held went to `life`.
-fn has_passed_on_to(incident: &Incident, life: &Incarnation) -> bool {
-    let to = |settled: &Settled| matches!(&settled.outcome, Outcome::Redelivered { to, .. } if to == life);
-    incident.settled.iter().any(to)
+/// How many of them there are between these two, both of them included.
+fn count(sorted: Option<&Vec<Stamp>>, (from, until): (Stamp, Stamp)) -> usize {
+    let Some(sorted) = sorted else { return 0 };
+    let before = sorted.partition_point(|at| *at < from);
+    sorted.partition_point(|at| *at <= until).saturating_sub(before)
 }
 
 /// The command that does the same again. `None` where we cannot know: it went of its own accord, or nobody saw how.
@@ -105,10 +151,11 @@ fn ask(request: &str, mut listen: SocketAddr) -> Option<String> {
         });
     }
     let url = quoted(&format!("http://{listen}{target}"));
+    // As it was sent: curl would otherwise take brackets for patterns, and dots for steps.
     Some(match method {
-        "GET" => format!("curl {url}"),
-        "HEAD" => format!("curl -I {url}"),
-        _ => format!("curl -X {} {url}", quoted(method)),
+        "GET" => format!("curl -g --path-as-is {url}"),
+        "HEAD" => format!("curl -g --path-as-is -I {url}"),
+        _ => format!("curl -g --path-as-is -X {} {url}", quoted(method)),
     })
 }
 
@@ -136,9 +183,12 @@ mod tests {
     fn a_request_is_asked_again_by_curl() {
         let web = SocketAddr::from(([0, 0, 0, 0], 8080));
         let ask = |request| ask(request, web);
-        assert_eq!(ask("GET /segv").unwrap(), "curl http://127.0.0.1:8080/segv");
-        assert_eq!(ask("GET /work?ms=5&x=1").unwrap(), "curl 'http://127.0.0.1:8080/work?ms=5&x=1'");
-        assert_eq!(ask("POST /exit").unwrap(), "curl -X POST http://127.0.0.1:8080/exit");
+        assert_eq!(ask("GET /segv").unwrap(), "curl -g --path-as-is http://127.0.0.1:8080/segv");
+        assert_eq!(
+            ask("GET /work?ms=5&x=1").unwrap(),
+            "curl -g --path-as-is 'http://127.0.0.1:8080/work?ms=5&x=1'"
+        );
+        assert_eq!(ask("POST /exit").unwrap(), "curl -g --path-as-is -X POST http://127.0.0.1:8080/exit");
         assert_eq!(ask("GET /much…"), None);
         assert_eq!(ask("connection from 127.0.0.1:5"), None);
     }
@@ -148,7 +198,7 @@ mod tests {
         let web = SocketAddr::from(([127, 0, 0, 1], 80));
         let hostile = "GET /';reboot;'$(reboot)`reboot`";
         let command = ask(hostile, web).unwrap();
-        let script = format!("printf %s {}", command.strip_prefix("curl ").unwrap());
+        let script = format!("printf %s {}", command.strip_prefix("curl -g --path-as-is ").unwrap());
         let said = std::process::Command::new("sh").arg("-c").arg(script).output().unwrap();
         assert_eq!(
             String::from_utf8(said.stdout).unwrap(),

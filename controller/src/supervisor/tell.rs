@@ -3,7 +3,9 @@
 //! Two things are. What an event says by itself ([`Teller::heard`]): this worker is ready, that one's link closed, somebody
 //! asked for a kill. And what has changed by it that no single event says ([`Teller::compare`]): a pool is degraded,
 //! the engine is silent, an incident has come to be or more is known of it. An incident is told anew each time when
-//! it reads differently than before, because cause, outcomes and readiness come from three sides, in any order.
+//! it reads differently than before, because cause, outcomes and readiness come from three sides, in any order. Where
+//! only outcomes are new it is told each time that half of those that were pending are known, and when all are: a
+//! worker may have held a thousand turns, and an incident has a line for each.
 //!
 //! Both are pure and called by the loop around `fold`; who reads the journal, and how slowly, is not their affair.
 //!
@@ -15,6 +17,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use server::control::{Held, Notice, Outcome, Stamp};
 use server::identity::{Incarnation, PoolName, WorkerId};
 
+use super::flood::{Floods, Telling};
 use super::restart::Health;
 use super::views;
 use crate::api::metrics::{Deaths, HeldOutcome};
@@ -22,10 +25,10 @@ use crate::api::stream_views::{
     Happened, IncidentStage, PartChange, PoolChange, TrickleChange, WorkerChange,
 };
 use crate::api::views::IncidentView;
-use crate::backend::{BackendKind, Sighting};
+use crate::backend::{BackendKind, Sighting, Unit};
 use crate::model::{
-    ActionError, Command, DoorEvent, DoorState, Engine, Event, Incident, Incidents, Now, State, in_full,
-    signal_name,
+    ActionError, Command, Died, DoorEvent, DoorState, Engine, Event, Incident, Incidents, Notes, Now, State,
+    in_full, signal_name,
 };
 
 /// An entry to be.
@@ -99,6 +102,7 @@ pub(super) struct Teller {
     pools: BTreeMap<PoolName, Fortune>,
     /// The requests that the door has been told to send, in words.
     trickles: BTreeMap<PoolName, String>,
+    floods: Floods,
     /// Incidents by their names, as they were told last.
     incidents: BTreeMap<Incarnation, Told>,
     /// What has been counted of them, by pool.
@@ -113,9 +117,35 @@ pub(super) struct Teller {
 #[derive(Debug, Default)]
 struct Told {
     view: Option<IncidentView>,
+    /// What it was put into words from, but for the outcomes.
+    facts: Option<Facts>,
     /// Its cause and detection, which do not change any more once the backend has looked.
     death: Counted,
     recovery: Counted,
+}
+
+/// What is known of a death, besides what became of its turns: they may be a thousand, and each is known by itself.
+#[derive(Debug, PartialEq)]
+struct Facts {
+    unit: Option<Unit>,
+    left: Option<Stamp>,
+    died: Option<Died>,
+    notes: Notes,
+    spawned: Option<Stamp>,
+    ready: Option<Stamp>,
+}
+
+impl Facts {
+    fn of(incident: &Incident) -> Self {
+        Self {
+            unit: incident.unit.clone(),
+            left: incident.left.as_ref().map(|left| left.at),
+            died: incident.died.clone(),
+            notes: incident.notes.clone(),
+            spawned: incident.spawned,
+            ready: incident.ready,
+        }
+    }
 }
 
 /// Whether something is in the figures already.
@@ -142,6 +172,7 @@ impl Teller {
             engine: Engine::NotListedYet,
             pools: BTreeMap::new(),
             trickles: BTreeMap::new(),
+            floods: Floods::default(),
             incidents: BTreeMap::new(),
             deaths: BTreeMap::new(),
             touches: 0,
@@ -181,7 +212,7 @@ impl Teller {
                 *deaths.outcomes.entry(outcome(settled)).or_default() += 1;
                 None
             }
-            Event::Door(DoorEvent::Notice(notice)) => said_by_the_door(notice, now.stamp),
+            Event::Door(DoorEvent::Notice(notice)) => self.noticed(notice, now),
             Event::Sighted(Sighting::Died { life, autopsy }) => {
                 Some((now.stamp, worker(life, WorkerChange::Died, Some(autopsy.cause.to_string()))))
             }
@@ -198,6 +229,21 @@ impl Teller {
             | Event::Tick => None,
         };
         news.map(|(at, happened)| News { at, happened }).into_iter().collect()
+    }
+
+    /// What the door tells, if strangers have not made it tell the like too often.
+    fn noticed(&mut self, notice: &Notice, now: Now) -> Option<(Stamp, Happened)> {
+        let (at, mut happened) = said_by_the_door(notice, now.stamp)?;
+        match self.floods.judge(notice, now.at) {
+            Telling::LeftOut => return None,
+            Telling::Told { left_out: 0 } => {}
+            Telling::Told { left_out } => {
+                if let Happened::Worker { detail: Some(detail), .. } = &mut happened {
+                    *detail += &format!(" (and {left_out} more before it that are not told)");
+                }
+            }
+        }
+        Some((at, happened))
     }
 
     /// The door has been told to send these requests.
@@ -254,8 +300,11 @@ impl Teller {
     fn incidents(&mut self, after: &State) -> Vec<Happened> {
         let mut happened = Vec::new();
         for incident in after.incidents.touched_since(self.touches) {
-            let view = views::incident(after, self.backend, incident);
             let told = self.incidents.entry(incident.life.clone()).or_default();
+            if !told.is_outdone_by(incident) {
+                continue;
+            }
+            let view = views::incident(after, self.backend, incident);
             let deaths = self.deaths.entry(incident.life.worker.pool.clone()).or_default();
             told.count(incident, &view, deaths);
             let stage = match &told.view {
@@ -285,6 +334,17 @@ impl Teller {
 }
 
 impl Told {
+    /// Whether so much more is known of the incident than was told that it is worth telling.
+    fn is_outdone_by(&mut self, incident: &Incident) -> bool {
+        let facts = Some(Facts::of(incident));
+        if self.facts != facts {
+            self.facts = facts;
+            return true;
+        }
+        let pending = incident.pending();
+        pending == 0 || pending.is_power_of_two()
+    }
+
     /// Adds what has become known of the incident to the figures, each thing once.
     fn count(&mut self, incident: &Incident, view: &IncidentView, deaths: &mut Deaths) {
         if incident.died.is_some() && self.death == Counted::NotYet {

@@ -8,7 +8,7 @@ use server::identity::PoolName;
 
 use super::plan::reported;
 use super::restart::Health;
-use super::retell;
+use super::retell::{self, Failures};
 use crate::api::views::{
     CauseKind, CauseView, HeldView, HoldingView, IncidentView, PhaseView, PoolView, StepsView, WorkerView,
     rfc3339,
@@ -29,8 +29,25 @@ pub(super) fn pools(state: &State, backend: BackendKind) -> Vec<PoolView> {
     state.pools.iter().map(|pool| pool_view(state, backend, pool)).collect()
 }
 
+/// The deaths, newest first.
+pub(super) fn incidents(state: &State, backend: BackendKind) -> Vec<IncidentView> {
+    let failures = Failures::of(state);
+    state.incidents.iter().map(|it| incident_among(state, backend, it, &failures)).collect()
+}
+
 /// A death.
 pub(super) fn incident(state: &State, backend: BackendKind, incident: &Incident) -> IncidentView {
+    // What it cost the others is asked for when it is over.
+    let failures = if incident.ready.is_some() { Failures::of(state) } else { Failures::default() };
+    incident_among(state, backend, incident, &failures)
+}
+
+fn incident_among(
+    state: &State,
+    backend: BackendKind,
+    incident: &Incident,
+    failures: &Failures<'_>,
+) -> IncidentView {
     let held = incident.left.as_ref().map_or(&[][..], |left| &left.held);
     IncidentView {
         id: incident.life.to_string(),
@@ -48,7 +65,7 @@ pub(super) fn incident(state: &State, backend: BackendKind, incident: &Incident)
         siblings: incident.siblings(),
         last_output: incident.died.as_ref().map_or(Vec::new(), |died| died.autopsy.last_output.clone()),
         memory: retell::memory(incident),
-        siblings_failed: retell::siblings_failed(state, incident),
+        siblings_failed: failures.of_siblings(incident),
         reproduce: retell::reproduce(incident, listens_at(state, &incident.life.worker.pool)),
         backend: backend_name(backend).to_owned(),
         unit: incident.unit.as_ref().map(unit_name),

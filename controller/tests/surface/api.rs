@@ -159,7 +159,7 @@ async fn orders_that_make_no_sense_are_refused() {
         ("workers/echo-1/drain", "{}"),
         ("pools/web/scale", ""),
         ("pools/web/scale", r#"{"workers":-1}"#),
-        ("pools/web/scale", r#"{"workers":1025}"#),
+        ("pools/web/scale", r#"{"workers":1001}"#),
         ("pools/wbe/scale", r#"{"workers":1}"#),
         ("pools/W/scale", r#"{"workers":1}"#),
     ] {
@@ -190,8 +190,8 @@ async fn orders_that_make_no_sense_are_refused() {
       400 bad-body: the body is not as expected: missing field `workers` at line 1 column 2
     pools/web/scale {"workers":-1}
       400 bad-body: the body is not as expected: invalid value: integer `-1`, expected u32 at line 1 column 13
-    pools/web/scale {"workers":1025}
-      422 bad-number: 1025 workers are too many: a pool has at most 1024
+    pools/web/scale {"workers":1001}
+      422 bad-number: 1001 workers are too many: a pool has at most 1000
     pools/wbe/scale {"workers":1}
       404 unknown-pool: there is no pool wbe: the pools are web, echo
     pools/W/scale {"workers":1}

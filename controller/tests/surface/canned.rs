@@ -20,6 +20,7 @@ use controller::api::{Access, Admission, CommandError, Master, Token, serve};
 use controller::backend::{BackendError, BackendKind};
 use controller::door::Turns;
 use controller::journal::Chronicle;
+use controller::supervisor::Handle;
 use server::control::{Counters, Stamp};
 use server::identity::{Incarnation, PoolName, WorkerId};
 use server::observation::Histogram;
@@ -238,8 +239,8 @@ impl Master for Canned {
         if pool.as_str() != "web" {
             return Err(CommandError::UnknownPool { pool: pool.clone(), known: "web, echo".to_owned() });
         }
-        if workers > 1024 {
-            return Err(CommandError::TooManyWorkers { workers, most: 1024 });
+        if workers > Handle::MOST_WORKERS {
+            return Err(CommandError::TooManyWorkers { workers, most: Handle::MOST_WORKERS });
         }
         *self.web.lock().unwrap() = workers;
         self.order(format!("scale {pool} to {workers}"));

@@ -135,7 +135,7 @@ async fn mistakes_are_explained() {
         &["ps", "--pool", "wbe"],
         &["incidents", "web-3"],
         &["logs", "nobody-7"],
-        &["scale", "web", "1025"],
+        &["scale", "web", "1001"],
     ] {
         told += &format!("$ bulkhead {}\n{}", words.join(" "), transcript(&surface, words).await);
     }
@@ -172,9 +172,9 @@ async fn mistakes_are_explained() {
     -- stderr
     bulkhead: there is no worker nobody-7: see 'bulkhead ps'
     -- exit status: 1
-    $ bulkhead scale web 1025
+    $ bulkhead scale web 1001
     -- stderr
-    bulkhead: 1025 workers are too many: a pool has at most 1024
+    bulkhead: 1001 workers are too many: a pool has at most 1000
     -- exit status: 1
     "#);
     assert!(surface.orders().is_empty());

@@ -217,20 +217,20 @@ async fn a_token_comes_from_a_file_or_from_the_environment() {
     insta::assert_snapshot!(transcript_in(&fake.api(), &[], &["events"]).await, @r"
     -- stderr
     bulkhead: a token is needed
-      give a token with --token-file PATH, BULKHEAD_TOKEN_FILE or BULKHEAD_TOKEN
+      give a token with --token-file PATH, BULKHEAD_API_TOKEN_FILE or BULKHEAD_API_TOKEN
     -- exit status: 1
     ");
-    let wrong = [("BULKHEAD_TOKEN", "guessed")];
+    let wrong = [("BULKHEAD_API_TOKEN", "guessed")];
     insta::assert_snapshot!(transcript_in(&fake.api(), &wrong, &["events"]).await, @r"
     -- stderr
     bulkhead: this token is not known
-      give a token with --token-file PATH, BULKHEAD_TOKEN_FILE or BULKHEAD_TOKEN
+      give a token with --token-file PATH, BULKHEAD_API_TOKEN_FILE or BULKHEAD_API_TOKEN
     -- exit status: 1
     ");
     assert_eq!(fake.asked(), Vec::<String>::new());
 
-    assert_eq!(transcript_in(&fake.api(), &[("BULKHEAD_TOKEN", "s3cret")], &["events"]).await, "");
-    assert_eq!(transcript_in(&fake.api(), &[("BULKHEAD_TOKEN_FILE", file)], &["events"]).await, "");
+    assert_eq!(transcript_in(&fake.api(), &[("BULKHEAD_API_TOKEN", "s3cret")], &["events"]).await, "");
+    assert_eq!(transcript_in(&fake.api(), &[("BULKHEAD_API_TOKEN_FILE", file)], &["events"]).await, "");
     // The file that was named counts more than what happens to be set.
     assert_eq!(transcript_in(&fake.api(), &wrong, &["events", "--token-file", file]).await, "");
     // Orders carry it, too.
@@ -241,9 +241,9 @@ async fn a_token_comes_from_a_file_or_from_the_environment() {
 #[tokio::test]
 async fn what_is_no_token_is_not_sent() {
     let fake = FakeStream::open().await;
-    insta::assert_snapshot!(transcript_in(&fake.api(), &[("BULKHEAD_TOKEN", " ")], &["ps"]).await, @r"
+    insta::assert_snapshot!(transcript_in(&fake.api(), &[("BULKHEAD_API_TOKEN", " ")], &["ps"]).await, @r"
     -- stderr
-    bulkhead: BULKHEAD_TOKEN holds no token: a token is one word of letters, digits and signs
+    bulkhead: BULKHEAD_API_TOKEN holds no token: a token is one word of letters, digits and signs
     -- exit status: 1
     ");
     insta::assert_snapshot!(transcript_in(&fake.api(), &[], &["ps", "--token-file", "/no/such/file"]).await, @r"
@@ -251,10 +251,10 @@ async fn what_is_no_token_is_not_sent() {
     bulkhead: cannot read the token in /no/such/file: No such file or directory (os error 2)
     -- exit status: 1
     ");
-    let two_words = [("BULKHEAD_TOKEN", "two words")];
+    let two_words = [("BULKHEAD_API_TOKEN", "two words")];
     insta::assert_snapshot!(transcript_in(&fake.api(), &two_words, &["ps"]).await, @r"
     -- stderr
-    bulkhead: BULKHEAD_TOKEN holds no token: a token is one word of letters, digits and signs
+    bulkhead: BULKHEAD_API_TOKEN holds no token: a token is one word of letters, digits and signs
     -- exit status: 1
     ");
 }

@@ -122,6 +122,23 @@ async fn a_new_listener_is_shown_the_state_and_then_what_happens() {
 }
 
 #[tokio::test]
+async fn a_new_listener_is_told_where_it_is_before_anything_happens() {
+    let surface = Surface::open().await;
+    surface.tell("before anybody listened");
+    let mut listener = Listener::to(events(&surface, "")).await;
+    while !listener.text.contains("\n\n") {
+        listener.text += std::str::from_utf8(&listener.answer.chunk().await.unwrap().unwrap()).unwrap();
+    }
+    let (position, _) = listener.text.split_once("\n\n").unwrap();
+    let id = position.strip_prefix("id: ").unwrap().to_owned();
+    assert!(id.ends_with("-1"), "{id}");
+    drop(listener);
+    surface.tell("while it was away");
+    let mut listener = Listener::to(events(&surface, "").header("last-event-id", &id)).await;
+    assert_eq!(listener.details(1).await, ["while it was away"]);
+}
+
+#[tokio::test]
 async fn who_resumes_misses_nothing() {
     let surface = Surface::open().await;
     let mut listener = Listener::to(events(&surface, "?after=0")).await;

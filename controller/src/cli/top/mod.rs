@@ -92,6 +92,7 @@ async fn watch(
     let mut model = Model::new(address, now());
     let mut keyboard = keyboard();
     let (answer, mut answers) = mpsc::channel(ORDERS);
+    let mut under_way = 0;
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
@@ -100,7 +101,11 @@ async fn watch(
                 None => bail!("the keyboard is gone"),
                 Some(Input::Key(key)) => match keys::press(&mut model, key, rand::random()) {
                     Intent::Quit => return Ok(()),
+                    Intent::Give(order) if under_way >= ORDERS => {
+                        model.answered(&order, Err(format!("{ORDERS} orders have not been answered yet")));
+                    }
                     Intent::Give(order) => {
+                        under_way += 1;
                         model.asked(&order);
                         give(&api, order, &answer);
                     }
@@ -109,7 +114,10 @@ async fn watch(
                 },
                 Some(_) => {}
             },
-            Some((order, answer)) = answers.recv() => model.answered(&order, answer),
+            Some((order, answer)) = answers.recv() => {
+                under_way -= 1;
+                model.answered(&order, answer);
+            }
             Some(told) = told.recv() => {
                 model.fold(told, now());
                 // Drawn with the next tick: a journal of two thousand events is not two thousand screens.

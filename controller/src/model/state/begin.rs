@@ -9,7 +9,7 @@ use super::{DoorState, State, Stopping};
 use crate::model::action::{Action, DrainOrder};
 use crate::model::incident::Notes;
 use crate::model::now::Now;
-use crate::model::place::{Compartment, Errand, Fate, KillReason, Phase, Purpose, Tenant, Told};
+use crate::model::place::{Came, Compartment, Errand, Fate, KillReason, Phase, Purpose, Tenant, Told};
 use crate::model::remains::{Burial, Remains, Stage};
 
 impl State {
@@ -69,6 +69,7 @@ impl State {
             spec_hash,
             born: SystemTime::from(now.stamp),
             first_ready: None,
+            came: Came::Ordered,
             succeeds: lost.clone(),
             notes: Notes::default(),
         };

@@ -15,7 +15,7 @@ use crate::model::event::ActionError;
 use crate::model::in_full::in_full;
 use crate::model::incident::Notes;
 use crate::model::now::Now;
-use crate::model::place::{Compartment, Errand, Fate, Phase, Place, Tenant, Told};
+use crate::model::place::{Came, Compartment, Errand, Fate, Phase, Place, Tenant, Told};
 use crate::model::remains::{Burial, Remains, Stage};
 use crate::supervisor::restart;
 
@@ -221,6 +221,7 @@ impl State {
                     spec_hash: found.spec_hash,
                     born: since,
                     first_ready: None,
+                    came: Came::Found,
                     succeeds: None,
                     notes: Notes::default(),
                 };

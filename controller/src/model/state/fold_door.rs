@@ -18,7 +18,11 @@ impl State {
         match event {
             DoorEvent::Up(welcome) => self.door_is_up(welcome, now),
             DoorEvent::Notice(notice) => self.fold_notice(notice, now),
-            DoorEvent::Silent => self.take_pulse(Pulse::Silent),
+            DoorEvent::Silent => {
+                self.take_pulse(Pulse::Silent);
+                // Whom it was to tell it may not have told: SIGTERM says the same, and to be told twice does no harm.
+                self.forget_what_the_door_was_told();
+            }
             DoorEvent::Answers => {
                 self.take_pulse(Pulse::Beats);
                 // Whoever was to become ready meanwhile could not.
@@ -108,10 +112,7 @@ impl State {
                 self.incidents.of(&worker).left.get_or_insert(Left { at, held, siblings });
             }
             Notice::Settled { worker, turn, at, outcome } => {
-                let settled = &mut self.incidents.of(&worker).settled;
-                if settled.iter().all(|known| known.turn != turn) {
-                    settled.push(Settled { turn, at, outcome });
-                }
+                self.incidents.of(&worker).settled.entry(turn).or_insert(Settled { at, outcome });
             }
             Notice::Overran { worker, held } => {
                 self.condemn(&worker, KillReason::RequestTimeout { request: held.request });

@@ -414,7 +414,7 @@ fn an_incident_reads_like_this() {
       ],
       "memory": null,
       "siblings_failed": null,
-      "reproduce": "curl http://127.0.0.1:0/crash",
+      "reproduce": "curl -g --path-as-is http://127.0.0.1:0/crash",
       "backend": "docker",
       "unit": "web-0.1"
     }

@@ -1,4 +1,5 @@
-//! A start time-out is the worker's own: it does not count how long an engine takes to come to its order.
+//! A start time-out is the worker's own: it does not count how long an engine takes to come to its order, nor the turn
+//! that it was at work on when its door died.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -6,7 +7,9 @@ use std::time::{Duration, Instant};
 
 use server::control::Stamp;
 
-use crate::model::{Action, DoorEvent, Event, KillReason, Now, State, Welcome};
+use crate::model::{
+    Action, Command, DoorEvent, DrainOrder, Event, KillReason, Now, State, StopScope, Welcome,
+};
 use crate::supervisor::plan::plan;
 use crate::supervisor::testing::{life, pool, unit};
 
@@ -38,4 +41,50 @@ fn the_time_to_start_runs_from_when_the_backend_has_started_it() {
     assert!(!kill(after(allowed * 4 - Duration::from_millis(1))), "it still has time");
     assert_eq!(plan(&state, started.at).wake.map(|wake| wake <= after(allowed * 4).at), Some(true));
     assert!(kill(after(allowed * 4)), "its time is up");
+}
+
+#[test]
+fn who_has_been_ready_may_finish_its_turn_before_it_dials_the_next_door() {
+    let (mut state, start) = super::two_live();
+    let after = |time: Duration| Now { at: start.at + time, ..start };
+    let timeouts = state.pools[0].spec.door.timeouts;
+    let turn = timeouts.request.unwrap_or(timeouts.drain);
+    state.fold(Event::Door(DoorEvent::Down { why: "it died".to_owned() }), start);
+    let welcome = Welcome { pid: 2, pools: BTreeMap::new(), linked: vec![life("web-0.1")], seen: vec![] };
+    state.fold(Event::Door(DoorEvent::Up(welcome)), start);
+    let killed = |at: Now| -> Vec<String> {
+        let kills = plan(&state, at.at).actions.into_iter().filter_map(|action| match action {
+            Action::Kill { life, .. } => Some(life.to_string()),
+            _ => None,
+        });
+        kills.collect()
+    };
+    let allowed = timeouts.start + turn;
+    assert_eq!(killed(after(timeouts.start)), Vec::<String>::new(), "it may be at work");
+    assert_eq!(killed(after(allowed - Duration::from_millis(1))), Vec::<String>::new());
+    assert_eq!(killed(after(allowed)), ["web-1.1"], "no turn takes that long");
+}
+
+#[test]
+fn a_silent_door_is_not_relied_on_to_send_workers_away() {
+    let (mut state, start) = super::two_live();
+    state.fold(Event::Command(Command::Drain { worker: life("web-1.1").worker }), start);
+    let drains = |state: &State| -> Vec<(String, bool)> {
+        let actions = plan(state, start.at).actions.into_iter();
+        let drains = actions.filter_map(|action| match action {
+            Action::Drain { life, order, .. } => {
+                Some((life.to_string(), matches!(order, DrainOrder::Sigterm(_))))
+            }
+            _ => None,
+        });
+        drains.collect()
+    };
+    for action in plan(&state, start.at).actions {
+        state.begin(&action, start);
+    }
+    let stop = Command::Stop { scope: StopScope::DoorToo, within: Duration::from_secs(60) };
+    state.fold(Event::Command(stop), start);
+    assert_eq!(drains(&state), [], "the door tells them when it is told to stop");
+    state.fold(Event::Door(DoorEvent::Silent), start);
+    assert_eq!(drains(&state), [("web-0.1".to_owned(), true), ("web-1.1".to_owned(), true)]);
 }

@@ -317,7 +317,8 @@ async fn nobody_is_spawned_or_killed_while_the_door_is_away() {
     let (backend, mut asked) = FakeBackend::new();
     let mut door = FakeDoor::new();
     let mut spec = pool("web", 2);
-    spec.door.timeouts.start = Duration::from_millis(500);
+    spec.door.timeouts.start = Duration::from_millis(300);
+    spec.door.timeouts.request = Some(Duration::from_millis(300));
     let handle = supervise(&backend, &door, vec![spec]);
     two_ready(&mut asked, &mut door, &handle).await;
 

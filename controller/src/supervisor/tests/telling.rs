@@ -188,6 +188,45 @@ fn a_request_that_kills_two_is_not_on_the_account_of_the_first() {
 }
 
 #[test]
+fn a_death_with_a_thousand_turns_is_not_told_a_thousand_times() {
+    let mut world = Told::two_live();
+    let mut told = world.link_closes("web-0.1", (0..1000).map(held).collect());
+    let at = world.now.stamp;
+    for turn in 0..1000 {
+        let outcome = Outcome::Redelivered { to: life("web-1.1"), added: Duration::from_millis(2) };
+        told.extend(world.notice(Notice::Settled { worker: life("web-0.1"), turn, at, outcome }));
+    }
+    let incidents = told.iter().filter_map(|told| match told {
+        Happened::Incident { incident, .. } => Some(incident),
+        _ => None,
+    });
+    let pending = |incident: &crate::api::views::IncidentView| {
+        incident.held.iter().filter(|held| held.outcome == "pending").count()
+    };
+    let pending: Vec<usize> = incidents.map(|incident| pending(incident)).collect();
+    assert_eq!(pending, [1000, 512, 256, 128, 64, 32, 16, 8, 4, 2, 1, 0]);
+    assert_eq!(short(&world.dies("web-0.1")), ["web-0 died", "incident web-0.1 updated"]);
+}
+
+#[test]
+fn the_list_of_incidents_says_what_each_of_them_says() {
+    let mut world = Told::two_live();
+    world.link_closes("web-0.1", vec![held(5)]);
+    world.later(Duration::from_millis(1));
+    world.link_closes("web-1.1", vec![held(6)]);
+    let at = world.now.stamp;
+    let outcome = Outcome::Closed { why: "its answer had begun".to_owned() };
+    world.notice(Notice::Settled { worker: life("web-1.1"), turn: 6, at, outcome });
+    world.replace();
+    let all = views::incidents(&world.state, BackendKind::Docker);
+    let each = world.state.incidents.iter().map(|it| views::incident(&world.state, BackendKind::Docker, it));
+    assert_eq!(all, each.collect::<Vec<_>>());
+    let failed: Vec<_> =
+        all.iter().map(|incident| (incident.id.as_str(), incident.siblings_failed)).collect();
+    assert_eq!(failed, [("web-1.1", Some(0)), ("web-0.1", Some(1))]);
+}
+
+#[test]
 fn what_is_asked_for_is_told_with_who_it_was_for() {
     let mut world = Told::two_live();
     let worker = || life("web-1.1").worker;

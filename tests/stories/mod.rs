@@ -94,6 +94,10 @@ pub const ALL: &[(&str, Story)] = &[
     ),
     ("a_trickle_loses_nothing_to_a_kill", observation::a_trickle_loses_nothing_to_a_kill),
     ("threads_share_a_fault_and_catch_a_panic", models::threads_share_a_fault_and_catch_a_panic),
+    (
+        "a_panic_over_each_request_of_a_connection_costs_no_worker",
+        models::a_panic_over_each_request_of_a_connection_costs_no_worker,
+    ),
     ("a_worker_of_many_threads_leaves_when_told", models::a_worker_of_many_threads_leaves_when_told),
     (
         "an_event_loop_waits_for_many_and_blocks_for_all",

@@ -26,6 +26,23 @@ pub fn threads_share_a_fault_and_catch_a_panic(backend: Backend) {
     stack.down();
 }
 
+pub fn a_panic_over_each_request_of_a_connection_costs_no_worker(backend: Backend) {
+    let stack = Stack::web(backend, 1, "turn: connection\nworker: { model: { threads: 2 } }");
+    let worker = stack.ready("web", 1)[0].clone();
+    let mut sibling = stack.connect();
+    assert_eq!(sibling.get("/work?ms=1").status, 200);
+    let mut client = stack.connect();
+    for _ in 0..3 {
+        assert_eq!(client.get("/panic").text(), "the handler panicked\n");
+    }
+    // Both connections are still with the worker that they were given to.
+    assert_eq!(client.get("/").line("generation"), worker.generation.to_string());
+    assert_eq!(sibling.get("/").line("generation"), worker.generation.to_string());
+    assert_eq!(stack.api().worker("web-0").generation, worker.generation);
+    let said = stack.down();
+    assert!(!said.contains("broke the protocol"), "{said}");
+}
+
 pub fn a_worker_of_many_threads_leaves_when_told(backend: Backend) {
     let limits = "worker: { model: { threads: 400 }, limits: { pids: 600, memory: 512MiB } }";
     let stack = Stack::web(backend, 1, limits);

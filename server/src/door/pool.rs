@@ -299,16 +299,19 @@ impl Pool {
         if held.overran { Heard::Late } else { Heard::Fine }
     }
 
-    /// A thread of a worker has panicked over a turn. Once: the controller is told each time.
+    /// A thread of a worker has panicked over a turn. Where a connection is one turn it may do so over one request after
+    /// another: the controller is told of the first, and so of no more panics than turns.
     pub(super) fn panicked(&self, seat: Seat, turn: u64, message: String) -> Heard {
         let floor = &mut *self.floor.borrow_mut();
         let Some(link) = floor.links.get_mut(&seat).filter(|link| link.state != LinkState::Condemned) else {
             return Heard::Fine;
         };
-        let Some(held) = link.held.iter_mut().find(|held| held.turn == turn && !held.panicked) else {
-            return Heard::Breach(format!("it panicked over turn {turn}, which it does not hold, or again"));
+        let Some(held) = link.held.iter_mut().find(|held| held.turn == turn) else {
+            return Heard::Breach(format!("it panicked over turn {turn}, which it does not hold"));
         };
-        held.panicked = true;
+        if std::mem::replace(&mut held.panicked, true) {
+            return Heard::Fine;
+        }
         let request = held.client.request.borrow().line.clone();
         let (worker, at) = (link.life.clone(), Stamp::now());
         self.notices.post(Notice::Panicked { worker, turn, request, message, at });
@@ -392,9 +395,7 @@ fn flaw(after: After, protocol: Protocol, turn: TurnUnit) -> Option<&'static str
 
 #[cfg(test)]
 mod tests {
-    use std::net::{TcpListener, TcpStream};
-
-    use super::super::testing::{in_time, life, pool};
+    use super::super::testing::{guest, in_time, life, link, pool};
     use super::*;
     use crate::link::Scoreboard;
     use crate::sys::{self, SlowToClose};
@@ -415,13 +416,27 @@ mod tests {
     }
 
     #[test]
+    fn a_second_panic_over_a_turn_is_no_breach_and_is_not_told_again() {
+        let heard = in_time(async || {
+            let pool = pool();
+            let (client, _peer) = guest()?;
+            let (link, _worker) = link()?;
+            let seat = pool.welcome(life(), 1, link, Scoreboard::new(1)?);
+            assert_eq!(pool.submit(&client, Position::Back), Ok(()));
+            let _ = pool.notices.all();
+            let panics = |turn| pool.panicked(seat, turn, "once more".to_owned());
+            assert!(matches!(panics(2), Heard::Breach(_)), "it does not hold that turn");
+            assert_eq!((panics(1), panics(1)), (Heard::Fine, Heard::Fine));
+            Ok(pool.notices.all())
+        });
+        assert!(matches!(heard.as_deref(), Ok([Notice::Panicked { turn: 1, .. }])), "{heard:?}");
+    }
+
+    #[test]
     fn a_turn_that_cannot_be_handed_over_is_not_tried_for_ever() {
         let queued = in_time(async || {
             let pool = pool();
-            let listener = TcpListener::bind("127.0.0.1:0")?;
-            let _peer = TcpStream::connect(listener.local_addr()?)?;
-            let (socket, address) = listener.accept()?;
-            let client = Client::new(socket.into(), address)?;
+            let (client, _peer) = guest()?;
             assert_eq!(pool.submit(&client, Position::Back), Ok(()));
             let (not_a_socket, _writer) = std::io::pipe()?;
             let link = Rc::new(sys::watch_slow(SlowToClose::new(not_a_socket.into()))?);

@@ -322,9 +322,7 @@ fn say(link: &WorkerLink, frame: &ToWorker) {
 
 #[cfg(test)]
 mod tests {
-    use rustix::net::{AddressFamily, SocketType, socketpair};
-
-    use super::super::testing::{in_time, life, pool};
+    use super::super::testing::{in_time, life, link, pool};
     use super::*;
 
     #[test]
@@ -332,9 +330,7 @@ mod tests {
         let buried = in_time(async || {
             let pool = pool();
             let workers = Workers::new([Rc::clone(&pool)], Rc::clone(&pool.notices));
-            let (ours, theirs) =
-                socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
-            let link = Rc::new(sys::watch_slow(SlowToClose::new(ours))?);
+            let (link, theirs) = link()?;
             let seat = pool.welcome(life(), 1, Rc::clone(&link), Scoreboard::new(1)?);
             // It never stops talking, until nobody can listen any more.
             let talker = std::thread::spawn(move || {

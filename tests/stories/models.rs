@@ -39,6 +39,7 @@ pub fn a_panic_over_each_request_of_a_connection_costs_no_worker(backend: Backen
     assert_eq!(client.get("/").line("generation"), worker.generation.to_string());
     assert_eq!(sibling.get("/").line("generation"), worker.generation.to_string());
     assert_eq!(stack.api().worker("web-0").generation, worker.generation);
+    drop((client, sibling));
     let said = stack.down();
     assert!(!said.contains("broke the protocol"), "{said}");
 }

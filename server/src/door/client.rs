@@ -116,6 +116,17 @@ pub(super) enum TurnEnd {
     ClientGone,
 }
 
+/// What a client may keep its worker waiting with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stall {
+    /// Nothing: all of its request is there, and not a byte of an answer.
+    Neither,
+    /// It has not sent all of its request, for all that is known, and so many bytes since it came.
+    MaySend { received: u64 },
+    /// An answer has begun, and it may not have taken all of it.
+    MayTake,
+}
+
 /// A turn whose worker died.
 #[derive(Debug)]
 pub(super) struct Loss {
@@ -232,6 +243,17 @@ impl Client {
         let _ = send(self.fd(), bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL);
     }
 
+    /// Ends the client's half for everybody who has a duplicate of the connection: behind what has come there is the end.
+    /// An answer can still be written.
+    pub(super) fn stop_listening(&self) {
+        let _ = shutdown(self.fd(), Shutdown::Read);
+    }
+
+    /// Ends the connection under the worker that holds it, which sees that and is done with the turn.
+    pub(super) fn hang_up(&self) {
+        let _ = shutdown(self.fd(), Shutdown::Both);
+    }
+
     /// Ends the connection for everybody who has a duplicate of it.
     pub(super) fn shut_down(&self) {
         self.whereabouts.set(Whereabouts::Leaving);
@@ -261,16 +283,20 @@ impl Client {
         first[..there].iter().any(|byte| !b"\r\n".contains(byte))
     }
 
-    /// Whether it is this client that keeps its worker waiting, or may be: it has not sent all of its request, for all
-    /// that is known, or not taken all of an answer that has begun.
-    pub(super) fn is_in_the_way(&self) -> bool {
-        let Ok(progress) = crate::sys::progress(self.fd()) else { return true };
+    /// What this client may keep its worker waiting with.
+    pub(super) fn stall(&self) -> Stall {
+        let Ok(progress) = crate::sys::progress(self.fd()) else { return Stall::MayTake };
         let request = self.request.borrow();
+        if progress.written != request.written_before {
+            return Stall::MayTake;
+        }
         let arrived = self.consumed.get().map(|before| progress.received.saturating_sub(before));
         // Only its worker knows where a chunked body ends that was not waited for, or what a raw client is up to.
         let all_there = request.announced.zip(arrived).is_some_and(|(all, arrived)| arrived >= all);
-        let may_be_sending = request.whole == 0 && !all_there;
-        may_be_sending || progress.written != request.written_before
+        if request.whole == 0 && !all_there {
+            return Stall::MaySend { received: progress.received };
+        }
+        Stall::Neither
     }
 
     /// Whether nothing of the request has been read since it was given away. `received` is what has come in all.

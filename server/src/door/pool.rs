@@ -75,9 +75,6 @@ struct Queued {
     since: Instant,
 }
 
-/// How long a worker may take to notice that its client was sent away.
-const AFTER_HANGING_UP: Duration = Duration::from_secs(1);
-
 /// Why a turn was not taken on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct QueueFull;
@@ -240,7 +237,7 @@ impl Pool {
             untouched: frame.acknowledge,
             overran: false,
             panicked: false,
-            hung_up: None,
+            sent_away: None,
         });
         Ok(sent)
     }
@@ -336,11 +333,7 @@ impl Pool {
                 }
                 // A slow client is no reason to kill a worker: it is sent away, and the worker's call returns. Only one
                 // that does not say so soon after is itself at fault.
-                if held.hung_up.is_none() && held.client.is_in_the_way() {
-                    held.hung_up = Some(now);
-                    held.client.shut_down();
-                }
-                if held.hung_up.is_none_or(|since| now.saturating_duration_since(since) >= AFTER_HANGING_UP) {
+                if !held.waits_for_its_client(now) {
                     held.overran = true;
                     // It is about to be killed: whoever were given to it now would be killed with it.
                     roster.close(seat);

@@ -22,7 +22,7 @@ use tokio::io::unix::{AsyncFd, AsyncFdReadyGuard};
 use tokio::task::{JoinError, JoinSet, LocalSet};
 use tokio::time::{Instant, timeout_at};
 
-use super::next::{CUT_SHORT, Next, is_served, refusal_in, refused};
+use super::next::{Next, cut_short, is_served, refusal_in, refused};
 use super::session::{Joined, join, say};
 use super::{Ending, Options};
 use crate::apps::demo::{self, Act};
@@ -402,7 +402,7 @@ impl Client {
             // Only what belongs to this request may be taken, and chunks have to be read to know: look, then take.
             let there = self.receive(&mut piece[..room], RecvFlags::PEEK).await?;
             if there == 0 {
-                return Err(refused(CUT_SHORT));
+                return Err(refused(cut_short(self.socket.as_fd())));
             }
             let taken = match head.framing {
                 Framing::Length(_) => {

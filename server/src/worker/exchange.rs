@@ -14,7 +14,7 @@
 use std::io;
 
 use super::client::Client;
-use super::next::{CUT_SHORT, refused};
+use super::next::{cut_short, refused};
 use crate::http::answer::{AnswerHead, AnswerLength, Persistence};
 use crate::http::chunked::Decoder;
 use crate::http::{Framing, Head, Refusal};
@@ -161,7 +161,7 @@ impl<'t> Exchange<'t> {
                     let mut piece = [0; PIECE];
                     let peeked = self.client.peek(&mut piece)?;
                     if peeked == 0 {
-                        return Err(refused(CUT_SHORT));
+                        return Err(refused(cut_short(self.client.fd())));
                     }
                     let (consumed, data) = decode(framing, &piece[..peeked], into)?;
                     self.client.discard(consumed)?;

@@ -5,11 +5,13 @@
 //! long a client may take to send them, and refuse what is no request. [`Terms`] say what the pool allows.
 
 use std::io;
+use std::os::fd::BorrowedFd;
 use std::time::Instant;
 
 use super::client::{Client, Peeked};
 use crate::http::{Framing, HeaderSpace, Refusal, parse_head};
 use crate::link::Terms;
+use crate::sys;
 
 /// What has come.
 #[derive(Debug, PartialEq, Eq)]
@@ -56,8 +58,13 @@ pub(super) fn is_served(bytes: &[u8], terms: &Terms) -> Result<bool, Refusal> {
     }
 }
 
-/// The client has ended its half in the middle of a body.
-pub(super) const CUT_SHORT: Refusal = Refusal::Malformed("the body is shorter than was announced");
+/// Why a body ends before its end: its client has ended its half, or the door does not wait for the rest any longer.
+pub(super) fn cut_short(socket: BorrowedFd<'_>) -> Refusal {
+    match sys::progress(socket) {
+        Ok(progress) if !progress.peer_ended && !progress.gone => Refusal::TooSlow,
+        Ok(_) | Err(_) => Refusal::Malformed("the body is shorter than was announced"),
+    }
+}
 
 /// Why a body cannot be read on, if it is for what the client has sent, or for its sending nothing for too long.
 pub(super) fn refusal_in(error: &io::Error) -> Option<Refusal> {

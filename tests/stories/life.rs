@@ -140,6 +140,48 @@ pub fn ctrl_c_lets_turns_finish_and_leaves_nothing(backend: Backend) {
     assert_eq!(stack.leftovers(), Vec::<String>::new());
 }
 
+pub fn who_is_idle_with_a_worker_does_not_hold_up_a_drain(backend: Backend) {
+    let pool = |name: &str, model: &str| {
+        format!(
+            "{name}:\n  listen: 127.0.0.1:0\n  turn: connection\n  size: {{ workers: 1 }}\n  \
+             worker: {{ model: {model} }}\n  timeouts: {{ keep_alive: 10m, drain: 10m, request: 10m }}\n"
+        )
+    };
+    let pools = [pool("web", "prefork"), pool("threads", "{ threads: 2 }"), pool("loop", "{ event: 4 }")];
+    let mut stack = Stack::up(backend, &pools.concat());
+    let idle_at = |stack: &Stack, pool: &str| {
+        let mut client = Connection::to(stack.address(pool));
+        assert_eq!(client.get("/work?ms=1").status, 200, "{pool}");
+        client
+    };
+    // A worker that is told to go does not wait for what nobody has asked.
+    for pool in ["web", "threads", "loop"] {
+        let worker = stack.ready(pool, 1)[0].clone();
+        let mut idle = idle_at(&stack, pool);
+        let path = format!("/api/v1/workers/{}/drain", worker.id);
+        let answer = stack.api().post(&path, &serde_json::json!({}));
+        assert!((200..300).contains(&answer.status), "{answer:?}");
+        assert_eq!(idle.rest().expect("it is closed, not reset"), b"", "{pool}");
+        eventually("the drained worker has a successor", || {
+            let now = stack.api().worker(&worker.id);
+            if now.generation > worker.generation && now.is_ready() { Ok(()) } else { Err(vec![now]) }
+        });
+    }
+    // Neither does the door, when all are to go; whoever is being served is served.
+    let mut idle: Vec<_> = ["web", "threads", "loop"].iter().map(|pool| idle_at(&stack, pool)).collect();
+    let mut busy = Connection::to(stack.address("loop"));
+    busy.send_get("/work?ms=3000");
+    stack.holder_of("GET /work?ms=3000");
+    stack.interrupt();
+    for client in &mut idle {
+        assert_eq!(client.rest().expect("it is closed, not reset"), b"");
+    }
+    assert_eq!(busy.response().text(), "worked 3000 ms\n");
+    let (status, said) = stack.wait();
+    assert!(status.success(), "{status}:\n{said}");
+    assert_eq!(stack.leftovers(), Vec::<String>::new());
+}
+
 pub fn who_has_got_through_before_a_stop_is_served(backend: Backend) {
     use rustix::process::{Signal, kill_process};
 

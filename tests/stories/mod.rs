@@ -25,6 +25,10 @@ pub const ALL: &[(&str, Story)] = &[
     ("scale_follows_up_and_down_and_loses_nothing", life::scale_follows_up_and_down_and_loses_nothing),
     ("recycled_workers_cost_no_request", life::recycled_workers_cost_no_request),
     ("ctrl_c_lets_turns_finish_and_leaves_nothing", life::ctrl_c_lets_turns_finish_and_leaves_nothing),
+    (
+        "who_is_idle_with_a_worker_does_not_hold_up_a_drain",
+        life::who_is_idle_with_a_worker_does_not_hold_up_a_drain,
+    ),
     ("who_has_got_through_before_a_stop_is_served", life::who_has_got_through_before_a_stop_is_served),
     ("a_second_ctrl_c_cuts_off_and_leaves_nothing", life::a_second_ctrl_c_cuts_off_and_leaves_nothing),
     ("killed_while_idle_is_replaced", death::killed_while_idle_is_replaced),

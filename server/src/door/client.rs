@@ -272,6 +272,12 @@ impl Client {
         rustix::io::ioctl_fionread(self.fd()).is_ok_and(|unread| unread > 0)
     }
 
+    /// Bytes that have come from it, when all of them have been read.
+    pub(super) fn received_and_read(&self) -> Option<u64> {
+        let progress = sys::progress(self.fd()).ok()?;
+        (!self.has_unread()).then_some(progress.received)
+    }
+
     /// Whether it has begun to send a request, which a few empty lines are not.
     pub(super) fn is_sending(&self) -> bool {
         let mut first = [0; 64];

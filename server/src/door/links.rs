@@ -22,6 +22,7 @@ use super::client::{Client, FailedDelivery, Loss, Stall, TurnEnd};
 use super::pool::Pool;
 use super::recent::{Ended, RecentTurns, Tracer};
 use super::roster::Seat;
+use crate::config::{Protocol, TurnUnit};
 use crate::control::{Held, Notice, Retirement, Stamp, WorkerReport};
 use crate::identity::Incarnation;
 use crate::link::{self, Scoreboard, Sent, Terms, ToWorker};
@@ -71,6 +72,8 @@ pub(super) struct HeldTurn {
     pub(super) panicked: bool,
     /// How its client was sent away for keeping the worker waiting.
     pub(super) sent_away: Option<SentAway>,
+    /// How many bytes its client had sent, all of them read, when a drain first looked and found no more since.
+    pub(super) quiet: Option<(u64, Instant)>,
 }
 
 /// How a client was sent away that may have kept its worker waiting.
@@ -86,6 +89,8 @@ pub(super) enum SentAway {
     Wholly { at: Instant },
 }
 
+/// How long a client may send nothing, in a drain, before it is taken for one that is idle.
+const IDLE: Duration = Duration::from_secs(1);
 /// How long a worker may take to notice that its client was sent away.
 const AFTER_HANGING_UP: Duration = Duration::from_secs(1);
 
@@ -175,6 +180,26 @@ impl Pool {
             // Again when it is done with a turn; or its death is about to be read from the link.
             Ok(Sent::Full | Sent::Closed) => {}
             Err(error) => self.condemn(link, &format!("its link has failed: {error}")),
+        }
+    }
+
+    /// Lets those go, in a drain, who are idle on connections whose next request their workers wait for themselves: behind
+    /// what such a client has sent there is the end. An answer that it waits for still comes.
+    pub(super) fn close_idle(&self, now: Instant) {
+        if (self.config.protocol, self.config.turn) != (Protocol::Http, TurnUnit::Connection) {
+            return;
+        }
+        let links = &mut self.floor.borrow_mut().links;
+        for held in links.values_mut().flat_map(|link| &mut link.held) {
+            let received = held.client.received_and_read();
+            match held.quiet {
+                Some((before, since)) if received == Some(before) => {
+                    if now.saturating_duration_since(since) >= IDLE {
+                        held.client.stop_listening();
+                    }
+                }
+                _ => held.quiet = received.map(|received| (received, now)),
+            }
         }
     }
 

@@ -213,6 +213,7 @@ async fn drain(pools: &[Rc<Pool>], guests: &Guests) {
         while open() > 0 {
             // Again and again: a connection may have been parked since the last look.
             listen::close_idle(guests, Instant::now());
+            pools.iter().for_each(|pool| pool.close_idle(Instant::now()));
             look.tick().await;
         }
     };

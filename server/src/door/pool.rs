@@ -238,6 +238,7 @@ impl Pool {
             overran: false,
             panicked: false,
             sent_away: None,
+            quiet: None,
         });
         Ok(sent)
     }

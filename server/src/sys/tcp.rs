@@ -61,7 +61,12 @@ pub fn progress(socket: BorrowedFd<'_>) -> io::Result<Progress> {
     // The kernel counts the end of the stream as a byte.
     let peer_ended = info[0] == TCP_CLOSE_WAIT;
     let received = u64::from_ne_bytes(field(&info, BYTES_RECEIVED)) - u64::from(peer_ended);
-    Ok(Progress { written: sent - again.min(sent) + queued, received, peer_ended, gone: info[0] == TCP_CLOSE })
+    Ok(Progress {
+        written: sent - again.min(sent) + queued,
+        received,
+        peer_ended,
+        gone: info[0] == TCP_CLOSE,
+    })
 }
 
 fn field<const N: usize>(info: &[u8; INFO_LEN], at: usize) -> [u8; N] {

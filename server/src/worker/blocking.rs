@@ -229,7 +229,7 @@ impl Worker<'_> {
     fn peek_request(&self, client: &Client, turn: &TurnFrame, buffer: &mut Vec<u8>) -> io::Result<Next> {
         let whole = turn.whole as usize;
         if whole == 0 {
-            return await_request(client, &self.terms, buffer);
+            return await_request(client, &self.terms, self.link.as_fd(), buffer);
         }
         if buffer.len() < whole {
             buffer.resize(whole, 0);

@@ -44,6 +44,36 @@ impl Client {
         self.receive(into, RecvFlags::PEEK)
     }
 
+    /// Looks at what the client has sent as soon as that is anything, and leaves it where it is. Whoever has sent nothing is
+    /// not waited for any longer when `link` has ended.
+    pub(super) fn peek_first(
+        &self,
+        into: &mut [u8],
+        until: Instant,
+        link: BorrowedFd<'_>,
+    ) -> io::Result<Peeked> {
+        loop {
+            let mut asked = [
+                PollFd::new(&self.socket, PollFlags::IN | PollFlags::RDHUP),
+                PollFd::from_borrowed_fd(link, PollFlags::RDHUP),
+            ];
+            let left = Timespec::try_from(until.saturating_duration_since(Instant::now())).ok();
+            match poll(&mut asked, left.as_ref()) {
+                Ok(0) => return Ok(Peeked::TimeIsUp),
+                Ok(_) if asked[0].revents().is_empty() => return Ok(Peeked::Ended),
+                Ok(_) => {}
+                Err(Errno::INTR) => continue,
+                Err(error) => return Err(error.into()),
+            }
+            match self.receive(into, RecvFlags::PEEK | RecvFlags::DONTWAIT) {
+                Ok(0) => return Ok(Peeked::Ended),
+                Ok(there) => return Ok(Peeked::Bytes(there)),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
     /// Looks at what the client has sent as soon as that is `least` bytes, for which `into` has room, and leaves it where
     /// it is.
     pub fn peek_at_least(&self, into: &mut [u8], least: usize, until: Instant) -> io::Result<Peeked> {

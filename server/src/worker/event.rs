@@ -19,6 +19,7 @@ use rustix::net::sockopt::Timeout;
 use rustix::net::{RecvFlags, SendFlags, Shutdown, recv, send, shutdown};
 use tokio::io::Interest;
 use tokio::io::unix::{AsyncFd, AsyncFdReadyGuard};
+use tokio::sync::watch;
 use tokio::task::{JoinError, JoinSet, LocalSet};
 use tokio::time::{Instant, timeout_at};
 
@@ -68,7 +69,14 @@ pub(super) fn run(options: &Options) -> Ending {
 /// are under way.
 async fn take_turns(options: Options, terms: Terms, me: Rc<Me>, link: OwnedFd) -> Option<Ending> {
     let Ok(link) = sys::watch(link, Interest::READABLE) else { return Some(Ending::Setup) };
-    let worker = Rc::new(Worker { options, terms, me, link, retiring: Cell::new(false) });
+    let worker = Rc::new(Worker {
+        options,
+        terms,
+        me,
+        link,
+        leaving: watch::Sender::new(false),
+        retiring: Cell::new(false),
+    });
     let mut turns = JoinSet::new();
     let mut frame = [0; LONGEST + 1];
     loop {
@@ -87,6 +95,7 @@ async fn take_turns(options: Options, terms: Terms, me: Rc<Me>, link: OwnedFd) -
                 continue;
             }
             Ok(Received::Closed | Received::Uninvited) | Err(_) => {
+                worker.leaving.send_replace(true);
                 finish(turns).await;
                 return None;
             }
@@ -101,6 +110,7 @@ async fn take_turns(options: Options, terms: Terms, me: Rc<Me>, link: OwnedFd) -
                 return Some(Ending::NoDescriptor);
             }
             (Ok(ToWorker::Farewell), _) => {
+                worker.leaving.send_replace(true);
                 finish(turns).await;
                 return Some(Ending::Goodbye);
             }
@@ -130,6 +140,8 @@ struct Worker {
     terms: Terms,
     me: Rc<Me>,
     link: AsyncFd<OwnedFd>,
+    /// Whether no further turns will come: then nobody is waited for who has asked for nothing.
+    leaving: watch::Sender<bool>,
     /// Whether it has said that it has served enough.
     retiring: Cell<bool>,
 }
@@ -188,7 +200,7 @@ impl Worker {
     /// Serves one request; whether the connection can carry another.
     async fn request(&self, turn: &TurnFrame, client: &Client) -> io::Result<bool> {
         let mut bytes = vec![0; (turn.whole as usize).max(4096)];
-        let peeked = match client.await_request(&self.terms, &mut bytes).await? {
+        let peeked = match client.await_request(&self.terms, &self.leaving, &mut bytes).await? {
             Next::Request(peeked) => peeked,
             Next::Refused(refusal) => return client.refuse(refusal, AnswerBody::of(&bytes)).await,
             Next::Gone => return Ok(false),
@@ -340,11 +352,22 @@ impl Client {
     }
 
     /// Waits for a request and looks at its head without taking it.
-    async fn await_request(&self, terms: &Terms, bytes: &mut Vec<u8>) -> io::Result<Next> {
+    async fn await_request(
+        &self,
+        terms: &Terms,
+        leaving: &watch::Sender<bool>,
+        bytes: &mut Vec<u8>,
+    ) -> io::Result<Next> {
         let mut until = Instant::now() + terms.keep_alive;
         let mut before = 0;
+        let mut leaving = leaving.subscribe();
         loop {
-            let peeked = match timeout_at(until, self.receive(bytes, RecvFlags::PEEK)).await {
+            let peeked = tokio::select! {
+                biased;
+                peeked = timeout_at(until, self.receive(bytes, RecvFlags::PEEK)) => peeked,
+                _ = leaving.wait_for(|&leaving| leaving), if before == 0 => return Ok(Next::Gone),
+            };
+            let peeked = match peeked {
                 Ok(Ok(0)) => return Ok(Next::Gone),
                 Ok(Ok(peeked)) => peeked,
                 // It is only thinking.

@@ -20,16 +20,26 @@ pub(super) enum Next {
     Request(usize),
     /// Nothing that is served here.
     Refused(Refusal),
-    /// The client has gone, or was idle for too long.
+    /// The client has gone, or was idle for too long, or at a time when its worker goes.
     Gone,
 }
 
-/// Waits for a request and looks at it, in `buffer`, which grows as it has to.
-pub(super) fn await_request(client: &Client, terms: &Terms, buffer: &mut Vec<u8>) -> io::Result<Next> {
+/// Waits for a request and looks at it, in `buffer`, which grows as it has to. Behind the end of the worker's `link`
+/// nobody is waited for who has asked for nothing: the worker is to go, or to look for another door.
+pub(super) fn await_request(
+    client: &Client,
+    terms: &Terms,
+    link: BorrowedFd<'_>,
+    buffer: &mut Vec<u8>,
+) -> io::Result<Next> {
     let mut until = Instant::now() + terms.keep_alive;
     let mut least = 1;
     loop {
-        let there = match client.peek_at_least(buffer, least, until)? {
+        let peeked = match least {
+            1 => client.peek_first(buffer, until, link)?,
+            _ => client.peek_at_least(buffer, least, until)?,
+        };
+        let there = match peeked {
             Peeked::Bytes(there) => there,
             Peeked::TimeIsUp if least > 1 => return Ok(Next::Refused(Refusal::TooSlow)),
             Peeked::TimeIsUp | Peeked::Ended => return Ok(Next::Gone),
@@ -83,6 +93,8 @@ pub(super) fn refused(refusal: Refusal) -> io::Error {
 mod tests {
     use std::io::Write;
     use std::net::{TcpListener, TcpStream};
+    use std::os::fd::AsFd;
+    use std::os::unix::net::UnixStream;
     use std::time::Duration;
 
     use super::*;
@@ -104,8 +116,32 @@ mod tests {
             client.shutdown(std::net::Shutdown::Write)?;
         }
         let served = Client::new(served.into());
+        let (link, _door) = UnixStream::pair()?;
         // Smaller than a head, as it may be.
-        await_request(&served, &TERMS, &mut vec![0; 8])
+        await_request(&served, &TERMS, link.as_fd(), &mut vec![0; 8])
+    }
+
+    #[test]
+    fn behind_the_end_of_the_link_only_who_has_asked_is_served() -> io::Result<()> {
+        let patient = Terms { keep_alive: Duration::from_secs(60), ..TERMS };
+        let listener = TcpListener::bind("127.0.0.1:0")?;
+        let mut client = TcpStream::connect(listener.local_addr()?)?;
+        let served = Client::new(listener.accept()?.0.into());
+        let (link, door) = UnixStream::pair()?;
+        let mut buffer = vec![0; 64];
+        let idle = std::thread::scope(|scope| {
+            // As the door does behind a farewell; its death is the same.
+            scope.spawn(|| door.shutdown(std::net::Shutdown::Write));
+            await_request(&served, &patient, link.as_fd(), &mut buffer)
+        });
+        assert_eq!(idle?, Next::Gone);
+        let request = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+        client.write_all(request)?;
+        assert_eq!(
+            await_request(&served, &patient, link.as_fd(), &mut buffer)?,
+            Next::Request(request.len())
+        );
+        Ok(())
     }
 
     #[test]

@@ -173,6 +173,8 @@ async fn serve(config: &Config) -> Result<(), DoorError> {
     for (pool, listener) in opened {
         tracing::info!(pool = %pool.config.name, address = %pool.address, "open");
         tokio::task::spawn_local(look_for_overruns(Rc::clone(&pool)));
+        let stuck = Rc::clone(&pool);
+        tokio::task::spawn_local(async move { stuck.try_again().await });
         let accepting = listen::accept(listener, pool, Rc::clone(&guests), closing.subscribe());
         listeners.push(tokio::task::spawn_local(accepting));
     }

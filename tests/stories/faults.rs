@@ -34,7 +34,8 @@ pub fn a_hang_is_ended_named_and_answered_504(backend: Backend) {
 pub fn a_client_that_stalls_costs_no_worker(backend: Backend) {
     let stack = Stack::web(backend, 1, "timeouts: { request: 700ms }");
     let worker = stack.ready("web", 1)[0].clone();
-    // One that takes nothing of its answer, and one that does not send all of its body.
+    // One that takes nothing of its answer, one that would take the end of the connection for the answer's, and one that
+    // does not send all of its body.
     let mut reader = stack.connect();
     reader.send_get("/stream?kb=65536&ms=1");
     stack.holder_of("GET /stream");
@@ -43,6 +44,13 @@ pub fn a_client_that_stalls_costs_no_worker(backend: Backend) {
         let now = stack.api().worker("web-0");
         if now.phase == "idle" && now.turns == 1 { Ok(()) } else { Err(vec![now]) }
     });
+    let mut old = stack.connect();
+    old.send("GET /stream?kb=65536&ms=1 HTTP/1.0\r\n\r\n");
+    eventually("the worker is free again", || {
+        let now = stack.api().worker("web-0");
+        if now.phase == "idle" && now.turns == 2 { Ok(()) } else { Err(vec![now]) }
+    });
+    assert_eq!(old.rest().map_err(|error| error.kind()), Err(std::io::ErrorKind::ConnectionReset));
     let mut sender = stack.connect();
     sender
         .send("POST /body HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\n")

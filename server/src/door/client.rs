@@ -249,21 +249,29 @@ impl Client {
         let _ = shutdown(self.fd(), Shutdown::Read);
     }
 
-    /// Ends the connection under the worker that holds it, which sees that and is done with the turn.
+    /// Ends the connection under the worker that holds it, which sees that and is done with the turn. If an answer has
+    /// begun, it ends there.
     pub(super) fn hang_up(&self) {
-        let _ = shutdown(self.fd(), Shutdown::Both);
+        let cut = |progress: sys::Progress| progress.written != self.request.borrow().written_before;
+        // An HTTP/1.0 client takes the end of the connection for the end of the answer.
+        if self.request.borrow().http_1_0 && sys::progress(self.fd()).is_ok_and(cut) {
+            self.reset();
+        } else {
+            self.shut_down();
+        }
     }
 
     /// Ends the connection for everybody who has a duplicate of it.
     pub(super) fn shut_down(&self) {
-        self.whereabouts.set(Whereabouts::Leaving);
         let _ = shutdown(self.fd(), Shutdown::Both);
     }
 
     /// Ends the connection with a reset, so that the client cannot take what it got for a whole answer.
     pub(super) fn reset(&self) {
-        self.whereabouts.set(Whereabouts::Leaving);
-        let _ = rustix::net::connect_unspec(self.fd());
+        // Some kernels do not, while a worker waits in a call on it.
+        if rustix::net::connect_unspec(self.fd()).is_err() {
+            self.shut_down();
+        }
     }
 
     /// Whether bytes have come that nobody has read: closing the socket now would reset the connection, and take

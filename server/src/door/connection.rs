@@ -36,6 +36,7 @@ pub(super) async fn serve(client: Rc<Client>, pool: Rc<Pool>) {
         Protocol::Http => serve_http(&client, &pool).await,
         Protocol::Tcp => serve_raw(&client, &pool).await,
     };
+    client.whereabouts.set(Whereabouts::Leaving);
     match ending {
         Ending::Close if client.has_unread() => client.linger(LINGER).await,
         Ending::Close => client.shut_down(),

@@ -196,6 +196,7 @@ pub(super) fn close_idle(guests: &Guests, now: Instant) {
         };
         // Whoever is in the middle of sending a request is let finish it.
         if idle && !guest.is_sending() {
+            guest.whereabouts.set(Whereabouts::Leaving);
             guest.shut_down();
         }
     }
@@ -203,5 +204,10 @@ pub(super) fn close_idle(guests: &Guests, now: Instant) {
 
 /// Closes every connection, whatever is going on in it.
 pub(super) fn close_all(guests: &Guests) {
-    guests.borrow().iter().filter_map(Weak::upgrade).for_each(|guest| guest.shut_down());
+    for guest in guests.borrow().iter().filter_map(Weak::upgrade) {
+        match guest.whereabouts.replace(Whereabouts::Leaving) {
+            Whereabouts::Held => guest.hang_up(),
+            _ => guest.shut_down(),
+        }
+    }
 }

@@ -209,8 +209,14 @@ impl Worker<'_> {
         });
         match served {
             Some(Ok(())) if !exchange.is_unanswered() => {}
-            Some(Err(error)) if !exchange.is_unanswered() => return Err(error),
-            None if !exchange.is_unanswered() => return Ok(false),
+            Some(Err(error)) if !exchange.is_unanswered() => {
+                exchange.abandon();
+                return Err(error);
+            }
+            None if !exchange.is_unanswered() => {
+                exchange.abandon();
+                return Ok(false);
+            }
             // Whoever is there and has no answer gets one, whatever has become of the handler.
             Some(Ok(())) => exchange.respond(500, "text/plain", b"the handler gave no answer\n")?,
             None => exchange.respond(500, "text/plain", b"the handler panicked\n")?,

@@ -138,6 +138,11 @@ impl Client {
         Ok(())
     }
 
+    /// Ends the connection with a reset, so that the client cannot take what it got for a whole answer.
+    pub fn reset(&self) {
+        let _ = rustix::net::connect_unspec(&self.socket);
+    }
+
     /// Its socket, to look at.
     pub(super) fn fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()

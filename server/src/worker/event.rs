@@ -235,7 +235,13 @@ impl Worker {
                 answer.begin(AnswerLength::Known(bytes as u64), 200, &[]).await?;
                 let pieces = if head.method == "HEAD" { 0 } else { usize::MAX };
                 for piece in demo::pieces(bytes).take(pieces) {
-                    client.write_all(&piece).await?;
+                    if let Err(error) = client.write_all(&piece).await {
+                        // An HTTP/1.0 client may take the end of the connection for the end of the answer.
+                        if head.http_1_0 {
+                            let _ = rustix::net::connect_unspec(&client.socket);
+                        }
+                        return Err(error);
+                    }
                     tokio::time::sleep(over / demo::STREAM_PIECES as u32).await;
                 }
             }

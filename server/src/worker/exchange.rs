@@ -235,10 +235,22 @@ impl<'t> Exchange<'t> {
         Ok(())
     }
 
+    /// Leaves the exchange where it is: its handler has failed. An HTTP/1.0 client takes the end of the connection for the
+    /// end of an answer, so it is reset in the middle of one.
+    pub fn abandon(self) {
+        if self.stage == Stage::Answering && self.head.http_1_0 {
+            self.client.reset();
+        }
+    }
+
     /// Leaves the exchange. Whether the connection can carry another request: the answer is complete, and nothing
     /// of this request is left in the socket to be mistaken for the next.
     pub fn close(mut self) -> io::Result<bool> {
-        if self.stage != Stage::Answered || !self.keep {
+        if self.stage != Stage::Answered {
+            self.abandon();
+            return Ok(false);
+        }
+        if !self.keep {
             return Ok(false);
         }
         if matches!(&self.body, Body::Arriving { awaits_continue: true, .. }) {
@@ -313,6 +325,47 @@ mod tests {
     use super::*;
     use crate::http::{HeaderSpace, parse_head};
     use crate::link::{Scoreboard, ScoreboardPen};
+
+    /// What a client has got, and how the connection ended, when the handler of its request has done this and failed.
+    fn failed(
+        request: &[u8],
+        handler: impl FnOnce(&mut Exchange<'_>) -> io::Result<()>,
+    ) -> io::Result<(String, Option<io::ErrorKind>)> {
+        let listener = TcpListener::bind("127.0.0.1:0")?;
+        let mut peer = TcpStream::connect(listener.local_addr()?)?;
+        let client = Client::new(listener.accept()?.0.into());
+        peer.write_all(request)?;
+        let time = Duration::from_secs(1);
+        let terms = Terms { head_bytes: 512, body_bytes: 512, head: time, keep_alive: time };
+        let whole = u32::try_from(request.len()).map_err(io::Error::other)?;
+        let turn = TurnFrame { turn: 1, whole, acknowledge: false, continued: false, last: false };
+        let pen = ScoreboardPen::for_board(Scoreboard::new(1)?)?;
+        let (mut space, mut out) = (HeaderSpace::new(), Vec::new());
+        let head = parse_head(request, &mut space, 512).ok().flatten().ok_or(io::ErrorKind::InvalidInput)?;
+        let mut exchange = Exchange::new(&client, &turn, head, request, &terms, pen.line(0, 1), &mut out);
+        handler(&mut exchange)?;
+        exchange.abandon();
+        drop(client);
+        let mut got = Vec::new();
+        let end = peer.read_to_end(&mut got).err().map(|error| error.kind());
+        Ok((String::from_utf8_lossy(&got).into_owned(), end))
+    }
+
+    #[test]
+    fn who_takes_the_end_for_the_end_of_the_answer_is_reset_in_the_middle_of_one() -> io::Result<()> {
+        let old = b"GET / HTTP/1.0\r\n\r\n";
+        let half = |exchange: &mut Exchange<'_>| {
+            exchange.stream(200, "text/plain")?;
+            exchange.write(b"half of")
+        };
+        assert_eq!(failed(old, half)?.1, Some(io::ErrorKind::ConnectionReset));
+        let (got, end) = failed(old, |exchange| exchange.respond(200, "text/plain", b"all"))?;
+        assert!(got.ends_with("all") && end.is_none(), "{got:?}, {end:?}");
+        // Chunks without a last one are seen to be cut.
+        let (got, end) = failed(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", half)?;
+        assert!(got.ends_with("half of\r\n") && end.is_none(), "{got:?}, {end:?}");
+        Ok(())
+    }
 
     #[test]
     fn nobody_is_told_to_go_on_in_the_middle_of_an_answer() -> io::Result<()> {

@@ -24,6 +24,10 @@ pub const ALL: &[(&str, Story)] = &[
     ),
     ("scale_follows_up_and_down_and_loses_nothing", life::scale_follows_up_and_down_and_loses_nothing),
     ("recycled_workers_cost_no_request", life::recycled_workers_cost_no_request),
+    (
+        "an_answer_that_a_drain_cuts_does_not_look_whole",
+        life::an_answer_that_a_drain_cuts_does_not_look_whole,
+    ),
     ("ctrl_c_lets_turns_finish_and_leaves_nothing", life::ctrl_c_lets_turns_finish_and_leaves_nothing),
     (
         "who_is_idle_with_a_worker_does_not_hold_up_a_drain",

@@ -86,6 +86,7 @@ pub const ALL: &[(&str, Story)] = &[
     ("garbage_on_a_link_evicts_that_worker_only", hostile::garbage_on_a_link_evicts_that_worker_only),
     ("strangers_are_turned_away", hostile::strangers_are_turned_away),
     ("a_done_without_an_answer_is_a_breach", hostile::a_done_without_an_answer_is_a_breach),
+    ("who_is_left_without_an_answer_is_told", hostile::who_is_left_without_an_answer_is_told),
     (
         "a_worker_that_claims_too_much_gets_what_its_model_takes",
         hostile::a_worker_that_claims_too_much_gets_what_its_model_takes,

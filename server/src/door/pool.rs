@@ -398,7 +398,7 @@ impl Pool {
 /// as if it had come anew, whatever the contract says, or its client would wait for an answer that nobody owes it.
 fn flaw(after: After, protocol: Protocol, turn: TurnUnit) -> Option<&'static str> {
     match (protocol, turn, after) {
-        (_, _, After::Close) => None,
+        (_, _, After::Close { .. }) => None,
         (Protocol::Http, TurnUnit::Request, After::Keep { written: 1.. }) => None,
         (Protocol::Http, TurnUnit::Request, After::Keep { written: 0 }) => {
             Some("keeps a connection on which it has written no answer")
@@ -425,7 +425,7 @@ mod tests {
         use TurnUnit::{Connection, Request};
         let keep = |written| After::Keep { written };
         for (protocol, turn) in [(Http, Request), (Http, Connection), (Tcp, Connection)] {
-            assert_eq!(flaw(After::Close, protocol, turn), None);
+            assert_eq!(flaw(After::Close { written: 0 }, protocol, turn), None);
         }
         assert_eq!(flaw(keep(1), Http, Request), None);
         assert_eq!(flaw(keep(u64::MAX), Http, Request), None);

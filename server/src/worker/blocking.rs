@@ -151,7 +151,8 @@ impl Worker<'_> {
             let client = Client::new(socket);
             // A client that goes away in the middle is no concern of anybody's: its connection is closed.
             let keep = self.serve(&client, &turn, &mut buffers).unwrap_or(false);
-            let after = if keep { After::Keep { written: client.written() } } else { After::Close };
+            let written = client.written();
+            let after = if keep { After::Keep { written } } else { After::Close { written } };
             // Before the door hears that it is done: from then on the descriptor is the door's alone.
             drop(client);
             say(&self.link, &FromWorker::Done { turn: turn.turn, after });

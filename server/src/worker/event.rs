@@ -155,8 +155,8 @@ impl Worker {
         let served = self.me.count_turn();
         let after = match sys::watch(socket, Interest::READABLE | Interest::WRITABLE) {
             // The client is closed within, before the door hears that the turn is done.
-            Ok(socket) => self.serve(&turn, Client::new(socket)).await.unwrap_or(After::Close),
-            Err(_) => After::Close,
+            Ok(socket) => self.serve(&turn, Client::new(socket)).await,
+            Err(_) => After::Close { written: 0 },
         };
         say(link, &FromWorker::Done { turn: turn.turn, after });
         if self.options.retire_after.is_some_and(|most| served >= most.get().into())
@@ -166,7 +166,15 @@ impl Worker {
         }
     }
 
-    async fn serve(&self, turn: &TurnFrame, client: Client) -> io::Result<After> {
+    /// Serves one turn. A client that goes away in the middle is no concern of anybody's: its connection is closed.
+    async fn serve(&self, turn: &TurnFrame, client: Client) -> After {
+        let keep = self.serve_until(turn, &client).await.unwrap_or(false);
+        let written = client.written.get();
+        if keep { After::Keep { written } } else { After::Close { written } }
+    }
+
+    /// The same; whether the connection can carry another request.
+    async fn serve_until(&self, turn: &TurnFrame, client: &Client) -> io::Result<bool> {
         match (self.options.protocol, self.options.turn) {
             (Protocol::Tcp, _) => {
                 let mut reply = [0; echo::PREFIX.len() + 4096];
@@ -181,18 +189,15 @@ impl Worker {
                     }
                 }
                 shutdown(&client.socket, Shutdown::Write)?;
-                Ok(After::Close)
+                Ok(false)
             }
-            (Protocol::Http, TurnUnit::Request) => {
-                let keep = self.request(turn, &client).await?;
-                Ok(if keep { After::Keep { written: client.written.get() } } else { After::Close })
-            }
+            (Protocol::Http, TurnUnit::Request) => self.request(turn, client).await,
             (Protocol::Http, TurnUnit::Connection) => {
                 let mut turn = *turn;
-                while self.request(&turn, &client).await? {
+                while self.request(&turn, client).await? {
                     turn = TurnFrame { whole: 0, continued: false, ..turn };
                 }
-                Ok(After::Close)
+                Ok(false)
             }
         }
     }

@@ -208,6 +208,11 @@ pub fn who_has_got_through_before_a_stop_is_served(backend: Backend) {
     for client in &mut clients[..300] {
         client.send_get("/work?ms=0");
     }
+    // Some are in the middle of sending it, and one has nothing to ask.
+    for client in &mut clients[300..] {
+        client.send("GET /work?ms=0 HTT");
+    }
+    let mut silent = stack.connect();
     stack.interrupt();
     eventually("`up` drains", || {
         let said = stack.said();
@@ -215,13 +220,48 @@ pub fn who_has_got_through_before_a_stop_is_served(backend: Backend) {
     });
     kill_process(door, Signal::TERM).unwrap();
     kill_process(door, Signal::CONT).unwrap();
-    // Some of them have sent their request already, and some do so now.
     for client in &mut clients[300..] {
-        client.send_get("/work?ms=0");
+        client.send("P/1.1\r\nHost: a\r\n\r\n");
     }
     for client in &mut clients {
         assert_eq!(client.response().status, 200);
         assert_eq!(client.rest().unwrap(), b"");
+    }
+    assert_eq!(silent.rest().expect("it is closed, not reset"), b"");
+    let (status, said) = stack.wait();
+    assert!(status.success(), "{status}: {said}");
+    assert_eq!(stack.leftovers(), Vec::<String>::new());
+}
+
+pub fn who_has_got_through_is_served_when_descriptors_run_out(backend: Backend) {
+    use rustix::process::{Resource, Rlimit, Signal, getrlimit, kill_process, prlimit};
+
+    let mut stack = Stack::web(backend, 2, "");
+    stack.ready("web", 2);
+    let door = stack.door_pid();
+    kill_process(door, Signal::STOP).unwrap();
+    let mut clients: Vec<_> = (0..8).map(|_| stack.connect()).collect();
+    for client in &mut clients {
+        client.send_get("/work?ms=0");
+    }
+    // It has as many descriptors as it may have when it comes to let them in.
+    let open = std::fs::read_dir(format!("/proc/{}/fd", door.as_raw_pid())).unwrap().count() as u64;
+    let maximum = getrlimit(Resource::Nofile).maximum;
+    let before = prlimit(Some(door), Resource::Nofile, Rlimit { current: Some(open), maximum }).unwrap();
+    stack.interrupt();
+    eventually("`up` drains", || {
+        let said = stack.said();
+        if said.contains("draining") { Ok(()) } else { Err(said) }
+    });
+    kill_process(door, Signal::TERM).unwrap();
+    kill_process(door, Signal::CONT).unwrap();
+    eventually("it has no room for the last ones", || {
+        let log = stack.door_log();
+        if log.contains("the last clients have to wait") { Ok(()) } else { Err(log) }
+    });
+    prlimit(Some(door), Resource::Nofile, before).unwrap();
+    for client in &mut clients {
+        assert_eq!(client.response().status, 200);
     }
     let (status, said) = stack.wait();
     assert!(status.success(), "{status}: {said}");

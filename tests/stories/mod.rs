@@ -34,6 +34,10 @@ pub const ALL: &[(&str, Story)] = &[
         life::who_is_idle_with_a_worker_does_not_hold_up_a_drain,
     ),
     ("who_has_got_through_before_a_stop_is_served", life::who_has_got_through_before_a_stop_is_served),
+    (
+        "who_has_got_through_is_served_when_descriptors_run_out",
+        life::who_has_got_through_is_served_when_descriptors_run_out,
+    ),
     ("a_second_ctrl_c_cuts_off_and_leaves_nothing", life::a_second_ctrl_c_cuts_off_and_leaves_nothing),
     ("killed_while_idle_is_replaced", death::killed_while_idle_is_replaced),
     ("killed_in_a_get_is_answered_by_another", death::killed_in_a_get_is_answered_by_another),

@@ -16,6 +16,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::time::Instant;
 
 use crate::http::chunked::Decoder;
+use crate::http::has_begun;
 use crate::http::problem::AnswerBody;
 use crate::identity::Incarnation;
 use crate::link::{After, Note};
@@ -294,7 +295,7 @@ impl Client {
             Ok((_, there)) => there,
             Err(_) => 0,
         };
-        first[..there].iter().any(|byte| !b"\r\n".contains(byte))
+        has_begun(&first[..there])
     }
 
     /// What this client may keep its worker waiting with.

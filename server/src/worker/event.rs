@@ -33,7 +33,7 @@ use crate::control::Retirement;
 use crate::http::answer::{AnswerHead, AnswerLength, Persistence};
 use crate::http::chunked::Decoder;
 use crate::http::problem::{AnswerBody, Problem};
-use crate::http::{Framing, Head, HeaderSpace, Refusal, parse_head};
+use crate::http::{Framing, Head, HeaderSpace, Refusal, has_begun, parse_head};
 use crate::link::{self, After, FromWorker, LONGEST, Received, Terms, ToWorker, TurnFrame};
 use crate::sys::{self, Termination};
 
@@ -387,6 +387,10 @@ impl Client {
                 Err(_elapsed) if before > 0 => return Ok(Next::Refused(Refusal::TooSlow)),
                 Err(_elapsed) => return Ok(Next::Gone),
             };
+            if !has_begun(&bytes[..peeked]) {
+                self.discard(peeked).await?;
+                continue;
+            }
             match is_served(&bytes[..peeked], terms) {
                 Ok(true) => return Ok(Next::Request(peeked)),
                 Ok(false) => {}

@@ -9,7 +9,7 @@ use std::os::fd::BorrowedFd;
 use std::time::Instant;
 
 use super::client::{Client, Peeked};
-use crate::http::{Framing, HeaderSpace, Refusal, parse_head};
+use crate::http::{Framing, HeaderSpace, Refusal, has_begun, parse_head};
 use crate::link::Terms;
 use crate::sys;
 
@@ -44,6 +44,11 @@ pub(super) fn await_request(
             Peeked::TimeIsUp if least > 1 => return Ok(Next::Refused(Refusal::TooSlow)),
             Peeked::TimeIsUp | Peeked::Ended => return Ok(Next::Gone),
         };
+        if !has_begun(&buffer[..there]) {
+            // In front of a request empty lines say nothing, and whoever sends them is as idle as before.
+            client.discard(there)?;
+            continue;
+        }
         match is_served(&buffer[..there], terms) {
             Ok(true) => return Ok(Next::Request(there)),
             Ok(false) => {}
@@ -148,6 +153,8 @@ mod tests {
     fn a_request_is_there_or_refused() -> io::Result<()> {
         let whole = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
         assert_eq!(after(whole.as_bytes(), false)?, Next::Request(whole.len()));
+        let late = format!("\r\n\r\n\r\n\r\n{whole}");
+        assert_eq!(after(late.as_bytes(), false)?, Next::Request(whole.len()));
         let long = format!("GET /{} HTTP/1.1\r\n", "a".repeat(64));
         assert_eq!(after(long.as_bytes(), false)?, Next::Refused(Refusal::TargetTooLong));
         let large = "PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 101\r\n\r\n";
@@ -160,6 +167,7 @@ mod tests {
     fn who_sends_slowly_is_told_and_who_sends_nothing_is_let_go() -> io::Result<()> {
         assert_eq!(after(b"GET / HT", false)?, Next::Refused(Refusal::TooSlow));
         assert_eq!(after(b"", false)?, Next::Gone);
+        assert_eq!(after(b"\r\n\r\n\r\n\r\n\r\n", false)?, Next::Gone);
         assert_eq!(after(b"", true)?, Next::Gone);
         assert_eq!(after(b"GET / HT", true)?, Next::Gone);
         Ok(())

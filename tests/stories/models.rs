@@ -90,6 +90,11 @@ pub fn an_event_loop_waits_for_many_and_blocks_for_all(backend: Backend) {
     drop(sibling);
     stack.api().incident(&worker.life(), |it| it["steps_ms"]["ready"].is_number());
     stack.ready("web", 1);
+    // It takes no body that it has no room for, and says so at once.
+    let mut large = stack.connect();
+    large.send("PUT /body HTTP/1.1\r\nHost: a\r\nContent-Length: 20000000\r\nExpect: 100-continue\r\n\r\n");
+    assert_eq!(large.response().status, 413);
+    assert_eq!(large.rest().unwrap(), b"");
     // HEAD says how long a stream is, and sends nothing of it.
     let mut client = stack.connect();
     client.send("HEAD /stream?kb=1&ms=10 HTTP/1.1\r\nHost: a\r\n\r\n");

@@ -23,7 +23,7 @@ use tokio::sync::watch;
 use tokio::task::{JoinError, JoinSet, LocalSet};
 use tokio::time::{Instant, timeout_at};
 
-use super::next::{Next, cut_short, is_served, refusal_in, refused};
+use super::next::{Next, cut_short, is_served, refusal_in, refused, stalled};
 use super::session::{Joined, join, say};
 use super::{Ending, Options};
 use crate::apps::demo::{self, Act};
@@ -220,6 +220,9 @@ impl Worker {
                 tokio::time::sleep(time).await;
                 answer.respond(200, demo::worked(time).as_bytes()).await?;
             }
+            Act::EchoBody if announces_more(&head, largest_body(&self.terms)) => {
+                return client.refuse(Refusal::BodyTooLarge, AnswerBody::of(&bytes)).await;
+            }
             Act::EchoBody => {
                 client.discard(std::mem::take(&mut answer.in_socket)).await?;
                 if head.expects_continue && !turn.continued {
@@ -269,6 +272,16 @@ impl Worker {
         }
         Ok(answer.keep)
     }
+}
+
+/// The largest body that is taken where clients may ask this, in bytes.
+fn largest_body(terms: &Terms) -> usize {
+    usize::try_from(terms.body_bytes).unwrap_or(usize::MAX).min(LARGEST_BODY)
+}
+
+/// Whether a request says that its body is larger than that: it is refused before anybody sends it in vain.
+fn announces_more(head: &Head<'_>, most: usize) -> bool {
+    matches!(head.framing, Framing::Length(length) if length > most as u64)
 }
 
 /// An answer to one request.
@@ -424,7 +437,7 @@ impl Client {
     /// # Errors
     /// It is none, or larger than the pool allows or this model takes; or the client has gone or stalls.
     async fn body(&self, head: &Head<'_>, terms: &Terms) -> io::Result<Vec<u8>> {
-        let most = usize::try_from(terms.body_bytes).unwrap_or(usize::MAX).min(LARGEST_BODY);
+        let most = largest_body(terms);
         let mut body = Vec::new();
         let mut piece = vec![0; 16 * 1024];
         let mut decoder = Decoder::new();
@@ -438,7 +451,7 @@ impl Client {
                 Framing::Chunked => piece.len(),
             };
             // Only what belongs to this request may be taken, and chunks have to be read to know: look, then take.
-            let there = self.receive(&mut piece[..room], RecvFlags::PEEK).await?;
+            let there = self.receive(&mut piece[..room], RecvFlags::PEEK).await.map_err(stalled)?;
             if there == 0 {
                 return Err(refused(cut_short(self.socket.as_fd())));
             }

@@ -14,7 +14,7 @@
 use std::io;
 
 use super::client::Client;
-use super::next::{cut_short, refused};
+use super::next::{cut_short, refused, stalled};
 use crate::http::answer::{AnswerHead, AnswerLength, Persistence};
 use crate::http::chunked::Decoder;
 use crate::http::{Framing, Head, Refusal};
@@ -131,8 +131,9 @@ impl<'t> Exchange<'t> {
     /// Reads on in the request's body; 0 at its end.
     ///
     /// # Errors
-    /// The client has gone or stalls; or it sends what is no body, or more than the pool allows: then the kind is
-    /// [`io::ErrorKind::InvalidData`], and a handler that has not begun to answer may leave the answer to the worker.
+    /// The client has gone or stalls ([`io::ErrorKind::WouldBlock`]); or it sends what is no body, or more than the pool
+    /// allows ([`io::ErrorKind::InvalidData`]). A handler that has not begun to answer may pass these on and leave the
+    /// answer to the worker.
     pub fn read_body(&mut self, into: &mut [u8]) -> io::Result<usize> {
         if into.is_empty() {
             return Ok(0);
@@ -159,7 +160,7 @@ impl<'t> Exchange<'t> {
                     }
                     // Only what belongs to this request may be taken from the socket, so: look, decode, take.
                     let mut piece = [0; PIECE];
-                    let peeked = self.client.peek(&mut piece)?;
+                    let peeked = self.client.peek(&mut piece).map_err(stalled)?;
                     if peeked == 0 {
                         return Err(refused(cut_short(self.client.fd())));
                     }
@@ -322,6 +323,7 @@ mod tests {
     use std::net::{TcpListener, TcpStream};
     use std::time::Duration;
 
+    use super::super::next::refusal_in;
     use super::*;
     use crate::http::{HeaderSpace, parse_head};
     use crate::link::{Scoreboard, ScoreboardPen};
@@ -364,6 +366,31 @@ mod tests {
         // Chunks without a last one are seen to be cut.
         let (got, end) = failed(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", half)?;
         assert!(got.ends_with("half of\r\n") && end.is_none(), "{got:?}, {end:?}");
+        Ok(())
+    }
+
+    #[test]
+    fn only_a_client_that_stalls_is_told_that_it_does() -> io::Result<()> {
+        let listener = TcpListener::bind("127.0.0.1:0")?;
+        let mut peer = TcpStream::connect(listener.local_addr()?)?;
+        let (served, _) = listener.accept()?;
+        // As the door sets it.
+        served.set_read_timeout(Some(Duration::from_millis(20)))?;
+        let client = Client::new(served.into());
+        let request = b"PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\n";
+        peer.write_all(request)?;
+        let time = Duration::from_secs(1);
+        let terms = Terms { head_bytes: 512, body_bytes: 512, head: time, keep_alive: time };
+        let turn = TurnFrame { turn: 1, whole: 0, acknowledge: false, continued: false, last: false };
+        let pen = ScoreboardPen::for_board(Scoreboard::new(1)?)?;
+        let (mut space, mut out) = (HeaderSpace::new(), Vec::new());
+        let head = parse_head(request, &mut space, 512).ok().flatten().ok_or(io::ErrorKind::InvalidInput)?;
+        let mut exchange = Exchange::new(&client, &turn, head, request, &terms, pen.line(0, 1), &mut out);
+        let stalled = exchange.read_body(&mut [0; 8]).err();
+        assert_eq!(stalled.as_ref().map(io::Error::kind), Some(io::ErrorKind::WouldBlock));
+        assert_eq!(stalled.as_ref().and_then(refusal_in), Some(Refusal::TooSlow));
+        // A handler's own, of a queue that is full, say.
+        assert_eq!(refusal_in(&io::ErrorKind::WouldBlock.into()), None);
         Ok(())
     }
 

@@ -81,12 +81,18 @@ pub(super) fn cut_short(socket: BorrowedFd<'_>) -> Refusal {
     }
 }
 
-/// Why a body cannot be read on, if it is for what the client has sent, or for its sending nothing for too long.
+/// Why a body cannot be read on, if it is for what the client has sent, or for its sending nothing for too long. A handler
+/// has errors of its own, which say nothing of its client.
 pub(super) fn refusal_in(error: &io::Error) -> Option<Refusal> {
-    if error.kind() == io::ErrorKind::WouldBlock {
-        return Some(Refusal::TooSlow);
-    }
     error.get_ref()?.downcast_ref::<Refusal>().copied()
+}
+
+/// What has gone wrong with reading from a client: when its time is up, that is a refusal, of the same kind.
+pub(super) fn stalled(error: io::Error) -> io::Error {
+    match error.kind() {
+        kind @ io::ErrorKind::WouldBlock => io::Error::new(kind, Refusal::TooSlow),
+        _ => error,
+    }
 }
 
 /// The other way round, for those who read bodies.
@@ -124,6 +130,19 @@ mod tests {
         let (link, _door) = UnixStream::pair()?;
         // Smaller than a head, as it may be.
         await_request(&served, &TERMS, link.as_fd(), &mut vec![0; 8])
+    }
+
+    #[test]
+    fn urgent_data_does_not_make_a_worker_spin() -> io::Result<()> {
+        let listener = TcpListener::bind("127.0.0.1:0")?;
+        let mut client = TcpStream::connect(listener.local_addr()?)?;
+        let served = Client::new(listener.accept()?.0.into());
+        client.write_all(b"GET / HT")?;
+        rustix::net::send(&client, b"!", rustix::net::SendFlags::OOB)?;
+        client.write_all(b"TP/1.1\r\n")?;
+        let until = Instant::now() + Duration::from_secs(60);
+        assert_eq!(served.peek_at_least(&mut [0; 64], 20, until)?, Peeked::Ended);
+        Ok(())
     }
 
     #[test]

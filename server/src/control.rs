@@ -18,8 +18,9 @@ use serde::{Deserialize, Serialize};
 use crate::identity::{Incarnation, PoolName, Secret};
 use crate::observation::{Histogram, TrickleReport, TurnTrace};
 
-/// The version of this protocol. Door and controller of different versions refuse each other by name.
-pub const VERSION: u32 = 3;
+/// The version of this protocol. Door and controller of different versions refuse each other by name. It changes with the
+/// link's as well: a door that is adopted has to understand the workers that its next controller starts.
+pub const VERSION: u32 = 4;
 
 /// What somebody says in place of [`VERSION`] who only wants to know the door's. It is answered with the welcome, as
 /// any version that the door does not speak, and changes nothing.

@@ -321,6 +321,11 @@ impl Stack {
         Ok(listed?.lines().map(str::to_owned).collect())
     }
 
+    /// What the door has logged.
+    pub fn door_log(&self) -> String {
+        std::fs::read_to_string(self.run_dir().join("control/door.log")).unwrap_or_default()
+    }
+
     /// The pid of this deployment's door.
     pub fn door_pid(&self) -> Pid {
         eventually("the door's process is there", || {

@@ -18,13 +18,24 @@ pub fn a_hang_is_ended_named_and_answered_504(backend: Backend) {
         (&"answered".into(), &504.into())
     );
     stack.ready("web", 2);
+    // Nobody but the worker knows where these end, and whether it hangs or waits for more. The client is told all the same.
+    let chunks = format!("11170\r\n{}\r\n0\r\n\r\n", "x".repeat(70_000));
+    let mut client = stack.connect();
+    client.send("POST /hang?1 HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n").send(chunks);
+    let answer = client.response();
+    assert_eq!((answer.status, client.rest().unwrap()), (504, Vec::new()));
+    let life = answer.json()["incident"].as_str().unwrap().to_owned();
+    let incident = stack.api().incident(&life, |it| it["steps_ms"]["ready"].is_number());
+    assert_eq!(incident["cause"]["kind"], "request_timeout", "{incident:#}");
+    stack.ready("web", 2);
     stack.down();
 }
 
 pub fn a_client_that_stalls_costs_no_worker(backend: Backend) {
     let stack = Stack::web(backend, 1, "timeouts: { request: 700ms }");
     let worker = stack.ready("web", 1)[0].clone();
-    // One that takes nothing of its answer, and one that does not send all of its body.
+    // One that takes nothing of its answer, one that would take the end of the connection for the answer's, and one that
+    // does not send all of its body.
     let mut reader = stack.connect();
     reader.send_get("/stream?kb=65536&ms=1");
     stack.holder_of("GET /stream");
@@ -33,6 +44,14 @@ pub fn a_client_that_stalls_costs_no_worker(backend: Backend) {
         let now = stack.api().worker("web-0");
         if now.phase == "idle" && now.turns == 1 { Ok(()) } else { Err(vec![now]) }
     });
+    let mut old = stack.connect();
+    old.send("GET /stream?kb=65536&ms=1 HTTP/1.0\r\n\r\n");
+    eventually("the worker is free again", || {
+        let now = stack.api().worker("web-0");
+        if now.phase == "idle" && now.turns == 2 { Ok(()) } else { Err(vec![now]) }
+    });
+    let end = old.rest().map(|rest| rest.len()).map_err(|error| error.kind());
+    assert_eq!(end, Err(std::io::ErrorKind::ConnectionReset));
     let mut sender = stack.connect();
     sender
         .send("POST /body HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\n")
@@ -70,10 +89,12 @@ pub fn a_client_that_may_still_be_sending_costs_no_worker(backend: Backend) {
     assert_eq!(second.response().status, 200);
     second.send(upload).send("x");
     let mut silent = Connection::to(stack.address("echo"));
-    for client in [&mut chunks, &mut second, &mut silent] {
-        // Sent away by a close, or by a reset where some of what it has sent was never read.
-        let _ = client.rest();
+    for client in [&mut chunks, &mut second] {
+        let answer = client.response();
+        assert_eq!(answer.status, 408, "{}", answer.text());
+        assert_eq!(client.rest().expect("it is closed, not reset"), b"");
     }
+    assert_eq!(silent.rest().expect("it is closed, not reset"), b"");
     assert_eq!((generations("web"), generations("echo")), before, "a worker was killed");
     assert_eq!(stack.connect().get("/work?ms=1").status, 200);
     assert_eq!(stack.api().incidents().len(), 0);

@@ -73,6 +73,33 @@ pub fn a_done_without_an_answer_is_a_breach(backend: Backend) {
     assert!(said.contains("broke the protocol") && said.contains("has written no answer"), "{said}");
 }
 
+pub fn who_is_left_without_an_answer_is_told(backend: Backend) {
+    let stack = Stack::web(backend, 1, "");
+    stack.ready("web", 1);
+    // Of two that are idle, the one that came last is picked.
+    let mut mute = FakeWorker::joins(&stack, "web-91.1", 1);
+    let mut client = stack.connect();
+    client.send_get("/work?ms=1");
+    let (turn, socket) = mute.takes_a_turn();
+    drop(socket);
+    mute.says(&FromWorker::Done { turn: turn.turn, after: After::Close { written: 0 } });
+    let answer = client.response();
+    assert_eq!((answer.status, answer.json()["detail"].as_str()), (502, Some("the worker gave no answer")));
+    assert_eq!(client.rest().unwrap(), b"");
+    // Who has had one, whatever its worker says, gets no second one.
+    let mut client = stack.connect();
+    client.send_get("/work?ms=1");
+    let (turn, socket) = mute.takes_a_turn();
+    rustix::io::write(&socket, b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").unwrap();
+    drop(socket);
+    mute.says(&FromWorker::Done { turn: turn.turn, after: After::Close { written: 0 } });
+    assert_eq!(client.response().status, 200);
+    assert_eq!(client.rest().unwrap(), b"");
+    assert_eq!(stack.api().pool("web")["counters"]["answered"]["502"], 1);
+    drop(mute);
+    stack.down();
+}
+
 pub fn a_worker_that_claims_too_much_gets_what_its_model_takes(backend: Backend) {
     let stack = Stack::web(backend, 1, "");
     stack.ready("web", 1);

@@ -124,6 +124,20 @@ pub fn a_second_ctrl_c_cuts_off_and_leaves_nothing(backend: Backend) {
     assert!(!stack.run_dir().exists(), "the run directory was left behind");
 }
 
+pub fn an_answer_that_a_drain_cuts_does_not_look_whole(backend: Backend) {
+    let mut stack = Stack::web(backend, 1, "timeouts: { drain: 300ms }");
+    stack.ready("web", 1);
+    // To this client the end of the connection is the end of the answer.
+    let mut client = stack.connect();
+    client.send("GET /stream?kb=64&ms=600000 HTTP/1.0\r\n\r\n");
+    client.exactly(15);
+    stack.interrupt();
+    let end = client.rest().map(|rest| rest.len()).map_err(|error| error.kind());
+    assert_eq!(end, Err(std::io::ErrorKind::ConnectionReset), "{}", stack.said());
+    stack.wait();
+    assert_eq!(stack.leftovers(), Vec::<String>::new());
+}
+
 pub fn ctrl_c_lets_turns_finish_and_leaves_nothing(backend: Backend) {
     let mut stack = Stack::web(backend, 2, "");
     stack.ready("web", 2);
@@ -135,6 +149,48 @@ pub fn ctrl_c_lets_turns_finish_and_leaves_nothing(backend: Backend) {
     stack.interrupt();
     assert_eq!(parked.rest().expect("the idle connection is closed, not reset"), b"");
     assert_eq!(busy.response().text(), "worked 700 ms\n");
+    let (status, said) = stack.wait();
+    assert!(status.success(), "{status}:\n{said}");
+    assert_eq!(stack.leftovers(), Vec::<String>::new());
+}
+
+pub fn who_is_idle_with_a_worker_does_not_hold_up_a_drain(backend: Backend) {
+    let pool = |name: &str, model: &str| {
+        format!(
+            "{name}:\n  listen: 127.0.0.1:0\n  turn: connection\n  size: {{ workers: 1 }}\n  \
+             worker: {{ model: {model} }}\n  timeouts: {{ keep_alive: 10m, drain: 10m, request: 10m }}\n"
+        )
+    };
+    let pools = [pool("web", "prefork"), pool("threads", "{ threads: 2 }"), pool("loop", "{ event: 4 }")];
+    let mut stack = Stack::up(backend, &pools.concat());
+    let idle_at = |stack: &Stack, pool: &str| {
+        let mut client = Connection::to(stack.address(pool));
+        assert_eq!(client.get("/work?ms=1").status, 200, "{pool}");
+        client
+    };
+    // A worker that is told to go does not wait for what nobody has asked.
+    for pool in ["web", "threads", "loop"] {
+        let worker = stack.ready(pool, 1)[0].clone();
+        let mut idle = idle_at(&stack, pool);
+        let path = format!("/api/v1/workers/{}/drain", worker.id);
+        let answer = stack.api().post(&path, &serde_json::json!({}));
+        assert!((200..300).contains(&answer.status), "{answer:?}");
+        assert_eq!(idle.rest().expect("it is closed, not reset"), b"", "{pool}");
+        eventually("the drained worker has a successor", || {
+            let now = stack.api().worker(&worker.id);
+            if now.generation > worker.generation && now.is_ready() { Ok(()) } else { Err(vec![now]) }
+        });
+    }
+    // Neither does the door, when all are to go; whoever is being served is served.
+    let mut idle: Vec<_> = ["web", "threads", "loop"].iter().map(|pool| idle_at(&stack, pool)).collect();
+    let mut busy = Connection::to(stack.address("loop"));
+    busy.send_get("/work?ms=3000");
+    stack.holder_of("GET /work?ms=3000");
+    stack.interrupt();
+    for client in &mut idle {
+        assert_eq!(client.rest().expect("it is closed, not reset"), b"");
+    }
+    assert_eq!(busy.response().text(), "worked 3000 ms\n");
     let (status, said) = stack.wait();
     assert!(status.success(), "{status}:\n{said}");
     assert_eq!(stack.leftovers(), Vec::<String>::new());
@@ -152,6 +208,11 @@ pub fn who_has_got_through_before_a_stop_is_served(backend: Backend) {
     for client in &mut clients[..300] {
         client.send_get("/work?ms=0");
     }
+    // Some are in the middle of sending it, and one has nothing to ask.
+    for client in &mut clients[300..] {
+        client.send("GET /work?ms=0 HTT");
+    }
+    let mut silent = stack.connect();
     stack.interrupt();
     eventually("`up` drains", || {
         let said = stack.said();
@@ -159,13 +220,48 @@ pub fn who_has_got_through_before_a_stop_is_served(backend: Backend) {
     });
     kill_process(door, Signal::TERM).unwrap();
     kill_process(door, Signal::CONT).unwrap();
-    // Some of them have sent their request already, and some do so now.
     for client in &mut clients[300..] {
-        client.send_get("/work?ms=0");
+        client.send("P/1.1\r\nHost: a\r\n\r\n");
     }
     for client in &mut clients {
         assert_eq!(client.response().status, 200);
         assert_eq!(client.rest().unwrap(), b"");
+    }
+    assert_eq!(silent.rest().expect("it is closed, not reset"), b"");
+    let (status, said) = stack.wait();
+    assert!(status.success(), "{status}: {said}");
+    assert_eq!(stack.leftovers(), Vec::<String>::new());
+}
+
+pub fn who_has_got_through_is_served_when_descriptors_run_out(backend: Backend) {
+    use rustix::process::{Resource, Rlimit, Signal, getrlimit, kill_process, prlimit};
+
+    let mut stack = Stack::web(backend, 2, "");
+    stack.ready("web", 2);
+    let door = stack.door_pid();
+    kill_process(door, Signal::STOP).unwrap();
+    let mut clients: Vec<_> = (0..8).map(|_| stack.connect()).collect();
+    for client in &mut clients {
+        client.send_get("/work?ms=0");
+    }
+    // It has as many descriptors as it may have when it comes to let them in.
+    let open = std::fs::read_dir(format!("/proc/{}/fd", door.as_raw_pid())).unwrap().count() as u64;
+    let maximum = getrlimit(Resource::Nofile).maximum;
+    let before = prlimit(Some(door), Resource::Nofile, Rlimit { current: Some(open), maximum }).unwrap();
+    stack.interrupt();
+    eventually("`up` drains", || {
+        let said = stack.said();
+        if said.contains("draining") { Ok(()) } else { Err(said) }
+    });
+    kill_process(door, Signal::TERM).unwrap();
+    kill_process(door, Signal::CONT).unwrap();
+    eventually("it has no room for the last ones", || {
+        let log = stack.door_log();
+        if log.contains("the last clients have to wait") { Ok(()) } else { Err(log) }
+    });
+    prlimit(Some(door), Resource::Nofile, before).unwrap();
+    for client in &mut clients {
+        assert_eq!(client.response().status, 200);
     }
     let (status, said) = stack.wait();
     assert!(status.success(), "{status}: {said}");

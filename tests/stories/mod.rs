@@ -24,9 +24,21 @@ pub const ALL: &[(&str, Story)] = &[
     ),
     ("scale_follows_up_and_down_and_loses_nothing", life::scale_follows_up_and_down_and_loses_nothing),
     ("recycled_workers_cost_no_request", life::recycled_workers_cost_no_request),
+    (
+        "an_answer_that_a_drain_cuts_does_not_look_whole",
+        life::an_answer_that_a_drain_cuts_does_not_look_whole,
+    ),
     ("ctrl_c_lets_turns_finish_and_leaves_nothing", life::ctrl_c_lets_turns_finish_and_leaves_nothing),
+    (
+        "who_is_idle_with_a_worker_does_not_hold_up_a_drain",
+        life::who_is_idle_with_a_worker_does_not_hold_up_a_drain,
+    ),
     ("who_has_got_through_before_a_stop_is_served", life::who_has_got_through_before_a_stop_is_served),
     ("a_door_that_hangs_does_not_hold_up_a_stop", life::a_door_that_hangs_does_not_hold_up_a_stop),
+    (
+        "who_has_got_through_is_served_when_descriptors_run_out",
+        life::who_has_got_through_is_served_when_descriptors_run_out,
+    ),
     ("a_second_ctrl_c_cuts_off_and_leaves_nothing", life::a_second_ctrl_c_cuts_off_and_leaves_nothing),
     ("killed_while_idle_is_replaced", death::killed_while_idle_is_replaced),
     ("killed_in_a_get_is_answered_by_another", death::killed_in_a_get_is_answered_by_another),
@@ -80,6 +92,7 @@ pub const ALL: &[(&str, Story)] = &[
     ("garbage_on_a_link_evicts_that_worker_only", hostile::garbage_on_a_link_evicts_that_worker_only),
     ("strangers_are_turned_away", hostile::strangers_are_turned_away),
     ("a_done_without_an_answer_is_a_breach", hostile::a_done_without_an_answer_is_a_breach),
+    ("who_is_left_without_an_answer_is_told", hostile::who_is_left_without_an_answer_is_told),
     (
         "a_worker_that_claims_too_much_gets_what_its_model_takes",
         hostile::a_worker_that_claims_too_much_gets_what_its_model_takes,
@@ -96,6 +109,10 @@ pub const ALL: &[(&str, Story)] = &[
     ),
     ("a_trickle_loses_nothing_to_a_kill", observation::a_trickle_loses_nothing_to_a_kill),
     ("threads_share_a_fault_and_catch_a_panic", models::threads_share_a_fault_and_catch_a_panic),
+    (
+        "a_panic_over_each_request_of_a_connection_costs_no_worker",
+        models::a_panic_over_each_request_of_a_connection_costs_no_worker,
+    ),
     ("a_worker_of_many_threads_leaves_when_told", models::a_worker_of_many_threads_leaves_when_told),
     (
         "an_event_loop_waits_for_many_and_blocks_for_all",

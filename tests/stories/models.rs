@@ -26,6 +26,24 @@ pub fn threads_share_a_fault_and_catch_a_panic(backend: Backend) {
     stack.down();
 }
 
+pub fn a_panic_over_each_request_of_a_connection_costs_no_worker(backend: Backend) {
+    let stack = Stack::web(backend, 1, "turn: connection\nworker: { model: { threads: 2 } }");
+    let worker = stack.ready("web", 1)[0].clone();
+    let mut sibling = stack.connect();
+    assert_eq!(sibling.get("/work?ms=1").status, 200);
+    let mut client = stack.connect();
+    for _ in 0..3 {
+        assert_eq!(client.get("/panic").text(), "the handler panicked\n");
+    }
+    // Both connections are still with the worker that they were given to.
+    assert_eq!(client.get("/").line("generation"), worker.generation.to_string());
+    assert_eq!(sibling.get("/").line("generation"), worker.generation.to_string());
+    assert_eq!(stack.api().worker("web-0").generation, worker.generation);
+    drop((client, sibling));
+    let said = stack.down();
+    assert!(!said.contains("broke the protocol"), "{said}");
+}
+
 pub fn a_worker_of_many_threads_leaves_when_told(backend: Backend) {
     let limits = "worker: { model: { threads: 400 }, limits: { pids: 600, memory: 512MiB } }";
     let stack = Stack::web(backend, 1, limits);
@@ -72,6 +90,11 @@ pub fn an_event_loop_waits_for_many_and_blocks_for_all(backend: Backend) {
     drop(sibling);
     stack.api().incident(&worker.life(), |it| it["steps_ms"]["ready"].is_number());
     stack.ready("web", 1);
+    // It takes no body that it has no room for, and says so at once.
+    let mut large = stack.connect();
+    large.send("PUT /body HTTP/1.1\r\nHost: a\r\nContent-Length: 20000000\r\nExpect: 100-continue\r\n\r\n");
+    assert_eq!(large.response().status, 413);
+    assert_eq!(large.rest().unwrap(), b"");
     // HEAD says how long a stream is, and sends nothing of it.
     let mut client = stack.connect();
     client.send("HEAD /stream?kb=1&ms=10 HTTP/1.1\r\nHost: a\r\n\r\n");

@@ -117,11 +117,12 @@ pub fn a_trickle_loses_nothing_to_a_kill(backend: Backend) {
     let workers = stack.ready("web", 2);
     stack.kill_controller();
     let mut watcher = Watcher::of(&stack);
-    watcher.controller.orders(&trickle("/work?ms=1000", 0.6, LONGEST_TRICKLE));
+    // Long enough for a kill to come to pass in the middle of one, on a slow machine too.
+    watcher.controller.orders(&trickle("/work?ms=3000", 0.3, LONGEST_TRICKLE));
     let life = eventually("somebody has just been given a request", || {
         let report = watcher.look();
         let fresh = report.pools[0].workers.iter().find(|worker| {
-            worker.holding.first().is_some_and(|held| held.held_for < Duration::from_millis(300))
+            worker.holding.first().is_some_and(|held| held.held_for < Duration::from_millis(1000))
         });
         fresh.map(|worker| worker.worker.clone()).ok_or(report)
     });

@@ -13,7 +13,7 @@ use super::client::{Chunks, Client, Request};
 use crate::config::{Clients, DoorPool};
 use crate::http::chunked::Decoder;
 use crate::http::problem::AnswerBody;
-use crate::http::{Framing, Head, HeaderSpace, Refusal, parse_head};
+use crate::http::{Framing, Head, HeaderSpace, Refusal, has_begun, parse_head};
 
 /// What has become of the wait for a request.
 #[derive(Debug)]
@@ -77,8 +77,7 @@ pub(super) async fn request(
             Err(Errno::INTR) => continue,
             Err(_) => return Arrival::Closed,
         };
-        // Empty lines are no request yet: some clients send one behind a body.
-        if !begun && scratch[..there].iter().any(|byte| !b"\r\n".contains(byte)) {
+        if !begun && has_begun(&scratch[..there]) {
             begun = true;
             deadline = Instant::now() + pool.timeouts.head;
         }

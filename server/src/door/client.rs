@@ -16,6 +16,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::time::Instant;
 
 use crate::http::chunked::Decoder;
+use crate::http::has_begun;
 use crate::http::problem::AnswerBody;
 use crate::identity::Incarnation;
 use crate::link::{After, Note};
@@ -114,6 +115,17 @@ pub(super) enum TurnEnd {
     Lost(Loss),
     /// The client was gone before a worker was found.
     ClientGone,
+}
+
+/// What a client may keep its worker waiting with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stall {
+    /// Nothing: all of its request is there, and not a byte of an answer.
+    Neither,
+    /// It has not sent all of its request, for all that is known, and so many bytes since it came.
+    MaySend { received: u64 },
+    /// An answer has begun, and it may not have taken all of it.
+    MayTake,
 }
 
 /// A turn whose worker died.
@@ -232,22 +244,47 @@ impl Client {
         let _ = send(self.fd(), bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL);
     }
 
+    /// Ends the client's half for everybody who has a duplicate of the connection: behind what has come there is the end.
+    /// An answer can still be written.
+    pub(super) fn stop_listening(&self) {
+        let _ = shutdown(self.fd(), Shutdown::Read);
+    }
+
+    /// Ends the connection under the worker that holds it, which sees that and is done with the turn. If an answer has
+    /// begun, it ends there.
+    pub(super) fn hang_up(&self) {
+        let cut = |progress: sys::Progress| progress.written != self.request.borrow().written_before;
+        // An HTTP/1.0 client takes the end of the connection for the end of the answer.
+        if self.request.borrow().http_1_0 && sys::progress(self.fd()).is_ok_and(cut) {
+            self.reset();
+        } else {
+            self.shut_down();
+        }
+    }
+
     /// Ends the connection for everybody who has a duplicate of it.
     pub(super) fn shut_down(&self) {
-        self.whereabouts.set(Whereabouts::Leaving);
         let _ = shutdown(self.fd(), Shutdown::Both);
     }
 
     /// Ends the connection with a reset, so that the client cannot take what it got for a whole answer.
     pub(super) fn reset(&self) {
-        self.whereabouts.set(Whereabouts::Leaving);
-        let _ = rustix::net::connect_unspec(self.fd());
+        // Some kernels do not, while a worker waits in a call on it.
+        if rustix::net::connect_unspec(self.fd()).is_err() {
+            self.shut_down();
+        }
     }
 
     /// Whether bytes have come that nobody has read: closing the socket now would reset the connection, and take
     /// with it what is still on its way to the client.
     pub(super) fn has_unread(&self) -> bool {
         rustix::io::ioctl_fionread(self.fd()).is_ok_and(|unread| unread > 0)
+    }
+
+    /// Bytes that have come from it, when all of them have been read.
+    pub(super) fn received_and_read(&self) -> Option<u64> {
+        let progress = sys::progress(self.fd()).ok()?;
+        (!self.has_unread()).then_some(progress.received)
     }
 
     /// Whether it has begun to send a request, which a few empty lines are not.
@@ -258,19 +295,23 @@ impl Client {
             Ok((_, there)) => there,
             Err(_) => 0,
         };
-        first[..there].iter().any(|byte| !b"\r\n".contains(byte))
+        has_begun(&first[..there])
     }
 
-    /// Whether it is this client that keeps its worker waiting, or may be: it has not sent all of its request, for all
-    /// that is known, or not taken all of an answer that has begun.
-    pub(super) fn is_in_the_way(&self) -> bool {
-        let Ok(progress) = crate::sys::progress(self.fd()) else { return true };
+    /// What this client may keep its worker waiting with.
+    pub(super) fn stall(&self) -> Stall {
+        let Ok(progress) = crate::sys::progress(self.fd()) else { return Stall::MayTake };
         let request = self.request.borrow();
+        if progress.written != request.written_before {
+            return Stall::MayTake;
+        }
         let arrived = self.consumed.get().map(|before| progress.received.saturating_sub(before));
         // Only its worker knows where a chunked body ends that was not waited for, or what a raw client is up to.
         let all_there = request.announced.zip(arrived).is_some_and(|(all, arrived)| arrived >= all);
-        let may_be_sending = request.whole == 0 && !all_there;
-        may_be_sending || progress.written != request.written_before
+        if request.whole == 0 && !all_there {
+            return Stall::MaySend { received: progress.received };
+        }
+        Stall::Neither
     }
 
     /// Whether nothing of the request has been read since it was given away. `received` is what has come in all.

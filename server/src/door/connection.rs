@@ -36,6 +36,7 @@ pub(super) async fn serve(client: Rc<Client>, pool: Rc<Pool>) {
         Protocol::Http => serve_http(&client, &pool).await,
         Protocol::Tcp => serve_raw(&client, &pool).await,
     };
+    client.whereabouts.set(Whereabouts::Leaving);
     match ending {
         Ending::Close if client.has_unread() => client.linger(LINGER).await,
         Ending::Close => client.shut_down(),
@@ -124,7 +125,11 @@ async fn take_turn(client: &Rc<Client>, pool: &Rc<Pool>) -> After {
                 client.count_served(written);
                 return After::Park;
             }
-            TurnEnd::Done(link::After::Close) => {
+            TurnEnd::Done(link::After::Close { written: 0 }) if waits_for_an_answer(client, pool) => {
+                say(client, pool, &Problem::new(502, &"the worker gave no answer"), 502);
+                return After::End(Ending::Linger);
+            }
+            TurnEnd::Done(link::After::Close { .. }) => {
                 return After::End(behind_the_last_answer(&client.request.borrow(), pool.config.turn));
             }
             TurnEnd::ClientGone => {
@@ -139,6 +144,14 @@ async fn take_turn(client: &Rc<Client>, pool: &Rc<Pool>) -> After {
             },
         }
     }
+}
+
+/// Whether a client is there, as far as the kernel knows, who has had no answer to the only request of its turn.
+fn waits_for_an_answer(client: &Client, pool: &Pool) -> bool {
+    (pool.config.protocol, pool.config.turn) == (Protocol::Http, TurnUnit::Request)
+        && sys::progress(client.fd()).is_ok_and(|progress| {
+            !progress.gone && progress.written == client.request.borrow().written_before
+        })
 }
 
 /// How a connection ends that its worker does not keep. Pure.

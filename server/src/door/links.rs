@@ -18,10 +18,11 @@ use rustix::net::{SendFlags, Shutdown};
 use tokio::io::unix::AsyncFd;
 use tokio::time::Instant;
 
-use super::client::{Client, FailedDelivery, Loss, TurnEnd};
+use super::client::{Client, FailedDelivery, Loss, Stall, TurnEnd};
 use super::pool::Pool;
 use super::recent::{Ended, RecentTurns, Tracer};
 use super::roster::Seat;
+use crate::config::{Protocol, TurnUnit};
 use crate::control::{Held, Notice, Retirement, Stamp, WorkerReport};
 use crate::identity::Incarnation;
 use crate::link::{self, Scoreboard, Sent, Terms, ToWorker};
@@ -69,9 +70,29 @@ pub(super) struct HeldTurn {
     pub(super) overran: bool,
     /// Its worker has said that a thread panicked over it.
     pub(super) panicked: bool,
-    /// When its client was sent away for keeping the worker waiting.
-    pub(super) hung_up: Option<Instant>,
+    /// How its client was sent away for keeping the worker waiting.
+    pub(super) sent_away: Option<SentAway>,
+    /// How many bytes its client had sent, all of them read, when a drain first looked and found no more since.
+    pub(super) quiet: Option<(u64, Instant)>,
 }
+
+/// How a client was sent away that may have kept its worker waiting.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum SentAway {
+    /// It has had no answer, and can still be sent one: a worker that reads on is told that nothing more will come.
+    Unheard {
+        at: Instant,
+        /// Bytes that had come from it by then.
+        received: u64,
+    },
+    /// In both directions: it is in the middle of an answer, or does not stop sending.
+    Wholly { at: Instant },
+}
+
+/// How long a client may send nothing, in a drain, before it is taken for one that is idle.
+const IDLE: Duration = Duration::from_secs(1);
+/// How long a worker may take to notice that its client was sent away.
+const AFTER_HANGING_UP: Duration = Duration::from_secs(1);
 
 impl Pool {
     /// What workers are told that clients may ask.
@@ -162,6 +183,26 @@ impl Pool {
         }
     }
 
+    /// Lets those go, in a drain, who are idle on connections whose next request their workers wait for themselves: behind
+    /// what such a client has sent there is the end. An answer that it waits for still comes.
+    pub(super) fn close_idle(&self, now: Instant) {
+        if (self.config.protocol, self.config.turn) != (Protocol::Http, TurnUnit::Connection) {
+            return;
+        }
+        let links = &mut self.floor.borrow_mut().links;
+        for held in links.values_mut().flat_map(|link| &mut link.held) {
+            let received = held.client.received_and_read();
+            match held.quiet {
+                Some((before, since)) if received == Some(before) => {
+                    if now.saturating_duration_since(since) >= IDLE {
+                        held.client.stop_listening();
+                    }
+                }
+                _ => held.quiet = received.map(|received| (received, now)),
+            }
+        }
+    }
+
     /// A worker is about to be killed.
     pub(super) fn withhold(&self, seat: Seat) {
         self.floor.borrow_mut().roster.withhold(seat);
@@ -233,6 +274,31 @@ impl Pool {
 }
 
 impl HeldTurn {
+    /// Whether it may be the client that keeps this turn from ending, whose time is up. It is sent away then, which makes
+    /// a worker that waits for it go on; one that does not within a moment waits for something else.
+    pub(super) fn waits_for_its_client(&mut self, now: Instant) -> bool {
+        let patient = |at| now.saturating_duration_since(at) < AFTER_HANGING_UP;
+        let next = match (self.sent_away, self.client.stall()) {
+            (Some(SentAway::Unheard { at, .. } | SentAway::Wholly { at }), _) if patient(at) => return true,
+            (Some(SentAway::Wholly { .. }), _) | (None, Stall::Neither) => return false,
+            (None, Stall::MaySend { received }) => SentAway::Unheard { at: now, received },
+            // What is on its way is read before the end is: whoever sends fast enough has not been stopped by it.
+            (Some(SentAway::Unheard { received: before, .. }), Stall::MaySend { received })
+                if received == before =>
+            {
+                return false;
+            }
+            (Some(SentAway::Unheard { .. }), Stall::Neither) => return false,
+            (_, Stall::MayTake | Stall::MaySend { .. }) => SentAway::Wholly { at: now },
+        };
+        match next {
+            SentAway::Unheard { .. } => self.client.stop_listening(),
+            SentAway::Wholly { .. } => self.client.hang_up(),
+        }
+        self.sent_away = Some(next);
+        true
+    }
+
     pub(super) fn describe(&self, now: Instant) -> Held {
         let request = self.client.request.borrow();
         Held {

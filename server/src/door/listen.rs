@@ -27,7 +27,7 @@ const BACKLOG: i32 = 4096;
 const FITS_BY_DEFAULT: usize = 88 * 1024;
 /// How many of those that are too many are listened to for a moment, so that the answer is not lost to a reset. Others
 /// are closed at once: they have no descriptors of their own.
-const MOST_TURNED_AWAY: usize = 128;
+pub(super) const MOST_TURNED_AWAY: usize = 128;
 /// How long accepting pauses when the process is out of descriptors.
 const OUT_OF_DESCRIPTORS: Duration = Duration::from_millis(20);
 
@@ -113,8 +113,19 @@ pub(super) async fn accept(
         tokio::task::consume_budget().await;
     }
     // As many as the kernel keeps: those that come meanwhile must not put the end off for ever.
-    let waited = (0..=BACKLOG).take_while(|_| matches!(take_in(&listener, &pool, &guests), Came::Somebody));
-    tracing::info!(pool = %pool.config.name, waited = waited.count(), "closed");
+    let mut waited = 0;
+    while waited <= BACKLOG {
+        match take_in(&listener, &pool, &guests) {
+            Came::Somebody => waited += 1,
+            // Those who leave in the drain make room for those who wait.
+            Came::NoRoom(error) => {
+                tracing::warn!(pool = %pool.config.name, %error, "cannot accept: the last clients have to wait");
+                tokio::time::sleep(OUT_OF_DESCRIPTORS).await;
+            }
+            Came::Nobody | Came::Broken(_) => break,
+        }
+    }
+    tracing::info!(pool = %pool.config.name, waited, "closed");
 }
 
 /// Who stands at the entrance.
@@ -196,6 +207,7 @@ pub(super) fn close_idle(guests: &Guests, now: Instant) {
         };
         // Whoever is in the middle of sending a request is let finish it.
         if idle && !guest.is_sending() {
+            guest.whereabouts.set(Whereabouts::Leaving);
             guest.shut_down();
         }
     }
@@ -203,5 +215,10 @@ pub(super) fn close_idle(guests: &Guests, now: Instant) {
 
 /// Closes every connection, whatever is going on in it.
 pub(super) fn close_all(guests: &Guests) {
-    guests.borrow().iter().filter_map(Weak::upgrade).for_each(|guest| guest.shut_down());
+    for guest in guests.borrow().iter().filter_map(Weak::upgrade) {
+        match guest.whereabouts.replace(Whereabouts::Leaving) {
+            Whereabouts::Held => guest.hang_up(),
+            _ => guest.shut_down(),
+        }
+    }
 }

@@ -61,11 +61,11 @@ use thiserror::Error;
 use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Notify, watch};
-use tokio::task::LocalSet;
+use tokio::task::{JoinHandle, LocalSet};
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
 
 use self::control::Control;
-use self::listen::Guests;
+use self::listen::{Guests, MOST_TURNED_AWAY};
 use self::notices::Notices;
 use self::pool::Pool;
 use self::recent::RecentTurns;
@@ -74,6 +74,7 @@ use self::workers::Workers;
 use crate::config::DoorPool;
 use crate::control::Notice;
 use crate::link;
+use crate::observation::TRICKLE_IN_FLIGHT;
 
 /// What a door is to do.
 #[derive(Debug, Clone)]
@@ -173,6 +174,8 @@ async fn serve(config: &Config) -> Result<(), DoorError> {
     for (pool, listener) in opened {
         tracing::info!(pool = %pool.config.name, address = %pool.address, "open");
         tokio::task::spawn_local(look_for_overruns(Rc::clone(&pool)));
+        let stuck = Rc::clone(&pool);
+        tokio::task::spawn_local(async move { stuck.try_again().await });
         let accepting = listen::accept(listener, pool, Rc::clone(&guests), closing.subscribe());
         listeners.push(tokio::task::spawn_local(accepting));
     }
@@ -187,10 +190,7 @@ async fn serve(config: &Config) -> Result<(), DoorError> {
     trickles.end_all();
     pools.iter().for_each(|pool| pool.draining.set(true));
     closing.send_replace(true);
-    for listener in listeners {
-        let _ = listener.await;
-    }
-    let drained = drain(&pools, &guests);
+    let drained = drain(&pools, &guests, &listeners);
     tokio::select! {
         () = drained => {}
         _ = terminate.recv() => tracing::warn!("told twice: cutting off what is left"),
@@ -202,17 +202,18 @@ async fn serve(config: &Config) -> Result<(), DoorError> {
     Ok(())
 }
 
-/// Waits until no client is left, or time is up.
-async fn drain(pools: &[Rc<Pool>], guests: &Guests) {
+/// Waits until nobody is let in any more and no client is left, or time is up.
+async fn drain(pools: &[Rc<Pool>], guests: &Guests, listeners: &[JoinHandle<()>]) {
     let deadline =
         Instant::now() + pools.iter().map(|pool| pool.config.timeouts.drain).max().unwrap_or_default();
     let open = || pools.iter().map(|pool| pool.connections.get()).sum::<usize>();
     tracing::info!(connections = open(), "draining");
     let mut look = interval(Duration::from_millis(10));
     let empty = async {
-        while open() > 0 {
+        while open() > 0 || !listeners.iter().all(JoinHandle::is_finished) {
             // Again and again: a connection may have been parked since the last look.
             listen::close_idle(guests, Instant::now());
+            pools.iter().for_each(|pool| pool.close_idle(Instant::now()));
             look.tick().await;
         }
     };
@@ -273,14 +274,17 @@ fn raise_descriptor_limit() -> Option<u64> {
 }
 
 /// The same pools with no more connections than there are descriptors for, shared out by what each asks for. Some are
-/// kept back: clients must not take those that workers and controller need to come in.
+/// kept back: clients must not take those that workers and controller need to come in, nor those of who is turned away
+/// and of the door as a client of its own.
 fn within(config: &Config, descriptors: Option<u64>) -> Config {
     const KEPT_BACK: u64 = 1024;
+    const KEPT_BACK_FOR_EACH_POOL: u64 = (MOST_TURNED_AWAY + TRICKLE_IN_FLIGHT) as u64;
+    let kept_back = KEPT_BACK + config.pools.len() as u64 * KEPT_BACK_FOR_EACH_POOL;
     let mut config = config.clone();
     let wanted: u64 = config.pools.iter().map(|pool| pool.clients.connections as u64).sum();
     let Some(descriptors) = descriptors else { return config };
     // At least half is the clients', however few there are.
-    let room = descriptors.saturating_sub(KEPT_BACK).max(descriptors / 2);
+    let room = descriptors.saturating_sub(kept_back).max(descriptors / 2);
     if wanted > room {
         for pool in &mut config.pools {
             let share = pool.clients.connections as u128 * u128::from(room) / u128::from(wanted);
@@ -293,4 +297,36 @@ fn within(config: &Config, descriptors: Option<u64>) -> Config {
         }
     }
     config
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clients_leave_descriptors_for_everybody_else() {
+        let pools = |connections: usize| {
+            let mut pool = testing::config();
+            pool.clients.connections = connections;
+            vec![pool.clone(), pool]
+        };
+        let config = |connections| Config {
+            pools: pools(connections),
+            link_socket: PathBuf::new(),
+            control_socket: PathBuf::new(),
+        };
+        let shared_out = |connections, descriptors| {
+            within(&config(connections), descriptors)
+                .pools
+                .iter()
+                .map(|pool| pool.clients.connections)
+                .sum::<usize>()
+        };
+        let others = 1024 + 2 * (MOST_TURNED_AWAY + TRICKLE_IN_FLIGHT);
+        assert_eq!(shared_out(10_000, Some(10_000)), 10_000 - others);
+        assert_eq!(shared_out(100, Some(10_000)), 200);
+        // At least half, however few there are.
+        assert_eq!(shared_out(10_000, Some(1000)), 500);
+        assert_eq!(shared_out(10_000, None), 20_000);
+    }
 }

@@ -44,6 +44,12 @@ impl Notices {
         self.kept.borrow_mut().push_front(notice);
     }
 
+    /// Takes all that there are.
+    #[cfg(test)]
+    pub(super) fn all(&self) -> Vec<Notice> {
+        self.kept.take().into()
+    }
+
     /// Takes the oldest, waiting for it if need be.
     pub(super) async fn next(&self) -> Notice {
         loop {

@@ -2,7 +2,8 @@
 //!
 //! Everything that happens to a turn happens here, in functions that do not wait: a turn is submitted, given,
 //! acknowledged, done, or lost. Two things are true whenever one of them returns:
-//! - nobody waits in the queue while a worker has credit left;
+//! - nobody waits in the queue while a worker has credit left, unless the door itself could not hand a turn over: then
+//!   it tries again in a moment, and meanwhile nobody who comes later is served before those who wait;
 //! - a client that is `Held` stands in exactly one link's list of turns, one that is `Queued` exactly once in the
 //!   queue.
 //!
@@ -15,6 +16,7 @@ use std::os::fd::AsFd;
 use std::rc::Rc;
 use std::time::Duration;
 
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::arrival::{self, Scratch};
@@ -47,6 +49,8 @@ pub(super) struct Pool {
     /// Whether each answer is to be its connection's last.
     pub(super) draining: Cell<bool>,
     pub(super) floor: RefCell<Floor>,
+    /// Rung when a turn could not be handed over, through no fault of a worker's.
+    stuck: Notify,
     /// The numbers of turns, shared by all pools.
     turns: Rc<Cell<u64>>,
 }
@@ -75,8 +79,8 @@ struct Queued {
     since: Instant,
 }
 
-/// How long a worker may take to notice that its client was sent away.
-const AFTER_HANGING_UP: Duration = Duration::from_secs(1);
+/// How long the door waits before it tries again to hand a turn over.
+const STUCK: Duration = Duration::from_millis(20);
 
 /// Why a turn was not taken on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -124,14 +128,16 @@ impl Pool {
             turned_away: Cell::new(0),
             draining: Cell::new(false),
             floor: RefCell::default(),
+            stuck: Notify::new(),
             turns,
         }
     }
 
-    /// Gives the client's turn to a worker, or puts it in the queue.
+    /// Gives the client's turn to a worker, or puts it in the queue, where a new one stands behind those that wait already.
     pub(super) fn submit(&self, client: &Rc<Client>, position: Position) -> Result<(), QueueFull> {
         let floor = &mut *self.floor.borrow_mut();
-        if self.give_to_anybody(floor, client, Duration::ZERO) {
+        let comes_next = position == Position::Front || floor.queue.is_empty();
+        if comes_next && self.give_to_anybody(floor, client, Duration::ZERO) {
             return Ok(());
         }
         let queued = Queued { client: Rc::clone(client), since: Instant::now() };
@@ -141,7 +147,19 @@ impl Pool {
             Position::Front => floor.queue.push_front(queued),
         }
         client.whereabouts.set(Whereabouts::Queued);
+        if !comes_next {
+            self.feed(floor);
+        }
         Ok(())
+    }
+
+    /// Tries again, for as long as it is polled, to hand over what could not be handed over.
+    pub(super) async fn try_again(&self) {
+        loop {
+            self.stuck.notified().await;
+            tokio::time::sleep(STUCK).await;
+            self.feed(&mut self.floor.borrow_mut());
+        }
     }
 
     /// Takes a client out of the queue, if it is there.
@@ -193,9 +211,10 @@ impl Pool {
                 // does, the time of what it holds will be up.
                 Ok(Sent::Full) => floor.roster.pause(seat),
                 // The door's own trouble, such as too many descriptors under way: not the worker's fault, and perhaps
-                // over by the time that the next one is free.
+                // over in a moment.
                 Err(error) => {
                     tracing::warn!(pool = %self.config.name, %error, "cannot hand a client over");
+                    self.stuck.notify_one();
                     return false;
                 }
             }
@@ -240,7 +259,8 @@ impl Pool {
             untouched: frame.acknowledge,
             overran: false,
             panicked: false,
-            hung_up: None,
+            sent_away: None,
+            quiet: None,
         });
         Ok(sent)
     }
@@ -299,16 +319,19 @@ impl Pool {
         if held.overran { Heard::Late } else { Heard::Fine }
     }
 
-    /// A thread of a worker has panicked over a turn. Once: the controller is told each time.
+    /// A thread of a worker has panicked over a turn. Where a connection is one turn it may do so over one request after
+    /// another: the controller is told of the first, and so of no more panics than turns.
     pub(super) fn panicked(&self, seat: Seat, turn: u64, message: String) -> Heard {
         let floor = &mut *self.floor.borrow_mut();
         let Some(link) = floor.links.get_mut(&seat).filter(|link| link.state != LinkState::Condemned) else {
             return Heard::Fine;
         };
-        let Some(held) = link.held.iter_mut().find(|held| held.turn == turn && !held.panicked) else {
-            return Heard::Breach(format!("it panicked over turn {turn}, which it does not hold, or again"));
+        let Some(held) = link.held.iter_mut().find(|held| held.turn == turn) else {
+            return Heard::Breach(format!("it panicked over turn {turn}, which it does not hold"));
         };
-        held.panicked = true;
+        if std::mem::replace(&mut held.panicked, true) {
+            return Heard::Fine;
+        }
         let request = held.client.request.borrow().line.clone();
         let (worker, at) = (link.life.clone(), Stamp::now());
         self.notices.post(Notice::Panicked { worker, turn, request, message, at });
@@ -333,11 +356,7 @@ impl Pool {
                 }
                 // A slow client is no reason to kill a worker: it is sent away, and the worker's call returns. Only one
                 // that does not say so soon after is itself at fault.
-                if held.hung_up.is_none() && held.client.is_in_the_way() {
-                    held.hung_up = Some(now);
-                    held.client.shut_down();
-                }
-                if held.hung_up.is_none_or(|since| now.saturating_duration_since(since) >= AFTER_HANGING_UP) {
+                if !held.waits_for_its_client(now) {
                     held.overran = true;
                     // It is about to be killed: whoever were given to it now would be killed with it.
                     roster.close(seat);
@@ -379,7 +398,7 @@ impl Pool {
 /// as if it had come anew, whatever the contract says, or its client would wait for an answer that nobody owes it.
 fn flaw(after: After, protocol: Protocol, turn: TurnUnit) -> Option<&'static str> {
     match (protocol, turn, after) {
-        (_, _, After::Close) => None,
+        (_, _, After::Close { .. }) => None,
         (Protocol::Http, TurnUnit::Request, After::Keep { written: 1.. }) => None,
         (Protocol::Http, TurnUnit::Request, After::Keep { written: 0 }) => {
             Some("keeps a connection on which it has written no answer")
@@ -392,9 +411,10 @@ fn flaw(after: After, protocol: Protocol, turn: TurnUnit) -> Option<&'static str
 
 #[cfg(test)]
 mod tests {
-    use std::net::{TcpListener, TcpStream};
+    use std::net::TcpStream;
+    use std::os::fd::OwnedFd;
 
-    use super::super::testing::{in_time, life, pool};
+    use super::super::testing::{guest, in_time, life, link, pool};
     use super::*;
     use crate::link::Scoreboard;
     use crate::sys::{self, SlowToClose};
@@ -405,7 +425,7 @@ mod tests {
         use TurnUnit::{Connection, Request};
         let keep = |written| After::Keep { written };
         for (protocol, turn) in [(Http, Request), (Http, Connection), (Tcp, Connection)] {
-            assert_eq!(flaw(After::Close, protocol, turn), None);
+            assert_eq!(flaw(After::Close { written: 0 }, protocol, turn), None);
         }
         assert_eq!(flaw(keep(1), Http, Request), None);
         assert_eq!(flaw(keep(u64::MAX), Http, Request), None);
@@ -415,19 +435,76 @@ mod tests {
     }
 
     #[test]
-    fn a_turn_that_cannot_be_handed_over_is_not_tried_for_ever() {
-        let queued = in_time(async || {
+    fn a_second_panic_over_a_turn_is_no_breach_and_is_not_told_again() {
+        let heard = in_time(async || {
             let pool = pool();
-            let listener = TcpListener::bind("127.0.0.1:0")?;
-            let _peer = TcpStream::connect(listener.local_addr()?)?;
-            let (socket, address) = listener.accept()?;
-            let client = Client::new(socket.into(), address)?;
+            let (client, _peer) = guest()?;
+            let (link, _worker) = link()?;
+            let seat = pool.welcome(life(), 1, link, Scoreboard::new(1)?);
             assert_eq!(pool.submit(&client, Position::Back), Ok(()));
-            let (not_a_socket, _writer) = std::io::pipe()?;
-            let link = Rc::new(sys::watch_slow(SlowToClose::new(not_a_socket.into()))?);
-            pool.welcome(life(), 1, link, Scoreboard::new(1)?);
+            let _ = pool.notices.all();
+            let panics = |turn| pool.panicked(seat, turn, "once more".to_owned());
+            assert!(matches!(panics(2), Heard::Breach(_)), "it does not hold that turn");
+            assert_eq!((panics(1), panics(1)), (Heard::Fine, Heard::Fine));
+            Ok(pool.notices.all())
+        });
+        assert!(matches!(heard.as_deref(), Ok([Notice::Panicked { turn: 1, .. }])), "{heard:?}");
+    }
+
+    /// A pool with one worker, to whom nothing can be handed over until the end of its link is put in place of what stands
+    /// there; and a client that waits for it.
+    fn stuck() -> std::io::Result<(Rc<Pool>, Seat, Rc<Client>, TcpStream)> {
+        let pool = pool();
+        let (client, peer) = guest()?;
+        assert_eq!(pool.submit(&client, Position::Back), Ok(()));
+        let (not_a_socket, _writer) = std::io::pipe()?;
+        let link = Rc::new(sys::watch_slow(SlowToClose::new(not_a_socket.into()))?);
+        let seat = pool.welcome(life(), 1, link, Scoreboard::new(1)?);
+        Ok((pool, seat, client, peer))
+    }
+
+    fn get_unstuck(pool: &Pool, seat: Seat) -> std::io::Result<OwnedFd> {
+        let (ours, theirs) = link()?;
+        if let Some(link) = pool.floor.borrow_mut().links.get_mut(&seat) {
+            link.socket = ours;
+        }
+        Ok(theirs)
+    }
+
+    #[test]
+    fn a_turn_that_cannot_be_handed_over_is_not_tried_for_ever() {
+        let queued = in_time(async || Ok(stuck()?.0.report().queued));
+        assert_eq!(queued, Ok(1));
+    }
+
+    #[test]
+    fn a_turn_that_could_not_be_handed_over_is_tried_again() {
+        let handed_over = in_time(async || {
+            let (pool, seat, client, _peer) = stuck()?;
+            let _worker = get_unstuck(&pool, seat)?;
+            let held = async {
+                while client.whereabouts.get() != Whereabouts::Held {
+                    tokio::task::yield_now().await;
+                }
+            };
+            tokio::select! {
+                () = held => {}
+                () = pool.try_again() => {}
+            }
             Ok(pool.report().queued)
         });
-        assert_eq!(queued, Ok(1));
+        assert_eq!(handed_over, Ok(0));
+    }
+
+    #[test]
+    fn a_turn_that_could_not_be_handed_over_is_not_overtaken() {
+        let whereabouts = in_time(async || {
+            let (pool, seat, first, _peer) = stuck()?;
+            let _worker = get_unstuck(&pool, seat)?;
+            let (second, _other) = guest()?;
+            assert_eq!(pool.submit(&second, Position::Back), Ok(()));
+            Ok((first.whereabouts.get(), second.whereabouts.get()))
+        });
+        assert_eq!(whereabouts, Ok((Whereabouts::Held, Whereabouts::Queued)));
     }
 }

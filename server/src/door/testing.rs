@@ -1,13 +1,21 @@
-//! What the door's tests share: a pool, and a life in it.
+//! What the door's tests share: a pool, a life in it, and both ends of a link and of a client's connection.
 
 use std::cell::Cell;
+use std::io;
+use std::net::{TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::time::Duration;
 
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+
+use super::client::Client;
+use super::links::WorkerLink;
 use super::notices::Notices;
 use super::pool::Pool;
 use crate::config::{Clients, DoorPool, Protocol, Queue, Redeliver, RedeliverMethods, Timeouts, TurnUnit};
 use crate::identity::Incarnation;
+use crate::sys::{self, SlowToClose};
 
 /// How long a test waits for what ought to end.
 pub(super) const DEADLINE: Duration = Duration::from_secs(10);
@@ -38,6 +46,20 @@ pub(super) fn pool() -> Rc<Pool> {
     let (clients, listen) = (config.clients, config.listen);
     let (notices, turns) = (Rc::new(Notices::default()), Rc::new(Cell::new(1)));
     Rc::new(Pool::new(config, clients, listen, notices, turns, Rc::default()))
+}
+
+/// The two ends of a worker's link: the door's and the worker's.
+pub(super) fn link() -> io::Result<(Rc<WorkerLink>, OwnedFd)> {
+    let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
+    Ok((Rc::new(sys::watch_slow(SlowToClose::new(ours))?), theirs))
+}
+
+/// A client that has come in, and its own end of the connection.
+pub(super) fn guest() -> io::Result<(Rc<Client>, TcpStream)> {
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let peer = TcpStream::connect(listener.local_addr()?)?;
+    let (socket, address) = listener.accept()?;
+    Ok((Client::new(socket.into(), address)?, peer))
 }
 
 /// Runs `story` on a thread of its own, in an event loop; what it came to, if it came to an end.

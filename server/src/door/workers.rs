@@ -158,9 +158,7 @@ impl Workers {
         }
     }
 
-    async fn serve(self: Rc<Self>, Guest { pool, life, credit, link, board }: Guest) {
-        self.note(&life, false);
-        let seat = pool.welcome(life.clone(), credit, Rc::clone(&link), board);
+    async fn serve(self: Rc<Self>, Guest { pool, life, seat, link }: Guest) {
         listen(&pool, seat, &link).await;
         self.note(&life, true);
         pool.left(seat);
@@ -179,7 +177,11 @@ impl Workers {
                         let mut welcome = Vec::new();
                         ToWorker::Welcome(pool.terms()).encode(&mut welcome);
                         link::send_with(link.as_fd(), &welcome, board.as_fd()).ok()?;
-                        return Some(Guest { pool, life, credit, link, board });
+                        // Without waiting for anything since it was judged: whoever says that it is the same one, and
+                        // is judged next, has to be found out.
+                        self.note(&life, false);
+                        let seat = pool.welcome(life.clone(), credit, Rc::clone(&link), board);
+                        return Some(Guest { pool, life, seat, link });
                     }
                     Err(refusal) => (Some(life), refusal),
                 }
@@ -235,13 +237,12 @@ fn granted(life: &Incarnation, claimed: u16, most: u16) -> u16 {
     claimed.min(most)
 }
 
-/// A worker whose hello was good.
+/// A worker whose hello was good, and who has its seat.
 struct Guest {
     pool: Rc<Pool>,
     life: Incarnation,
-    credit: u16,
+    seat: Seat,
     link: Rc<WorkerLink>,
-    board: Scoreboard,
 }
 
 async fn receive_hello(link: &WorkerLink) -> Option<Result<FromWorker, link::Breach>> {
@@ -322,19 +323,60 @@ fn say(link: &WorkerLink, frame: &ToWorker) {
 
 #[cfg(test)]
 mod tests {
-    use rustix::net::{AddressFamily, SocketType, socketpair};
+    use rustix::net::{AddressFamily, RecvFlags, SocketType, socketpair};
+    use tokio::task::LocalSet;
 
-    use super::super::testing::{in_time, life, pool};
+    use super::super::testing::{in_time, life, link, pool};
     use super::*;
+
+    #[test]
+    fn a_life_that_says_hello_twice_before_anybody_can_judge_joins_once() {
+        let answers = in_time(async || {
+            let both = async {
+                let pool = pool();
+                let workers = Rc::new(Workers::new([Rc::clone(&pool)], Rc::clone(&pool.notices)));
+                let secret = Secret::try_from("5a".repeat(32)).map_err(std::io::Error::other)?;
+                let (version, token, life) = (link::VERSION, secret.token(&life()), life());
+                let mut hello = Vec::new();
+                FromWorker::Hello { version, credit: 1, token, life }.encode(&mut hello);
+                let mut dialled = Vec::new();
+                for _ in 0..2 {
+                    let flags = SocketFlags::CLOEXEC;
+                    let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
+                    link::send(theirs.as_fd(), &hello, SendFlags::empty())?;
+                    tokio::task::spawn_local(Rc::clone(&workers).greet(ours));
+                    dialled.push(theirs);
+                }
+                while workers.secret.receiver_count() < 2 {
+                    tokio::task::yield_now().await;
+                }
+                workers.learn(secret);
+                let mut answers = Vec::new();
+                for theirs in dialled {
+                    let mut buffer = [0; LONGEST + 1];
+                    answers.push(loop {
+                        match link::receive(theirs.as_fd(), &mut buffer, RecvFlags::DONTWAIT)? {
+                            Received::Frame { len, .. } => break ToWorker::decode(&buffer[..len]),
+                            _ => tokio::task::yield_now().await,
+                        }
+                    });
+                }
+                Ok((answers, pool.linked().len()))
+            };
+            LocalSet::new().run_until(both).await
+        });
+        let Ok((answers, linked)) = answers else { return assert_eq!(answers, Ok((Vec::new(), 0))) };
+        let welcome = answers.iter().filter(|it| matches!(it, Ok(ToWorker::Welcome(_)))).count();
+        let refused = answers.iter().filter(|it| matches!(it, Ok(ToWorker::Refused { .. }))).count();
+        assert_eq!((welcome, refused, linked), (1, 1, 1), "{answers:?}");
+    }
 
     #[test]
     fn who_has_inherited_a_link_cannot_keep_the_door_listening() {
         let buried = in_time(async || {
             let pool = pool();
             let workers = Workers::new([Rc::clone(&pool)], Rc::clone(&pool.notices));
-            let (ours, theirs) =
-                socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
-            let link = Rc::new(sys::watch_slow(SlowToClose::new(ours))?);
+            let (link, theirs) = link()?;
             let seat = pool.welcome(life(), 1, Rc::clone(&link), Scoreboard::new(1)?);
             // It never stops talking, until nobody can listen any more.
             let talker = std::thread::spawn(move || {

@@ -63,6 +63,12 @@ impl Refusal {
     }
 }
 
+/// Whether a client that has sent `bytes` since the request before has begun another one. Empty lines are none: some send
+/// one behind a body (RFC 9112, 2.2).
+pub fn has_begun(bytes: &[u8]) -> bool {
+    bytes.iter().any(|byte| !b"\r\n".contains(byte))
+}
+
 /// Whether `target` can stand in a request line as the path and query of what is asked for (RFC 9112, 3.2.1), as it is: a
 /// `/`, and then visible ASCII without what would need to be escaped. At most 2,000 bytes.
 pub fn is_origin_form(target: &str) -> bool {

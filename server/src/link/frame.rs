@@ -62,7 +62,10 @@ pub enum After {
         written: u64,
     },
     /// It is to be closed.
-    Close,
+    Close {
+        /// Likewise. None, and the door looks whether anybody is there who ought to be told.
+        written: u64,
+    },
 }
 
 /// What the door says.
@@ -152,13 +155,13 @@ impl FromWorker {
                 to.extend(turn.to_le_bytes());
             }
             Self::Done { turn, after } => {
-                let written = match after {
-                    After::Keep { written } => Some(*written),
-                    After::Close => None,
+                let (kind, written) = match after {
+                    After::Keep { written } => (DONE_KEEP, written),
+                    After::Close { written } => (DONE_CLOSE, written),
                 };
-                to.push(if written.is_some() { DONE_KEEP } else { DONE_CLOSE });
+                to.push(kind);
                 to.extend(turn.to_le_bytes());
-                to.extend(written.map(u64::to_le_bytes).into_iter().flatten());
+                to.extend(written.to_le_bytes());
             }
             Self::Panicked { turn, message } => {
                 to.push(PANICKED);
@@ -190,7 +193,10 @@ impl FromWorker {
                 let turn = u64::from_le_bytes(fields.take()?);
                 Self::Done { turn, after: After::Keep { written: u64::from_le_bytes(fields.take()?) } }
             }
-            DONE_CLOSE => Self::Done { turn: u64::from_le_bytes(fields.take()?), after: After::Close },
+            DONE_CLOSE => {
+                let turn = u64::from_le_bytes(fields.take()?);
+                Self::Done { turn, after: After::Close { written: u64::from_le_bytes(fields.take()?) } }
+            }
             PANICKED => {
                 let turn = u64::from_le_bytes(fields.take()?);
                 Self::Panicked { turn, message: fields.text()?.to_owned() }
@@ -320,8 +326,8 @@ mod tests {
                 }
             ),
             any::<u64>().prop_map(|turn| FromWorker::Acknowledge { turn }),
-            (any::<u64>(), any::<Option<u64>>()).prop_map(|(turn, written)| {
-                let after = written.map_or(After::Close, |written| After::Keep { written });
+            (any::<u64>(), any::<bool>(), any::<u64>()).prop_map(|(turn, keep, written)| {
+                let after = if keep { After::Keep { written } } else { After::Close { written } };
                 FromWorker::Done { turn, after }
             }),
             (any::<u64>(), ".{0,100}").prop_map(|(turn, message)| FromWorker::Panicked { turn, message }),

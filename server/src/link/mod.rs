@@ -6,7 +6,7 @@
 //!   │ ◄───────────── welcome: terms + scoreboard ─│   it is in the roster
 //!   │ ◄───────────── turn + the client's socket ─│   never more turns than credit
 //!   │ ── acknowledge (if the turn asks for it) ► │   from here on it may have been executed
-//!   │ ── done: close, or keep + bytes written ─► │   the credit is free again
+//!   │ ── done: close or keep, + bytes written ─► │   the credit is free again
 //!   │ ── goodbye ─────────────────────────────► │   SIGTERM, an order to drain, or enough requests
 //!   │ ◄────────── farewell, and end of the link ─│   behind every turn that was given; none follows
 //!   ╵ closes: it has left cleanly
@@ -43,7 +43,7 @@ pub use frame::{After, Breach, FromWorker, LONGEST, Terms, ToWorker, TurnFrame};
 pub use scoreboard::{Note, ScoreLine, Scoreboard, ScoreboardPen};
 
 /// The version of this protocol.
-pub const VERSION: u16 = 3;
+pub const VERSION: u16 = 4;
 
 /// The frame that says [`FromWorker::Goodbye`]: one byte, so that a signal handler can send it.
 pub const GOODBYE: &[u8] = b"X";

@@ -13,6 +13,8 @@ pub struct Progress {
     pub written: u64,
     /// Bytes that have arrived from the peer since the connection began, read or not.
     pub received: u64,
+    /// Whether the peer has ended its half, and ours is open.
+    pub peer_ended: bool,
     /// Whether the connection is gone in both directions: reset, or timed out.
     pub gone: bool,
 }
@@ -57,8 +59,14 @@ pub fn progress(socket: BorrowedFd<'_>) -> io::Result<Progress> {
     let sent = u64::from_ne_bytes(field(&info, BYTES_SENT));
     let again = u64::from_ne_bytes(field(&info, BYTES_RETRANS));
     // The kernel counts the end of the stream as a byte.
-    let received = u64::from_ne_bytes(field(&info, BYTES_RECEIVED)) - u64::from(info[0] == TCP_CLOSE_WAIT);
-    Ok(Progress { written: sent - again.min(sent) + queued, received, gone: info[0] == TCP_CLOSE })
+    let peer_ended = info[0] == TCP_CLOSE_WAIT;
+    let received = u64::from_ne_bytes(field(&info, BYTES_RECEIVED)) - u64::from(peer_ended);
+    Ok(Progress {
+        written: sent - again.min(sent) + queued,
+        received,
+        peer_ended,
+        gone: info[0] == TCP_CLOSE,
+    })
 }
 
 fn field<const N: usize>(info: &[u8; INFO_LEN], at: usize) -> [u8; N] {
@@ -89,9 +97,13 @@ mod tests {
         served.read_exact(&mut [0; 4])?;
         assert_eq!(progress(served.as_fd())?.written - start, 1000);
         assert_eq!(progress(served.as_fd())?.received, 4);
+        // Our own not listening any more is not the peer's end.
+        rustix::net::shutdown(&served, rustix::net::Shutdown::Read)?;
+        assert!(!progress(served.as_fd())?.peer_ended);
         client.shutdown(std::net::Shutdown::Write)?;
         assert_eq!(served.read(&mut [0; 4])?, 0);
         assert_eq!(progress(served.as_fd())?.received, 4, "the end of the stream was counted");
+        assert!(progress(served.as_fd())?.peer_ended);
         // More than the peer's buffer takes: most of it stays queued here.
         rustix::io::ioctl_fionbio(&served, true)?;
         let mut written = 1000;

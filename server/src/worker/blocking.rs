@@ -151,7 +151,8 @@ impl Worker<'_> {
             let client = Client::new(socket);
             // A client that goes away in the middle is no concern of anybody's: its connection is closed.
             let keep = self.serve(&client, &turn, &mut buffers).unwrap_or(false);
-            let after = if keep { After::Keep { written: client.written() } } else { After::Close };
+            let written = client.written();
+            let after = if keep { After::Keep { written } } else { After::Close { written } };
             // Before the door hears that it is done: from then on the descriptor is the door's alone.
             drop(client);
             say(&self.link, &FromWorker::Done { turn: turn.turn, after });
@@ -209,8 +210,14 @@ impl Worker<'_> {
         });
         match served {
             Some(Ok(())) if !exchange.is_unanswered() => {}
-            Some(Err(error)) if !exchange.is_unanswered() => return Err(error),
-            None if !exchange.is_unanswered() => return Ok(false),
+            Some(Err(error)) if !exchange.is_unanswered() => {
+                exchange.abandon();
+                return Err(error);
+            }
+            None if !exchange.is_unanswered() => {
+                exchange.abandon();
+                return Ok(false);
+            }
             // Whoever is there and has no answer gets one, whatever has become of the handler.
             Some(Ok(())) => exchange.respond(500, "text/plain", b"the handler gave no answer\n")?,
             None => exchange.respond(500, "text/plain", b"the handler panicked\n")?,
@@ -229,7 +236,7 @@ impl Worker<'_> {
     fn peek_request(&self, client: &Client, turn: &TurnFrame, buffer: &mut Vec<u8>) -> io::Result<Next> {
         let whole = turn.whole as usize;
         if whole == 0 {
-            return await_request(client, &self.terms, buffer);
+            return await_request(client, &self.terms, self.link.as_fd(), buffer);
         }
         if buffer.len() < whole {
             buffer.resize(whole, 0);

@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -44,10 +44,43 @@ impl Client {
         self.receive(into, RecvFlags::PEEK)
     }
 
+    /// Looks at what the client has sent as soon as that is anything, and leaves it where it is. Whoever has sent nothing is
+    /// not waited for any longer when `link` has ended.
+    pub(super) fn peek_first(
+        &self,
+        into: &mut [u8],
+        until: Instant,
+        link: BorrowedFd<'_>,
+    ) -> io::Result<Peeked> {
+        loop {
+            let mut asked = [
+                PollFd::new(&self.socket, PollFlags::IN | PollFlags::RDHUP),
+                PollFd::from_borrowed_fd(link, PollFlags::RDHUP),
+            ];
+            let left = Timespec::try_from(until.saturating_duration_since(Instant::now())).ok();
+            match poll(&mut asked, left.as_ref()) {
+                Ok(0) => return Ok(Peeked::TimeIsUp),
+                Ok(_) if asked[0].revents().is_empty() => return Ok(Peeked::Ended),
+                Ok(_) => {}
+                Err(Errno::INTR) => continue,
+                Err(error) => return Err(error.into()),
+            }
+            match self.receive(into, RecvFlags::PEEK | RecvFlags::DONTWAIT) {
+                Ok(0) => return Ok(Peeked::Ended),
+                Ok(there) => return Ok(Peeked::Bytes(there)),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
     /// Looks at what the client has sent as soon as that is `least` bytes, for which `into` has room, and leaves it where
     /// it is.
     pub fn peek_at_least(&self, into: &mut [u8], least: usize, until: Instant) -> io::Result<Peeked> {
+        /// A signal ends a wait before its time, too, and there are not many of those.
+        const SHORT_WAITS: usize = 8;
         let usual = socket_timeout(&self.socket, Timeout::Recv)?;
+        let mut waits = 0;
         loop {
             match self.receive(into, RecvFlags::PEEK | RecvFlags::DONTWAIT) {
                 Ok(0) => return Ok(Peeked::Ended),
@@ -60,6 +93,12 @@ impl Client {
             if left.is_zero() {
                 return Ok(Peeked::TimeIsUp);
             }
+            // Every wait is for all that is wanted. In front of urgent data (`MSG_OOB`) it ends at once, again and again:
+            // peeking does not get past that.
+            if waits > SHORT_WAITS {
+                return Ok(Peeked::Ended);
+            }
+            waits += 1;
             if has_ended(&self.socket)? {
                 return Ok(Peeked::Ended);
             }
@@ -106,6 +145,16 @@ impl Client {
             }
         }
         Ok(())
+    }
+
+    /// Ends the connection with a reset, so that the client cannot take what it got for a whole answer.
+    pub fn reset(&self) {
+        let _ = rustix::net::connect_unspec(&self.socket);
+    }
+
+    /// Its socket, to look at.
+    pub(super) fn fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
     }
 
     /// Bytes that have been written to it in this turn.

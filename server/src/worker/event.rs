@@ -19,10 +19,11 @@ use rustix::net::sockopt::Timeout;
 use rustix::net::{RecvFlags, SendFlags, Shutdown, recv, send, shutdown};
 use tokio::io::Interest;
 use tokio::io::unix::{AsyncFd, AsyncFdReadyGuard};
+use tokio::sync::watch;
 use tokio::task::{JoinError, JoinSet, LocalSet};
 use tokio::time::{Instant, timeout_at};
 
-use super::next::{CUT_SHORT, Next, is_served, refusal_in, refused};
+use super::next::{Next, cut_short, is_served, refusal_in, refused, stalled};
 use super::session::{Joined, join, say};
 use super::{Ending, Options};
 use crate::apps::demo::{self, Act};
@@ -32,7 +33,7 @@ use crate::control::Retirement;
 use crate::http::answer::{AnswerHead, AnswerLength, Persistence};
 use crate::http::chunked::Decoder;
 use crate::http::problem::{AnswerBody, Problem};
-use crate::http::{Framing, Head, HeaderSpace, Refusal, parse_head};
+use crate::http::{Framing, Head, HeaderSpace, Refusal, has_begun, parse_head};
 use crate::link::{self, After, FromWorker, LONGEST, Received, Terms, ToWorker, TurnFrame};
 use crate::sys::{self, Termination};
 
@@ -68,7 +69,14 @@ pub(super) fn run(options: &Options) -> Ending {
 /// are under way.
 async fn take_turns(options: Options, terms: Terms, me: Rc<Me>, link: OwnedFd) -> Option<Ending> {
     let Ok(link) = sys::watch(link, Interest::READABLE) else { return Some(Ending::Setup) };
-    let worker = Rc::new(Worker { options, terms, me, link, retiring: Cell::new(false) });
+    let worker = Rc::new(Worker {
+        options,
+        terms,
+        me,
+        link,
+        leaving: watch::Sender::new(false),
+        retiring: Cell::new(false),
+    });
     let mut turns = JoinSet::new();
     let mut frame = [0; LONGEST + 1];
     loop {
@@ -87,6 +95,7 @@ async fn take_turns(options: Options, terms: Terms, me: Rc<Me>, link: OwnedFd) -
                 continue;
             }
             Ok(Received::Closed | Received::Uninvited) | Err(_) => {
+                worker.leaving.send_replace(true);
                 finish(turns).await;
                 return None;
             }
@@ -101,6 +110,7 @@ async fn take_turns(options: Options, terms: Terms, me: Rc<Me>, link: OwnedFd) -
                 return Some(Ending::NoDescriptor);
             }
             (Ok(ToWorker::Farewell), _) => {
+                worker.leaving.send_replace(true);
                 finish(turns).await;
                 return Some(Ending::Goodbye);
             }
@@ -130,6 +140,8 @@ struct Worker {
     terms: Terms,
     me: Rc<Me>,
     link: AsyncFd<OwnedFd>,
+    /// Whether no further turns will come: then nobody is waited for who has asked for nothing.
+    leaving: watch::Sender<bool>,
     /// Whether it has said that it has served enough.
     retiring: Cell<bool>,
 }
@@ -143,8 +155,8 @@ impl Worker {
         let served = self.me.count_turn();
         let after = match sys::watch(socket, Interest::READABLE | Interest::WRITABLE) {
             // The client is closed within, before the door hears that the turn is done.
-            Ok(socket) => self.serve(&turn, Client::new(socket)).await.unwrap_or(After::Close),
-            Err(_) => After::Close,
+            Ok(socket) => self.serve(&turn, Client::new(socket)).await,
+            Err(_) => After::Close { written: 0 },
         };
         say(link, &FromWorker::Done { turn: turn.turn, after });
         if self.options.retire_after.is_some_and(|most| served >= most.get().into())
@@ -154,7 +166,15 @@ impl Worker {
         }
     }
 
-    async fn serve(&self, turn: &TurnFrame, client: Client) -> io::Result<After> {
+    /// Serves one turn. A client that goes away in the middle is no concern of anybody's: its connection is closed.
+    async fn serve(&self, turn: &TurnFrame, client: Client) -> After {
+        let keep = self.serve_until(turn, &client).await.unwrap_or(false);
+        let written = client.written.get();
+        if keep { After::Keep { written } } else { After::Close { written } }
+    }
+
+    /// The same; whether the connection can carry another request.
+    async fn serve_until(&self, turn: &TurnFrame, client: &Client) -> io::Result<bool> {
         match (self.options.protocol, self.options.turn) {
             (Protocol::Tcp, _) => {
                 let mut reply = [0; echo::PREFIX.len() + 4096];
@@ -169,18 +189,15 @@ impl Worker {
                     }
                 }
                 shutdown(&client.socket, Shutdown::Write)?;
-                Ok(After::Close)
+                Ok(false)
             }
-            (Protocol::Http, TurnUnit::Request) => {
-                let keep = self.request(turn, &client).await?;
-                Ok(if keep { After::Keep { written: client.written.get() } } else { After::Close })
-            }
+            (Protocol::Http, TurnUnit::Request) => self.request(turn, client).await,
             (Protocol::Http, TurnUnit::Connection) => {
                 let mut turn = *turn;
-                while self.request(&turn, &client).await? {
+                while self.request(&turn, client).await? {
                     turn = TurnFrame { whole: 0, continued: false, ..turn };
                 }
-                Ok(After::Close)
+                Ok(false)
             }
         }
     }
@@ -188,7 +205,7 @@ impl Worker {
     /// Serves one request; whether the connection can carry another.
     async fn request(&self, turn: &TurnFrame, client: &Client) -> io::Result<bool> {
         let mut bytes = vec![0; (turn.whole as usize).max(4096)];
-        let peeked = match client.await_request(&self.terms, &mut bytes).await? {
+        let peeked = match client.await_request(&self.terms, &self.leaving, &mut bytes).await? {
             Next::Request(peeked) => peeked,
             Next::Refused(refusal) => return client.refuse(refusal, AnswerBody::of(&bytes)).await,
             Next::Gone => return Ok(false),
@@ -202,6 +219,9 @@ impl Worker {
             Act::Work(time) => {
                 tokio::time::sleep(time).await;
                 answer.respond(200, demo::worked(time).as_bytes()).await?;
+            }
+            Act::EchoBody if announces_more(&head, largest_body(&self.terms)) => {
+                return client.refuse(Refusal::BodyTooLarge, AnswerBody::of(&bytes)).await;
             }
             Act::EchoBody => {
                 client.discard(std::mem::take(&mut answer.in_socket)).await?;
@@ -223,7 +243,13 @@ impl Worker {
                 answer.begin(AnswerLength::Known(bytes as u64), 200, &[]).await?;
                 let pieces = if head.method == "HEAD" { 0 } else { usize::MAX };
                 for piece in demo::pieces(bytes).take(pieces) {
-                    client.write_all(&piece).await?;
+                    if let Err(error) = client.write_all(&piece).await {
+                        // An HTTP/1.0 client may take the end of the connection for the end of the answer.
+                        if head.http_1_0 {
+                            let _ = rustix::net::connect_unspec(&client.socket);
+                        }
+                        return Err(error);
+                    }
                     tokio::time::sleep(over / demo::STREAM_PIECES as u32).await;
                 }
             }
@@ -246,6 +272,16 @@ impl Worker {
         }
         Ok(answer.keep)
     }
+}
+
+/// The largest body that is taken where clients may ask this, in bytes.
+fn largest_body(terms: &Terms) -> usize {
+    usize::try_from(terms.body_bytes).unwrap_or(usize::MAX).min(LARGEST_BODY)
+}
+
+/// Whether a request says that its body is larger than that: it is refused before anybody sends it in vain.
+fn announces_more(head: &Head<'_>, most: usize) -> bool {
+    matches!(head.framing, Framing::Length(length) if length > most as u64)
 }
 
 /// An answer to one request.
@@ -340,11 +376,22 @@ impl Client {
     }
 
     /// Waits for a request and looks at its head without taking it.
-    async fn await_request(&self, terms: &Terms, bytes: &mut Vec<u8>) -> io::Result<Next> {
+    async fn await_request(
+        &self,
+        terms: &Terms,
+        leaving: &watch::Sender<bool>,
+        bytes: &mut Vec<u8>,
+    ) -> io::Result<Next> {
         let mut until = Instant::now() + terms.keep_alive;
         let mut before = 0;
+        let mut leaving = leaving.subscribe();
         loop {
-            let peeked = match timeout_at(until, self.receive(bytes, RecvFlags::PEEK)).await {
+            let peeked = tokio::select! {
+                biased;
+                peeked = timeout_at(until, self.receive(bytes, RecvFlags::PEEK)) => peeked,
+                _ = leaving.wait_for(|&leaving| leaving), if before == 0 => return Ok(Next::Gone),
+            };
+            let peeked = match peeked {
                 Ok(Ok(0)) => return Ok(Next::Gone),
                 Ok(Ok(peeked)) => peeked,
                 // It is only thinking.
@@ -353,6 +400,10 @@ impl Client {
                 Err(_elapsed) if before > 0 => return Ok(Next::Refused(Refusal::TooSlow)),
                 Err(_elapsed) => return Ok(Next::Gone),
             };
+            if !has_begun(&bytes[..peeked]) {
+                self.discard(peeked).await?;
+                continue;
+            }
             match is_served(&bytes[..peeked], terms) {
                 Ok(true) => return Ok(Next::Request(peeked)),
                 Ok(false) => {}
@@ -386,7 +437,7 @@ impl Client {
     /// # Errors
     /// It is none, or larger than the pool allows or this model takes; or the client has gone or stalls.
     async fn body(&self, head: &Head<'_>, terms: &Terms) -> io::Result<Vec<u8>> {
-        let most = usize::try_from(terms.body_bytes).unwrap_or(usize::MAX).min(LARGEST_BODY);
+        let most = largest_body(terms);
         let mut body = Vec::new();
         let mut piece = vec![0; 16 * 1024];
         let mut decoder = Decoder::new();
@@ -400,9 +451,9 @@ impl Client {
                 Framing::Chunked => piece.len(),
             };
             // Only what belongs to this request may be taken, and chunks have to be read to know: look, then take.
-            let there = self.receive(&mut piece[..room], RecvFlags::PEEK).await?;
+            let there = self.receive(&mut piece[..room], RecvFlags::PEEK).await.map_err(stalled)?;
             if there == 0 {
-                return Err(refused(CUT_SHORT));
+                return Err(refused(cut_short(self.socket.as_fd())));
             }
             let taken = match head.framing {
                 Framing::Length(_) => {

@@ -14,7 +14,7 @@
 use std::io;
 
 use super::client::Client;
-use super::next::{CUT_SHORT, refused};
+use super::next::{cut_short, refused, stalled};
 use crate::http::answer::{AnswerHead, AnswerLength, Persistence};
 use crate::http::chunked::Decoder;
 use crate::http::{Framing, Head, Refusal};
@@ -131,8 +131,9 @@ impl<'t> Exchange<'t> {
     /// Reads on in the request's body; 0 at its end.
     ///
     /// # Errors
-    /// The client has gone or stalls; or it sends what is no body, or more than the pool allows: then the kind is
-    /// [`io::ErrorKind::InvalidData`], and a handler that has not begun to answer may leave the answer to the worker.
+    /// The client has gone or stalls ([`io::ErrorKind::WouldBlock`]); or it sends what is no body, or more than the pool
+    /// allows ([`io::ErrorKind::InvalidData`]). A handler that has not begun to answer may pass these on and leave the
+    /// answer to the worker.
     pub fn read_body(&mut self, into: &mut [u8]) -> io::Result<usize> {
         if into.is_empty() {
             return Ok(0);
@@ -159,9 +160,9 @@ impl<'t> Exchange<'t> {
                     }
                     // Only what belongs to this request may be taken from the socket, so: look, decode, take.
                     let mut piece = [0; PIECE];
-                    let peeked = self.client.peek(&mut piece)?;
+                    let peeked = self.client.peek(&mut piece).map_err(stalled)?;
                     if peeked == 0 {
-                        return Err(refused(CUT_SHORT));
+                        return Err(refused(cut_short(self.client.fd())));
                     }
                     let (consumed, data) = decode(framing, &piece[..peeked], into)?;
                     self.client.discard(consumed)?;
@@ -235,10 +236,22 @@ impl<'t> Exchange<'t> {
         Ok(())
     }
 
+    /// Leaves the exchange where it is: its handler has failed. An HTTP/1.0 client takes the end of the connection for the
+    /// end of an answer, so it is reset in the middle of one.
+    pub fn abandon(self) {
+        if self.stage == Stage::Answering && self.head.http_1_0 {
+            self.client.reset();
+        }
+    }
+
     /// Leaves the exchange. Whether the connection can carry another request: the answer is complete, and nothing
     /// of this request is left in the socket to be mistaken for the next.
     pub fn close(mut self) -> io::Result<bool> {
-        if self.stage != Stage::Answered || !self.keep {
+        if self.stage != Stage::Answered {
+            self.abandon();
+            return Ok(false);
+        }
+        if !self.keep {
             return Ok(false);
         }
         if matches!(&self.body, Body::Arriving { awaits_continue: true, .. }) {
@@ -310,9 +323,76 @@ mod tests {
     use std::net::{TcpListener, TcpStream};
     use std::time::Duration;
 
+    use super::super::next::refusal_in;
     use super::*;
     use crate::http::{HeaderSpace, parse_head};
     use crate::link::{Scoreboard, ScoreboardPen};
+
+    /// What a client has got, and how the connection ended, when the handler of its request has done this and failed.
+    fn failed(
+        request: &[u8],
+        handler: impl FnOnce(&mut Exchange<'_>) -> io::Result<()>,
+    ) -> io::Result<(String, Option<io::ErrorKind>)> {
+        let listener = TcpListener::bind("127.0.0.1:0")?;
+        let mut peer = TcpStream::connect(listener.local_addr()?)?;
+        let client = Client::new(listener.accept()?.0.into());
+        peer.write_all(request)?;
+        let time = Duration::from_secs(1);
+        let terms = Terms { head_bytes: 512, body_bytes: 512, head: time, keep_alive: time };
+        let whole = u32::try_from(request.len()).map_err(io::Error::other)?;
+        let turn = TurnFrame { turn: 1, whole, acknowledge: false, continued: false, last: false };
+        let pen = ScoreboardPen::for_board(Scoreboard::new(1)?)?;
+        let (mut space, mut out) = (HeaderSpace::new(), Vec::new());
+        let head = parse_head(request, &mut space, 512).ok().flatten().ok_or(io::ErrorKind::InvalidInput)?;
+        let mut exchange = Exchange::new(&client, &turn, head, request, &terms, pen.line(0, 1), &mut out);
+        handler(&mut exchange)?;
+        exchange.abandon();
+        drop(client);
+        let mut got = Vec::new();
+        let end = peer.read_to_end(&mut got).err().map(|error| error.kind());
+        Ok((String::from_utf8_lossy(&got).into_owned(), end))
+    }
+
+    #[test]
+    fn who_takes_the_end_for_the_end_of_the_answer_is_reset_in_the_middle_of_one() -> io::Result<()> {
+        let old = b"GET / HTTP/1.0\r\n\r\n";
+        let half = |exchange: &mut Exchange<'_>| {
+            exchange.stream(200, "text/plain")?;
+            exchange.write(b"half of")
+        };
+        assert_eq!(failed(old, half)?.1, Some(io::ErrorKind::ConnectionReset));
+        let (got, end) = failed(old, |exchange| exchange.respond(200, "text/plain", b"all"))?;
+        assert!(got.ends_with("all") && end.is_none(), "{got:?}, {end:?}");
+        // Chunks without a last one are seen to be cut.
+        let (got, end) = failed(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", half)?;
+        assert!(got.ends_with("half of\r\n") && end.is_none(), "{got:?}, {end:?}");
+        Ok(())
+    }
+
+    #[test]
+    fn only_a_client_that_stalls_is_told_that_it_does() -> io::Result<()> {
+        let listener = TcpListener::bind("127.0.0.1:0")?;
+        let mut peer = TcpStream::connect(listener.local_addr()?)?;
+        let (served, _) = listener.accept()?;
+        // As the door sets it.
+        served.set_read_timeout(Some(Duration::from_millis(20)))?;
+        let client = Client::new(served.into());
+        let request = b"PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\n";
+        peer.write_all(request)?;
+        let time = Duration::from_secs(1);
+        let terms = Terms { head_bytes: 512, body_bytes: 512, head: time, keep_alive: time };
+        let turn = TurnFrame { turn: 1, whole: 0, acknowledge: false, continued: false, last: false };
+        let pen = ScoreboardPen::for_board(Scoreboard::new(1)?)?;
+        let (mut space, mut out) = (HeaderSpace::new(), Vec::new());
+        let head = parse_head(request, &mut space, 512).ok().flatten().ok_or(io::ErrorKind::InvalidInput)?;
+        let mut exchange = Exchange::new(&client, &turn, head, request, &terms, pen.line(0, 1), &mut out);
+        let stalled = exchange.read_body(&mut [0; 8]).err();
+        assert_eq!(stalled.as_ref().map(io::Error::kind), Some(io::ErrorKind::WouldBlock));
+        assert_eq!(stalled.as_ref().and_then(refusal_in), Some(Refusal::TooSlow));
+        // A handler's own, of a queue that is full, say.
+        assert_eq!(refusal_in(&io::ErrorKind::WouldBlock.into()), None);
+        Ok(())
+    }
 
     #[test]
     fn nobody_is_told_to_go_on_in_the_middle_of_an_answer() -> io::Result<()> {

@@ -5,11 +5,13 @@
 //! long a client may take to send them, and refuse what is no request. [`Terms`] say what the pool allows.
 
 use std::io;
+use std::os::fd::BorrowedFd;
 use std::time::Instant;
 
 use super::client::{Client, Peeked};
-use crate::http::{Framing, HeaderSpace, Refusal, parse_head};
+use crate::http::{Framing, HeaderSpace, Refusal, has_begun, parse_head};
 use crate::link::Terms;
+use crate::sys;
 
 /// What has come.
 #[derive(Debug, PartialEq, Eq)]
@@ -18,20 +20,35 @@ pub(super) enum Next {
     Request(usize),
     /// Nothing that is served here.
     Refused(Refusal),
-    /// The client has gone, or was idle for too long.
+    /// The client has gone, or was idle for too long, or at a time when its worker goes.
     Gone,
 }
 
-/// Waits for a request and looks at it, in `buffer`, which grows as it has to.
-pub(super) fn await_request(client: &Client, terms: &Terms, buffer: &mut Vec<u8>) -> io::Result<Next> {
+/// Waits for a request and looks at it, in `buffer`, which grows as it has to. Behind the end of the worker's `link`
+/// nobody is waited for who has asked for nothing: the worker is to go, or to look for another door.
+pub(super) fn await_request(
+    client: &Client,
+    terms: &Terms,
+    link: BorrowedFd<'_>,
+    buffer: &mut Vec<u8>,
+) -> io::Result<Next> {
     let mut until = Instant::now() + terms.keep_alive;
     let mut least = 1;
     loop {
-        let there = match client.peek_at_least(buffer, least, until)? {
+        let peeked = match least {
+            1 => client.peek_first(buffer, until, link)?,
+            _ => client.peek_at_least(buffer, least, until)?,
+        };
+        let there = match peeked {
             Peeked::Bytes(there) => there,
             Peeked::TimeIsUp if least > 1 => return Ok(Next::Refused(Refusal::TooSlow)),
             Peeked::TimeIsUp | Peeked::Ended => return Ok(Next::Gone),
         };
+        if !has_begun(&buffer[..there]) {
+            // In front of a request empty lines say nothing, and whoever sends them is as idle as before.
+            client.discard(there)?;
+            continue;
+        }
         match is_served(&buffer[..there], terms) {
             Ok(true) => return Ok(Next::Request(there)),
             Ok(false) => {}
@@ -56,15 +73,26 @@ pub(super) fn is_served(bytes: &[u8], terms: &Terms) -> Result<bool, Refusal> {
     }
 }
 
-/// The client has ended its half in the middle of a body.
-pub(super) const CUT_SHORT: Refusal = Refusal::Malformed("the body is shorter than was announced");
-
-/// Why a body cannot be read on, if it is for what the client has sent, or for its sending nothing for too long.
-pub(super) fn refusal_in(error: &io::Error) -> Option<Refusal> {
-    if error.kind() == io::ErrorKind::WouldBlock {
-        return Some(Refusal::TooSlow);
+/// Why a body ends before its end: its client has ended its half, or the door does not wait for the rest any longer.
+pub(super) fn cut_short(socket: BorrowedFd<'_>) -> Refusal {
+    match sys::progress(socket) {
+        Ok(progress) if !progress.peer_ended && !progress.gone => Refusal::TooSlow,
+        Ok(_) | Err(_) => Refusal::Malformed("the body is shorter than was announced"),
     }
+}
+
+/// Why a body cannot be read on, if it is for what the client has sent, or for its sending nothing for too long. A handler
+/// has errors of its own, which say nothing of its client.
+pub(super) fn refusal_in(error: &io::Error) -> Option<Refusal> {
     error.get_ref()?.downcast_ref::<Refusal>().copied()
+}
+
+/// What has gone wrong with reading from a client: when its time is up, that is a refusal, of the same kind.
+pub(super) fn stalled(error: io::Error) -> io::Error {
+    match error.kind() {
+        kind @ io::ErrorKind::WouldBlock => io::Error::new(kind, Refusal::TooSlow),
+        _ => error,
+    }
 }
 
 /// The other way round, for those who read bodies.
@@ -76,6 +104,8 @@ pub(super) fn refused(refusal: Refusal) -> io::Error {
 mod tests {
     use std::io::Write;
     use std::net::{TcpListener, TcpStream};
+    use std::os::fd::AsFd;
+    use std::os::unix::net::UnixStream;
     use std::time::Duration;
 
     use super::*;
@@ -97,14 +127,53 @@ mod tests {
             client.shutdown(std::net::Shutdown::Write)?;
         }
         let served = Client::new(served.into());
+        let (link, _door) = UnixStream::pair()?;
         // Smaller than a head, as it may be.
-        await_request(&served, &TERMS, &mut vec![0; 8])
+        await_request(&served, &TERMS, link.as_fd(), &mut vec![0; 8])
+    }
+
+    #[test]
+    fn urgent_data_does_not_make_a_worker_spin() -> io::Result<()> {
+        let listener = TcpListener::bind("127.0.0.1:0")?;
+        let mut client = TcpStream::connect(listener.local_addr()?)?;
+        let served = Client::new(listener.accept()?.0.into());
+        client.write_all(b"GET / HT")?;
+        rustix::net::send(&client, b"!", rustix::net::SendFlags::OOB)?;
+        client.write_all(b"TP/1.1\r\n")?;
+        let until = Instant::now() + Duration::from_secs(60);
+        assert_eq!(served.peek_at_least(&mut [0; 64], 20, until)?, Peeked::Ended);
+        Ok(())
+    }
+
+    #[test]
+    fn behind_the_end_of_the_link_only_who_has_asked_is_served() -> io::Result<()> {
+        let patient = Terms { keep_alive: Duration::from_secs(60), ..TERMS };
+        let listener = TcpListener::bind("127.0.0.1:0")?;
+        let mut client = TcpStream::connect(listener.local_addr()?)?;
+        let served = Client::new(listener.accept()?.0.into());
+        let (link, door) = UnixStream::pair()?;
+        let mut buffer = vec![0; 64];
+        let idle = std::thread::scope(|scope| {
+            // As the door does behind a farewell; its death is the same.
+            scope.spawn(|| door.shutdown(std::net::Shutdown::Write));
+            await_request(&served, &patient, link.as_fd(), &mut buffer)
+        });
+        assert_eq!(idle?, Next::Gone);
+        let request = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+        client.write_all(request)?;
+        assert_eq!(
+            await_request(&served, &patient, link.as_fd(), &mut buffer)?,
+            Next::Request(request.len())
+        );
+        Ok(())
     }
 
     #[test]
     fn a_request_is_there_or_refused() -> io::Result<()> {
         let whole = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
         assert_eq!(after(whole.as_bytes(), false)?, Next::Request(whole.len()));
+        let late = format!("\r\n\r\n\r\n\r\n{whole}");
+        assert_eq!(after(late.as_bytes(), false)?, Next::Request(whole.len()));
         let long = format!("GET /{} HTTP/1.1\r\n", "a".repeat(64));
         assert_eq!(after(long.as_bytes(), false)?, Next::Refused(Refusal::TargetTooLong));
         let large = "PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 101\r\n\r\n";
@@ -117,6 +186,7 @@ mod tests {
     fn who_sends_slowly_is_told_and_who_sends_nothing_is_let_go() -> io::Result<()> {
         assert_eq!(after(b"GET / HT", false)?, Next::Refused(Refusal::TooSlow));
         assert_eq!(after(b"", false)?, Next::Gone);
+        assert_eq!(after(b"\r\n\r\n\r\n\r\n\r\n", false)?, Next::Gone);
         assert_eq!(after(b"", true)?, Next::Gone);
         assert_eq!(after(b"GET / HT", true)?, Next::Gone);
         Ok(())

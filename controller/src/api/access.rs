@@ -1,8 +1,9 @@
 //! Who may do what.
 //!
 //! An API on loopback is asked by people and programs of this machine, who could kill workers without it: there,
-//! nobody is asked for anything. Anywhere else a request has to carry a token, `Authorization: Bearer TOKEN`
-//! (RFC 6750). There are two: an operator's, which may do everything, and a viewer's, which may look.
+//! nobody is asked for anything, unless the API has a name, by which a proxy brings it others. Anywhere else a request
+//! has to carry a token, `Authorization: Bearer TOKEN` (RFC 6750). There are two: an operator's, which may do
+//! everything, and a viewer's, which may look.
 //!
 //! Tokens are kept as their SHA-256 and compared as such, every bit of them whatever the first ones say: how long a
 //! refusal takes tells nothing about how nearly a guess was right.

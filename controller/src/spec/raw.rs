@@ -42,11 +42,11 @@ pub(super) struct Spec {
 pub(super) struct Api {
     /// Where it listens. Who may act there can kill workers: keep it on loopback where you can.
     pub(super) listen: Setting<SocketAddr>,
-    /// Who may ask. auto: on loopback everybody, unless there is a token file, and elsewhere whoever has a token;
-    /// token: whoever has one, everywhere; open: whoever reaches the address, wherever that is.
+    /// Who may ask. auto: on loopback everybody, unless there is a token file or a host_name, and elsewhere whoever
+    /// has a token; token: whoever has one, everywhere; open: whoever reaches the address, wherever that is.
     pub(super) access: Setting<AccessChoice>,
     /// The file with the token of those who may do everything. Left out where one is needed: one is made up, kept in
-    /// the run directory and told once.
+    /// the run directory and told once, to a terminal.
     #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "given")]
     #[schemars(with = "Setting<FilePath>")]
     pub(super) token_file: Option<Setting<FilePath>>,

@@ -60,7 +60,7 @@ pub enum ApiAccess {
 /// Who may ask the API, as the spec says it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AccessChoice {
-    /// On loopback whoever reaches it, unless there is a token file; elsewhere whoever has a token.
+    /// On loopback whoever reaches it, unless there is a token file or a name; elsewhere whoever has a token.
     Auto,
     /// Whoever has a token.
     Token,

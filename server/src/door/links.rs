@@ -331,3 +331,62 @@ impl Link {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+
+    use super::super::testing::{guest, in_time};
+    use super::*;
+
+    fn held(client: Rc<Client>, given: Instant) -> HeldTurn {
+        HeldTurn {
+            turn: 1,
+            client,
+            given,
+            untouched: false,
+            overran: false,
+            panicked: false,
+            sent_away: None,
+            quiet: None,
+        }
+    }
+
+    #[test]
+    fn a_worker_that_does_not_mind_its_client_is_at_fault_and_the_client_can_be_told() {
+        let told = in_time(async || {
+            let (client, mut peer) = guest()?;
+            let now = Instant::now();
+            let mut held = held(Rc::clone(&client), now);
+            // Nobody knows whether all of its request has come.
+            let waits: Vec<_> = [0, 999, 1000]
+                .map(|later| held.waits_for_its_client(now + Duration::from_millis(later)))
+                .into();
+            client.tell(b"told");
+            let mut answer = [0; 4];
+            peer.read_exact(&mut answer)?;
+            Ok((waits, held.sent_away == Some(SentAway::Unheard { at: now, received: 0 }), answer))
+        });
+        assert_eq!(told, Ok((vec![true, true, false], true, *b"told")));
+    }
+
+    #[test]
+    fn a_client_that_does_not_stop_sending_is_sent_away_wholly() {
+        let sent_away = in_time(async || {
+            let (client, mut peer) = guest()?;
+            let now = Instant::now();
+            let mut held = held(Rc::clone(&client), now);
+            let mut waits = vec![held.waits_for_its_client(now)];
+            peer.write_all(b"more")?;
+            while client.stall() != (Stall::MaySend { received: 4 }) {
+                tokio::task::yield_now().await;
+            }
+            for later in [1, 2] {
+                waits.push(held.waits_for_its_client(now + Duration::from_secs(later)));
+            }
+            let wholly = SentAway::Wholly { at: now + Duration::from_secs(1) };
+            Ok((waits, held.sent_away == Some(wholly), peer.read(&mut [0; 4])?))
+        });
+        assert_eq!(sent_away, Ok((vec![true, true, false], true, 0)));
+    }
+}

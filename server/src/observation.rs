@@ -18,66 +18,72 @@ pub const LONGEST_TRICKLE: Duration = Duration::from_secs(600);
 /// How many requests of a trickle may be under way at a time; beyond that, one that is due is left out.
 pub const TRICKLE_IN_FLIGHT: usize = 64;
 
-/// Durations, counted in the buckets of [`Histogram::BOUNDS`], with their sum.
+/// Durations, counted in buckets, with their sum.
 ///
-/// A quantile that is read from it is as exact as the bucket that it falls into is narrow: off by less than a factor of
-/// 2.5. The count and the mean are exact.
-#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// A quantile that is read from it is as exact as the bucket that it falls into is narrow: from 250 µs on, off by less
+/// than an eighth. The count and the mean are exact.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "Buckets", into = "Buckets")]
 pub struct Histogram {
-    /// So many were at most as long as the bound of the same index, and longer than the one before; the last ones were
-    /// longer than any bound.
-    counts: [u64; Self::BOUNDS.len() + 1],
+    /// So many were at most as long as the bucket's [end](Self::end), and longer than the end of the one before; the last
+    /// ones were longer than any bound.
+    counts: [u64; Self::BUCKETS],
     /// Of all of them. 64 bits of nanoseconds are 584 years of work.
     sum_ns: u64,
 }
 
 impl Histogram {
-    /// Where buckets end, both ends of the range included.
+    /// Each bound but the first two is twice the one before.
     ///
     /// - Zero has a bucket of its own: most turns do not wait at all, and "at once" must not read as 125 µs.
     /// - Below 250 µs is what the door and the scheduler add to a handler that does nothing: nobody tunes by it.
-    /// - From there 1, 2, 5 to the decade, for a factor of at most 2.5 from one to the next.
-    /// - Above 60 s a request has overrun under any time-out that people set.
-    pub const BOUNDS: [Duration; 19] = [
-        Duration::ZERO,
-        Duration::from_micros(250),
-        Duration::from_micros(500),
-        Duration::from_millis(1),
-        Duration::from_millis(2),
-        Duration::from_millis(5),
-        Duration::from_millis(10),
-        Duration::from_millis(20),
-        Duration::from_millis(50),
-        Duration::from_millis(100),
-        Duration::from_millis(200),
-        Duration::from_millis(500),
-        Duration::from_secs(1),
-        Duration::from_secs(2),
-        Duration::from_secs(5),
-        Duration::from_secs(10),
-        Duration::from_secs(20),
-        Duration::from_secs(30),
-        Duration::from_secs(60),
-    ];
-
-    /// The same as numbers, which compare faster.
-    const BOUNDS_NS: [u64; Self::BOUNDS.len()] = {
-        let mut bounds = [0; Self::BOUNDS.len()];
-        let mut at = 0;
+    /// - Above 65 s a request has overrun under any time-out that people set.
+    ///
+    /// These are the bounds that are [told](Self::cumulative) to those who keep histograms over time. Between one and the
+    /// next there are eight buckets of the same width, for the quantiles that people look at.
+    pub const BOUNDS: [Duration; 20] = {
+        let mut bounds = [Duration::ZERO; 20];
+        let mut at = 1;
         while at < bounds.len() {
-            bounds[at] = Self::BOUNDS[at].as_nanos() as u64;
+            bounds[at] = Duration::from_micros(250 << (at - 1));
             at += 1;
         }
         bounds
     };
 
-    /// Counts one more, without an allocation. Bounds are tried from the shortest on, because the door is busiest when
-    /// turns are short: 1 to 4 ns up to some milliseconds, where a binary search took 6 and one over [`Duration`]s 20.
+    /// The first bound that is not zero, in nanoseconds.
+    const FIRST_NS: u64 = 250_000;
+    /// Into how many buckets what lies between two bounds is divided.
+    const PARTS: usize = 8;
+    /// How many times the bounds double.
+    const DOUBLINGS: usize = Self::BOUNDS.len() - 2;
+    /// The bucket of zero, the one up to the first bound, those behind it, and the one without an end.
+    const BUCKETS: usize = 2 + Self::DOUBLINGS * Self::PARTS + 1;
+
+    /// Where a bucket ends, that end included; `None` for the last one.
+    fn end(bucket: usize) -> Option<Duration> {
+        let Some(behind_first) = bucket.checked_sub(2) else {
+            return Self::BOUNDS.get(bucket).copied();
+        };
+        let (doublings, part) = (behind_first / Self::PARTS, behind_first % Self::PARTS);
+        let start = *Self::BOUNDS.get(1 + doublings).filter(|_| doublings < Self::DOUBLINGS)?;
+        Some(start + start * (part as u32 + 1) / Self::PARTS as u32)
+    }
+
+    /// The bucket of a duration.
+    fn bucket(nanos: u64) -> usize {
+        // Ends belong to the bucket that they end.
+        let Some(below) = nanos.checked_sub(1) else { return 0 };
+        let Some(doublings) = (below / Self::FIRST_NS).checked_ilog2() else { return 1 };
+        let start = Self::FIRST_NS << doublings;
+        let part = (below - start) / (start / Self::PARTS as u64);
+        (2 + doublings as usize * Self::PARTS + part as usize).min(Self::BUCKETS - 1)
+    }
+
+    /// Counts one more: a few instructions, and no allocation.
     pub fn observe(&mut self, duration: Duration) {
         let nanos = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
-        let at = Self::BOUNDS_NS.iter().position(|bound| nanos <= *bound).unwrap_or(Self::BOUNDS.len());
-        self.counts[at] += 1;
+        self.counts[Self::bucket(nanos)] += 1;
         self.sum_ns = self.sum_ns.saturating_add(nanos);
     }
 
@@ -91,14 +97,13 @@ impl Histogram {
         Duration::from_nanos(self.sum_ns)
     }
 
-    /// For each bound, how many were at most as long: what Prometheus calls the buckets, without the last, `+Inf`,
-    /// which is [`Self::count`].
+    /// For each of [`Self::BOUNDS`], how many were at most as long: what Prometheus calls the buckets, without the last,
+    /// `+Inf`, which is [`Self::count`].
     pub fn cumulative(&self) -> impl Iterator<Item = (Duration, u64)> {
-        let up_to = |sum: &mut u64, count: &u64| {
-            *sum += count;
-            Some(*sum)
-        };
-        Self::BOUNDS.into_iter().zip(self.counts.iter().scan(0, up_to))
+        Self::BOUNDS.into_iter().enumerate().map(|(at, bound)| {
+            let buckets = if at == 0 { 1 } else { 2 + (at - 1) * Self::PARTS };
+            (bound, self.counts[..buckets].iter().sum())
+        })
     }
 
     /// What has been counted since `earlier`, a copy of this one from before. A histogram that has been begun anew in
@@ -126,8 +131,8 @@ impl Histogram {
         for (at, &here) in self.counts.iter().enumerate().filter(|(_, here)| **here > 0) {
             let behind = before + here;
             if rank <= behind as f64 {
-                let Some(&end) = Self::BOUNDS.get(at) else { break };
-                let start = at.checked_sub(1).map_or(Duration::ZERO, |before| Self::BOUNDS[before]);
+                let Some(end) = Self::end(at) else { break };
+                let start = at.checked_sub(1).and_then(Self::end).unwrap_or_default();
                 let part = ((rank - before as f64) / here as f64).clamp(0.0, 1.0);
                 return Some(start + (end - start).mul_f64(part));
             }
@@ -137,9 +142,15 @@ impl Histogram {
     }
 }
 
+impl Default for Histogram {
+    fn default() -> Self {
+        Self { counts: [0; Self::BUCKETS], sum_ns: 0 }
+    }
+}
+
 impl fmt::Debug for Histogram {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Histogram({} in {:?}: {:?})", self.count(), self.sum(), self.counts)
+        write!(f, "Histogram({} in {:?}: {:?})", self.count(), self.sum(), Buckets::from(self.clone()).counts)
     }
 }
 
@@ -152,7 +163,7 @@ struct Buckets {
 
 /// It was made with other bounds.
 #[derive(Debug, Error)]
-#[error("a histogram of {0} buckets, where at most {most} are known", most = Histogram::BOUNDS.len() + 1)]
+#[error("a histogram of {0} buckets, where at most {most} are known", most = Histogram::BUCKETS)]
 struct TooManyBuckets(usize);
 
 impl From<Histogram> for Buckets {
@@ -249,11 +260,21 @@ mod tests {
     }
 
     #[test]
-    fn bounds_grow_by_no_more_than_promised() {
-        assert_eq!(Histogram::BOUNDS[1], Duration::from_micros(250));
-        assert_eq!(Histogram::BOUNDS[18], Duration::from_secs(60));
-        for pair in Histogram::BOUNDS[1..].windows(2) {
-            assert!(pair[0] < pair[1] && pair[1] <= pair[0].mul_f64(2.5), "{pair:?}");
+    fn buckets_are_as_narrow_as_promised_and_end_at_the_bounds() {
+        let ends: Vec<Duration> = (0..Histogram::BUCKETS).map_while(Histogram::end).collect();
+        assert_eq!(ends.len(), Histogram::BUCKETS - 1, "one has no end");
+        assert_eq!(ends[..2], Histogram::BOUNDS[..2]);
+        assert!(Histogram::BOUNDS.iter().all(|bound| ends.contains(bound)));
+        for pair in ends[1..].windows(2) {
+            assert!(pair[0] < pair[1] && pair[1] <= pair[0].mul_f64(1.125), "{pair:?}");
+        }
+        for (bucket, end) in ends.iter().enumerate() {
+            let nanos = end.as_nanos() as u64;
+            assert_eq!(
+                (Histogram::bucket(nanos), Histogram::bucket(nanos + 1)),
+                (bucket, bucket + 1),
+                "{end:?}"
+            );
         }
     }
 
@@ -261,15 +282,15 @@ mod tests {
     fn quantiles_are_interpolated() {
         let millis = Duration::from_millis;
         assert_eq!(Histogram::default().quantile(0.5), None);
-        // Evenly spread over 10 to 20 ms.
-        let histogram = of(&(11..=20).map(millis).collect::<Vec<_>>());
-        assert_eq!(histogram.quantile(0.0), Some(millis(10)));
-        assert_eq!(histogram.quantile(0.5), Some(millis(15)));
-        assert_eq!(histogram.quantile(1.0), Some(millis(20)));
+        // Evenly spread over one bucket, from 16 to 18 ms.
+        let histogram = of(&(33..=36).map(|half| millis(half) / 2).collect::<Vec<_>>());
+        assert_eq!(histogram.quantile(0.0), Some(millis(16)));
+        assert_eq!(histogram.quantile(0.5), Some(millis(17)));
+        assert_eq!(histogram.quantile(1.0), Some(millis(18)));
         // Whoever did not wait has not waited a part of the first bucket.
         let histogram = of(&[Duration::ZERO, Duration::ZERO, Duration::ZERO, millis(1)]);
         assert_eq!(histogram.quantile(0.5), Some(Duration::ZERO));
-        assert_eq!(of(&[millis(90_000)]).quantile(0.5), Some(millis(60_000)));
+        assert_eq!(of(&[millis(90_000)]).quantile(0.5), Some(millis(65_536)));
     }
 
     #[test]
@@ -277,10 +298,10 @@ mod tests {
         let line = |histogram: &Histogram| serde_json::to_string(histogram).unwrap_or_default();
         assert_eq!(line(&Histogram::default()), r#"{"counts":[],"sum_ns":0}"#);
         let histogram = of(&[Duration::from_micros(100), Duration::from_micros(400)]);
-        assert_eq!(line(&histogram), r#"{"counts":[0,1,1],"sum_ns":500000}"#);
-        let longer = format!(r#"{{"counts":{:?},"sum_ns":0}}"#, [0; 21]);
+        assert_eq!(line(&histogram), r#"{"counts":[0,1,0,0,0,0,1],"sum_ns":500000}"#);
+        let longer = format!(r#"{{"counts":{:?},"sum_ns":0}}"#, [0; 148]);
         let refused = serde_json::from_str::<Histogram>(&longer).map_err(|error| error.to_string());
-        assert!(refused.is_err_and(|why| why.contains("21 buckets")));
+        assert!(refused.is_err_and(|why| why.contains("148 buckets")));
     }
 
     proptest! {
@@ -301,9 +322,9 @@ mod tests {
             let rank = (parts * durations.len()).div_ceil(1024);
             let exact = durations[rank.clamp(1, durations.len()) - 1];
             let told = histogram.quantile(parts as f64 / 1024.0).unwrap_or_default();
-            let bucket = |duration: Duration| Histogram::BOUNDS.partition_point(|bound| *bound < duration);
-            let end = Histogram::BOUNDS[bucket(exact).min(18)];
-            let start = bucket(exact).checked_sub(1).map_or(Duration::ZERO, |at| Histogram::BOUNDS[at]);
+            let bucket = Histogram::bucket(exact.as_nanos() as u64);
+            let end = Histogram::end(bucket).unwrap_or(Histogram::BOUNDS[19]);
+            let start = bucket.checked_sub(1).and_then(Histogram::end).unwrap_or_default();
             prop_assert!(start <= told && told <= end, "{:?} told as {:?}", exact, told);
         }
 

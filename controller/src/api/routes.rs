@@ -208,8 +208,8 @@ pub(super) async fn readyz(State(master): TheMaster) -> Result<&'static str, Pro
     if master.is_ready().await? {
         return Ok("ready\n");
     }
-    let detail =
-        "the door or a pool's first worker is not there yet; GET /api/v1/workers says how far each is";
+    let detail = "the door is not there or gives no sign of life, or a pool has no worker yet; \
+                  GET /api/v1/state says which";
     Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "not-ready", detail))
 }
 

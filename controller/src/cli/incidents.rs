@@ -40,7 +40,7 @@ pub(super) async fn run(args: IncidentsArgs) -> anyhow::Result<()> {
         return print_json(&incidents);
     }
     if incidents.is_empty() {
-        return print("no worker has died\n");
+        return print("no worker has died since this controller was started\n");
     }
     let shown = incidents.get(..args.number).unwrap_or(&incidents);
     let mut text = table(shown, now).render(width());
@@ -134,7 +134,7 @@ fn cause_in_full(CauseView { kind, detail }: &CauseView) -> String {
         CauseKind::Protocol => "killed because it broke the link's protocol",
         CauseKind::Lost => "it is gone, and nobody saw how",
     };
-    if detail.is_empty() { told.to_owned() } else { format!("{told} ({detail})") }
+    if detail.is_empty() || detail == told { told.to_owned() } else { format!("{told} ({detail})") }
 }
 
 fn memory_in_full(memory: &MemoryView) -> String {

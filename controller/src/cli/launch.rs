@@ -103,6 +103,18 @@ pub(super) struct Prepared {
     pub(super) api_address: SocketAddr,
     secret: server::identity::Secret,
     lock: Lock,
+    scaffold: Scaffold,
+}
+
+/// A run directory that this start has made. It goes with a start that comes to nothing, however that ends.
+struct Scaffold(Option<RunDir>);
+
+impl Drop for Scaffold {
+    fn drop(&mut self) {
+        if let Some(Err(error)) = self.0.take().map(|run_dir| run_dir.remove()) {
+            tracing::warn!(%error, "the run directory stays");
+        }
+    }
 }
 
 /// Whose the run directory is.
@@ -134,6 +146,8 @@ pub(super) async fn prepare(args: &MasterArgs, meeting: Meeting) -> anyhow::Resu
     raise_descriptor_limit();
     let deployment = args.deployment.load()?;
     let run_dir = args.deployment.run_dir()?;
+    let ours_alone = meeting == Meeting::Ours && !run_dir.path().exists();
+    let scaffold = Scaffold(ours_alone.then(|| RunDir::at(run_dir.path())));
     match meeting {
         Meeting::Ours => run_dir.create()?,
         Meeting::Shared => run_dir.join()?,
@@ -171,6 +185,7 @@ pub(super) async fn prepare(args: &MasterArgs, meeting: Meeting) -> anyhow::Resu
         token_note,
         secret,
         lock,
+        scaffold,
     })
 }
 
@@ -252,7 +267,8 @@ impl Prepared {
     }
 
     /// Starts the master and serves the API.
-    pub(super) fn start(self) -> Running {
+    pub(super) fn start(mut self) -> Running {
+        self.scaffold.0 = None;
         let longest_drain = self.longest_drain();
         let scales = Scales::left_at(self.run_dir.scale(), &self.deployment.pools);
         let master = supervisor::start(supervisor::Config {

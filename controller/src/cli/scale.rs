@@ -19,7 +19,8 @@ const EVERY: Duration = Duration::from_millis(100);
 #[derive(Debug, Args)]
 #[command(after_help = "\
 The idlest are drained first when there are to be fewer. The spec file is not
-changed: the next start has the number that it says.
+changed. The number outlives the controller; a stop ends it, and so does another
+number in the spec file.
 
 Examples:
   bulkhead scale web 8

@@ -1,9 +1,10 @@
 //! `bulkhead schema`: the spec file's JSON Schema, for editors and other tools.
 
-use std::io::Write as _;
 use std::process::ExitCode;
 
 use clap::Args;
+
+use super::output::print;
 
 /// Print the JSON Schema of the spec file.
 #[derive(Debug, Args)]
@@ -11,6 +12,6 @@ pub(super) struct SchemaArgs {}
 
 /// Prints it. Fails only when standard output does.
 pub(super) fn run(SchemaArgs {}: SchemaArgs) -> anyhow::Result<ExitCode> {
-    writeln!(std::io::stdout().lock(), "{:#}", crate::spec::schema().as_value())?;
+    print(&format!("{:#}\n", crate::spec::schema().as_value()))?;
     Ok(ExitCode::SUCCESS)
 }

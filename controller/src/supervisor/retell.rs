@@ -7,7 +7,6 @@ use server::control::{Held, Outcome, Stamp};
 use server::identity::{Incarnation, PoolName, WorkerId};
 
 use crate::api::views::MemoryView;
-use crate::backend::Unit;
 use crate::model::{Cause, Incident, KillReason, Reason, Settled, State, signal_name};
 
 /// Of a worker that died for want of memory.
@@ -109,9 +108,10 @@ pub(super) fn reproduce(incident: &Incident, listen: Option<SocketAddr>) -> Opti
         Reason::Killed(KillReason::DrainTimeout) => Some(format!("bulkhead drain {}", incident.life.worker)),
         Reason::Killed(KillReason::StartTimeout { .. } | KillReason::Protocol { .. }) => None,
         Reason::Found(Cause::Signal(signal)) if is_a_fault(signal) => {
-            by_request().or_else(|| by_hand(incident.unit.as_ref()?, signal))
+            Some(by_request().unwrap_or_else(|| by_us(incident, signal)))
         }
-        Reason::Found(Cause::Signal(signal)) => by_hand(incident.unit.as_ref()?, signal),
+        // Whoever sent it past us named a pid or a container, which may be somebody else's by now.
+        Reason::Found(Cause::Signal(signal)) => Some(by_us(incident, signal)),
         Reason::Found(Cause::Exit(_) | Cause::Oom { .. }) => by_request(),
         Reason::Found(Cause::Lost) | Reason::NotKnownYet => None,
     }
@@ -123,18 +123,6 @@ fn by_us(incident: &Incident, signal: i32) -> String {
         9 => format!("bulkhead kill {}", incident.life.worker),
         _ => format!("bulkhead kill {} --signal {}", incident.life.worker, signal_name(signal)),
     }
-}
-
-/// Past us, as somebody else would.
-fn by_hand(unit: &Unit, signal: i32) -> Option<String> {
-    let name = signal_name(signal);
-    let name = name.strip_prefix("SIG")?;
-    Some(match (unit, signal) {
-        (Unit::Process { pid, .. }, 9) => format!("kill -9 {pid}"),
-        (Unit::Process { pid, .. }, _) => format!("kill -s {name} {pid}"),
-        (Unit::Container { name: container, .. }, 9) => format!("docker kill {container}"),
-        (Unit::Container { name: container, .. }, _) => format!("docker kill -s {name} {container}"),
-    })
 }
 
 /// The same request once more: `GET /segv` at the pool's address.

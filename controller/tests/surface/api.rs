@@ -99,7 +99,7 @@ async fn health_and_readiness_are_two_questions() {
     let early = Surface::open_before_anybody_is_ready().await;
     assert_eq!(ask(&early, Method::GET, "/healthz").send().await.unwrap().status(), 200);
     let unready = refusal(ask(&early, Method::GET, "/readyz")).await;
-    insta::assert_snapshot!(unready, @"503 not-ready: the door or a pool's first worker is not there yet; GET /api/v1/workers says how far each is");
+    insta::assert_snapshot!(unready, @"503 not-ready: the door is not there or gives no sign of life, or a pool has no worker yet; GET /api/v1/state says which");
     let surface = Surface::open().await;
     assert_eq!(ask(&surface, Method::GET, "/readyz").send().await.unwrap().text().await.unwrap(), "ready\n");
 }

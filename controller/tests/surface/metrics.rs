@@ -112,7 +112,7 @@ async fn buckets_are_cumulative_and_the_last_one_has_all() {
     };
     let bucket =
         |le: &str| value(&format!("bulkhead_turn_duration_seconds_bucket{{le=\"{le}\",pool=\"web\"}}"));
-    assert_eq!([bucket("0.001"), bucket("0.01"), bucket("0.02"), bucket("60.0")], [1.0, 1.0, 2.0, 2.0]);
+    assert_eq!([bucket("0.001"), bucket("0.008"), bucket("0.032"), bucket("65.536")], [1.0, 1.0, 2.0, 2.0]);
     assert_eq!((bucket("+Inf"), value("bulkhead_turn_duration_seconds_count{pool=\"web\"}")), (3.0, 3.0));
     assert_eq!(value("bulkhead_turn_duration_seconds_sum{pool=\"web\"}"), 90.021);
     assert_eq!(value("bulkhead_queue_wait_seconds_bucket{le=\"0.0\",pool=\"web\"}"), 2.0);

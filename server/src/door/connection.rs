@@ -212,7 +212,10 @@ fn recover(client: &Rc<Client>, pool: &Rc<Pool>, loss: Loss) -> Option<After> {
         }
         Verdict::Answer(status, reason) => {
             let incident = failed.worker.to_string();
-            let detail = format!("the worker died before it had answered: {reason}");
+            let detail = match reason {
+                redeliver::Reason::Overran => format!("{reason}: its worker was killed"),
+                _ => format!("the worker died before it had answered: {reason}"),
+            };
             say(client, pool, &Problem::of_incident(status, &detail, &incident), status);
             pool.settle(&failed, Outcome::Answered { status, why: reason.to_string() });
             Some(After::End(Ending::Linger))

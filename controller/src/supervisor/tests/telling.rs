@@ -136,7 +136,7 @@ fn an_incident_is_told_anew_until_it_is_complete() {
     assert_eq!(short(&told), ["web-0 died", "incident web-0.1 complete"]);
     let incident = the_incident(&told);
     assert_eq!(incident.unit.as_deref(), Some("web-0.1"));
-    assert_eq!(incident.reproduce.as_deref(), Some("docker kill web-0.1"));
+    assert_eq!(incident.reproduce.as_deref(), Some("bulkhead kill web-0"));
     assert_eq!(incident.siblings_failed, Some(0));
     assert_eq!(world.teller.total_incidents(), 1);
 }

@@ -133,6 +133,14 @@ fn the_kill_button_kills_and_the_compartment_fills_again() {
         "1" => Ok(()),
         other => Err(other.to_owned()),
     });
+    // On the timeline, the death is in its lane: the third one down, and told as text to whoever goes there.
+    page.ask("document.querySelector('#chart').focus()");
+    eventually("the timeline says so", || {
+        let before = page.text("#readout").unwrap_or_default();
+        page.press(if before.starts_with("web-3") { "ArrowUp" } else { "ArrowDown" });
+        let told = page.text("#readout").unwrap_or_default();
+        if told.starts_with("web-2.1 died at ") && told.contains("replaced") { Ok(()) } else { Err(told) }
+    });
     assert_eq!(page.ask("return window.__here_before === true"), json!(true), "the page was loaded anew");
     page.close(&[]);
     stack.down();

@@ -165,7 +165,9 @@ impl Page {
                 "Tab" => 9,
                 "Enter" => 13,
                 "Escape" => 27,
+                "ArrowUp" => 38,
                 "ArrowRight" => 39,
+                "ArrowDown" => 40,
                 _ => 0,
             };
             let text = if key == "Enter" && kind == "rawKeyDown" { "\r" } else { "" };

@@ -274,7 +274,8 @@ fn pictures_of_the_calm_and_the_wounded_ship() {
         |it| Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(it),
     );
     std::fs::create_dir_all(&into).unwrap();
-    let stack = ship(6, "");
+    // A request whose worker is killed may be given to the one that is killed next.
+    let stack = ship(6, "redeliver: { attempts: 3 }");
     let page = page(&stack, Look::DESK);
     let take = |name: &str| {
         for (scheme, look) in [("light", Look::DESK), ("dark", Look::DESK.in_the_dark())] {

@@ -205,6 +205,14 @@ impl Stack {
         self.current().said.lock().unwrap().clone()
     }
 
+    /// Waits until `up` says that it drains.
+    pub fn drains(&self) {
+        eventually("`up` drains", || {
+            let said = self.said();
+            if said.contains("draining") { Ok(()) } else { Err(said) }
+        });
+    }
+
     /// Waits until so many workers of `pool` are ready.
     pub fn ready(&self, pool: &str, workers: usize) -> Vec<Worker> {
         eventually(&format!("{workers} workers of {pool} are ready"), || {

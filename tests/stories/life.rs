@@ -214,10 +214,7 @@ pub fn who_has_got_through_before_a_stop_is_served(backend: Backend) {
     }
     let mut silent = stack.connect();
     stack.interrupt();
-    eventually("`up` drains", || {
-        let said = stack.said();
-        if said.contains("draining") { Ok(()) } else { Err(said) }
-    });
+    stack.drains();
     // A SIGTERM besides would be the second word, after which it cuts off what is left.
     kill_process(door, Signal::CONT).unwrap();
     for client in &mut clients[300..] {
@@ -251,10 +248,7 @@ pub fn who_has_got_through_is_served_when_descriptors_run_out(backend: Backend) 
     let low = Rlimit { current: Some(OF_THE_RUNTIME), maximum };
     let before = prlimit(Some(door), Resource::Nofile, low).unwrap();
     stack.interrupt();
-    eventually("`up` drains", || {
-        let said = stack.said();
-        if said.contains("draining") { Ok(()) } else { Err(said) }
-    });
+    stack.drains();
     // A SIGTERM besides would be the second word, after which it cuts off what is left.
     kill_process(door, Signal::CONT).unwrap();
     eventually("it has no room for the last ones", || {

@@ -12,7 +12,6 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::Args;
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -102,11 +101,13 @@ pub(super) struct Prepared {
     pub(super) token_note: String,
     pub(super) api_address: SocketAddr,
     secret: server::identity::Secret,
-    lock: Lock,
+    /// Dropped before the lock.
     scaffold: Scaffold,
+    lock: Lock,
 }
 
-/// A run directory that this start has made. It goes with a start that comes to nothing, however that ends.
+/// A run directory that this start has made. It goes with a start that comes to nothing, however that ends. There is one
+/// only while the lock is held: of two starts at once, the one that comes too late must not take the other's away.
 struct Scaffold(Option<RunDir>);
 
 impl Drop for Scaffold {
@@ -143,16 +144,17 @@ enum Why {
 
 /// Does all that may fail. Dropped half-way, it leaves nothing behind but directories.
 pub(super) async fn prepare(args: &MasterArgs, meeting: Meeting) -> anyhow::Result<Prepared> {
-    raise_descriptor_limit();
+    // Door and workers see to their own.
+    let _ = server::door::raise_descriptor_limit();
     let deployment = args.deployment.load()?;
     let run_dir = args.deployment.run_dir()?;
-    let ours_alone = meeting == Meeting::Ours && !run_dir.path().exists();
-    let scaffold = Scaffold(ours_alone.then(|| RunDir::at(run_dir.path())));
+    let is_new = meeting == Meeting::Ours && !run_dir.path().exists();
     match meeting {
         Meeting::Ours => run_dir.create()?,
         Meeting::Shared => run_dir.join()?,
     }
     let lock = run_dir.lock()?;
+    let scaffold = Scaffold(is_new.then(|| RunDir::at(run_dir.path())));
     let secret = run_dir.secret(&lock)?;
     let api = bind(deployment.api.listen).await?;
     let home = Home { owner: args.owner(&run_dir), run_dir: run_dir.path().to_owned(), program: program()? };
@@ -184,18 +186,9 @@ pub(super) async fn prepare(args: &MasterArgs, meeting: Meeting) -> anyhow::Resu
         admission,
         token_note,
         secret,
-        lock,
         scaffold,
+        lock,
     })
-}
-
-/// A descriptor or two for each worker and each client of the API: the soft limit is often far below the hard one. Door
-/// and workers set their own.
-fn raise_descriptor_limit() {
-    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
-    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
-        tracing::warn!(%error, "cannot raise the limit of open files");
-    }
 }
 
 async fn bind(listen: SocketAddr) -> anyhow::Result<TcpListener> {

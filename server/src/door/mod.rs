@@ -264,8 +264,9 @@ fn open_to_all(socket: &Path) -> io::Result<()> {
     fs::set_permissions(socket, Permissions::from_mode(0o666))
 }
 
-/// A descriptor for each client: the soft limit is often far below the hard one. How many there may be then.
-fn raise_descriptor_limit() -> Option<u64> {
+/// Raises the soft limit of open files, which is often far below the hard one: a door needs a descriptor for each client,
+/// a controller one or two for each worker and each client of its API. How many there may be then.
+pub fn raise_descriptor_limit() -> Option<u64> {
     let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
     if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
         tracing::warn!(%error, "cannot raise the limit of open files");

@@ -205,10 +205,20 @@ pub enum Told {
     Nobody,
     /// The door, which gives it no more turns and sends it away.
     ByDoor,
-    /// The backend, by SIGTERM: it was not linked, or there was no door.
-    BySigterm,
+    /// The backend, by SIGTERM: it was not linked, or there was no door. A program that has only just been started
+    /// does not take the signal yet, and as the first process of a container it lives on as if there had been none. So
+    /// it is sent again until the worker is gone, which harms nobody who has heard it.
+    BySigterm {
+        /// When it is to be told again.
+        again: Instant,
+    },
     /// Nobody has to: it said goodbye itself.
     ItKnows,
+}
+
+impl Told {
+    /// How long after a SIGTERM the next one follows.
+    pub(super) const AGAIN_AFTER: Duration = Duration::from_millis(500);
 }
 
 /// Why a worker goes, as far as back-off is concerned.

@@ -6,7 +6,8 @@
 //!   pool has too many [remains](Remains) lying about.
 //! - A start time-out runs only while the door is there and answers: without one, nobody can be ready. A worker that
 //!   has been ready before has the time of a turn besides: it may be at work on one of the last door's.
-//! - Whoever is to finish is told by the door, if the door knows it and answers, and by SIGTERM otherwise.
+//! - Whoever is to finish is told by the door, if the door knows it and answers, and by SIGTERM otherwise, which is
+//!   repeated: who has only just been started does not hear it.
 //! - When a stop is cut off, nobody is told anything any more: they are all killed at once, side by side.
 //! - Whoever is killed is killed until it is known to be dead, and removed until it is known to be removed.
 //! - A silent engine is asked for nothing but a listing, and a door that is away for nothing at all: what was to
@@ -115,7 +116,7 @@ impl Planner<'_> {
                     }
                 }
                 Phase::Draining { tenant, purpose, told, deadline } => {
-                    let told_now = *told == Told::Nobody && self.drain(tenant, *purpose);
+                    let told_now = self.is_to_be_told(*told, *deadline) && self.drain(tenant, *purpose);
                     if !told_now
                         && self.alarm.has_rung(*deadline)
                         && let Some(unit) = tenant.compartment.unit()
@@ -188,7 +189,8 @@ impl Planner<'_> {
                 }
             }
             Stage::Excess { told, until } => {
-                let told_now = *told == Told::Nobody && self.tell(life, Some(unit), Purpose::Surplus);
+                let told_now =
+                    self.is_to_be_told(*told, *until) && self.tell(life, Some(unit), Purpose::Surplus);
                 if !told_now && self.alarm.has_rung(*until) {
                     self.kill(life, unit, KillReason::DrainTimeout);
                 }
@@ -224,6 +226,15 @@ impl Planner<'_> {
             && let Some(unit) = tenant.compartment.unit()
         {
             self.kill(&tenant.life, unit, KillReason::DrainTimeout);
+        }
+    }
+
+    /// Whether a worker that is to be gone by `deadline` has to be told so, or told again.
+    fn is_to_be_told(&mut self, told: Told, deadline: Instant) -> bool {
+        match told {
+            Told::Nobody => true,
+            Told::BySigterm { again } => !self.alarm.has_rung(deadline) && self.alarm.has_rung(again),
+            Told::ByDoor | Told::ItKnows => false,
         }
     }
 

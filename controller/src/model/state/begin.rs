@@ -21,7 +21,7 @@ impl State {
             Action::Drain { life, purpose, order } => {
                 let told = match order {
                     DrainOrder::ThroughDoor => Told::ByDoor,
-                    DrainOrder::Sigterm(_) => Told::BySigterm,
+                    DrainOrder::Sigterm(_) => Told::BySigterm { again: now.at + Told::AGAIN_AFTER },
                 };
                 self.begin_drain(life, *purpose, told, now.at);
             }
@@ -79,9 +79,11 @@ impl State {
     fn begin_drain(&mut self, life: &Incarnation, purpose: Purpose, told: Told, now: Instant) {
         let by_then = self.drain_deadline(&life.worker.pool, now);
         // A worker that hears of it late, after the door has gone or the engine was away, still gets time to leave.
-        let late = |deadline: Instant| match told {
-            Told::BySigterm | Told::ByDoor => deadline.max(now + Stopping::GRACE),
-            Told::Nobody | Told::ItKnows => deadline,
+        let late = |before: Told, deadline: Instant| match (before, told) {
+            (Told::Nobody | Told::ItKnows, Told::BySigterm { .. } | Told::ByDoor) => {
+                deadline.max(now + Stopping::GRACE)
+            }
+            (Told::BySigterm { .. } | Told::ByDoor, _) | (_, Told::Nobody | Told::ItKnows) => deadline,
         };
         if let Some(by_then) = by_then
             && let Some(pool) = self.pool_mut(&life.worker.pool)
@@ -90,10 +92,10 @@ impl State {
         {
             match &mut place.phase {
                 Phase::Draining { told: known, deadline, .. } => {
+                    *deadline = late(*known, *deadline);
                     *known = told;
-                    *deadline = late(*deadline);
                 }
-                phase => phase.drain(purpose, told, late(by_then)),
+                phase => phase.drain(purpose, told, late(Told::Nobody, by_then)),
             }
             if purpose == Purpose::Surplus {
                 place.fate = Fate::Close;
@@ -101,8 +103,8 @@ impl State {
         } else if let Some(Remains { stage: Stage::Excess { told: known, until }, .. }) =
             self.remains.get_mut(life)
         {
+            *until = late(*known, *until);
             *known = told;
-            *until = late(*until);
             self.incidents.of(life).notes.was_draining = true;
         }
     }

@@ -88,3 +88,42 @@ fn a_silent_door_is_not_relied_on_to_send_workers_away() {
     state.fold(Event::Door(DoorEvent::Silent), start);
     assert_eq!(drains(&state), [("web-0.1".to_owned(), true), ("web-1.1".to_owned(), true)]);
 }
+
+#[test]
+fn who_has_only_just_been_started_is_told_to_go_until_it_hears() {
+    let (mut state, start) = super::two_live();
+    let after = |time: Duration| Now { at: start.at + time, ..start };
+    // The door has died and a new one has come: for it, `web-1.1` has not joined yet, so a SIGTERM has to do.
+    state.fold(Event::Door(DoorEvent::Down { why: "it died".to_owned() }), start);
+    let welcome = Welcome { pid: 2, pools: BTreeMap::new(), linked: vec![life("web-0.1")], seen: vec![] };
+    state.fold(Event::Door(DoorEvent::Up(welcome)), start);
+    let stop = Command::Stop { scope: StopScope::DoorToo, within: Duration::from_secs(3) };
+    state.fold(Event::Command(stop), start);
+
+    let mut told = Vec::new();
+    let mut killed = None;
+    for ms in (0..=4_000_u64).step_by(100) {
+        let now = after(Duration::from_millis(ms));
+        for action in plan(&state, now.at).actions {
+            state.begin(&action, now);
+            match action {
+                Action::Drain { life, order: DrainOrder::Sigterm(_), .. }
+                    if life.to_string() == "web-1.1" =>
+                {
+                    told.push(ms);
+                }
+                Action::Kill { life, why, .. } if life.to_string() == "web-1.1" => {
+                    assert_eq!(why, KillReason::DrainTimeout);
+                    killed.get_or_insert(ms);
+                }
+                _ => {}
+            }
+        }
+        assert!(
+            killed.is_some() || plan(&state, now.at).wake.is_some_and(|wake| wake > now.at),
+            "it thinks again by itself"
+        );
+    }
+    assert_eq!(told, [0, 500, 1_000, 1_500, 2_000, 2_500], "one that has not heard is told again");
+    assert_eq!(killed, Some(3_000), "being told again earns it no time");
+}

@@ -331,7 +331,7 @@ async fn greet(path: &Path, secret: &Secret) -> Result<(Welcome, Speaking), Door
     let first = tokio::time::timeout(PATIENCE, hear(&mut notices)).await.map_err(|_| DoorError::Mute)??;
     match first {
         Notice::Welcome { version, .. } if version != VERSION => Err(DoorError::Version { theirs: version }),
-        Notice::Welcome { version: _, pid, pools, linked, seen } => {
+        Notice::Welcome { version: _, pid, pools, tunnel: _, linked, seen } => {
             Ok((Welcome { pid, pools, linked, seen }, Speaking { notices, orders }))
         }
         _ => Err(DoorError::NoWelcome),
@@ -368,7 +368,7 @@ mod tests {
         let mut stream = BufReader::new(stream);
         stream.read_line(&mut String::new()).await.unwrap();
         let (pools, linked, seen) = (BTreeMap::new(), Vec::new(), Vec::new());
-        let welcome = Notice::Welcome { version: VERSION, pid: 1, pools, linked, seen };
+        let welcome = Notice::Welcome { version: VERSION, pid: 1, pools, tunnel: None, linked, seen };
         let line = serde_json::to_string(&welcome).unwrap() + "\n";
         stream.write_all(line.as_bytes()).await.unwrap();
         std::future::pending::<()>().await;

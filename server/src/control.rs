@@ -20,7 +20,7 @@ use crate::observation::{Histogram, TrickleReport, TurnTrace};
 
 /// The version of this protocol. Door and controller of different versions refuse each other by name. It changes with the
 /// link's as well: a door that is adopted has to understand the workers that its next controller starts.
-pub const VERSION: u32 = 4;
+pub const VERSION: u32 = 5;
 
 /// What somebody says in place of [`VERSION`] who only wants to know the door's. It is answered with the welcome, as
 /// any version that the door does not speak, and changes nothing.
@@ -93,6 +93,13 @@ pub enum Order {
         /// Which.
         pool: PoolName,
     },
+    /// Send this worker to another door once it has done what it holds. Forgotten where its link is no tunnel.
+    Move {
+        /// Which.
+        worker: Incarnation,
+        /// `HOST:PORT` of the other door's tunnel.
+        to: String,
+    },
     /// Answer with [`Notice::Pong`]: a door that hangs keeps its sockets open, and only silence tells.
     Ping,
     /// Drain everything, then exit: the same as SIGTERM.
@@ -111,6 +118,8 @@ pub enum Notice {
         pid: u32,
         /// Where each pool listens, ports resolved.
         pools: BTreeMap<PoolName, SocketAddr>,
+        /// Where it listens for workers over TCP, port resolved; `None`: it has a Unix socket alone.
+        tunnel: Option<SocketAddr>,
         /// The workers whose links are up.
         linked: Vec<Incarnation>,
         /// The latest life that the door has seen of each place, dead or alive: the next one must be higher.

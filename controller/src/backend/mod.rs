@@ -15,6 +15,7 @@ use std::time::SystemTime;
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use server::identity::{Incarnation, Token};
+use server::link::Dial;
 use thiserror::Error;
 use tokio::sync::mpsc;
 
@@ -44,6 +45,15 @@ pub struct SpawnOrder {
     pub retire_after: Option<NonZeroU32>,
     /// A hash over all of the pool that shapes a worker; a live worker with another one is out of date.
     pub spec_hash: String,
+    /// How it reaches a door that it shares no directory with; `None`: it does, and finds the door's socket there.
+    pub tunnel: Option<Tunnel>,
+}
+
+impl SpawnOrder {
+    /// By whose certificate it knows its doors.
+    pub fn tunnel_ca(&self) -> Option<&str> {
+        self.tunnel.as_ref()?.ca.as_deref()
+    }
 }
 
 /// A started compartment, by the name that its engine knows it by.
@@ -186,4 +196,13 @@ pub struct Home {
     pub run_dir: PathBuf,
     /// The program that workers run: this one.
     pub program: PathBuf,
+}
+
+/// How workers reach a door over TCP.
+#[derive(Debug, Clone)]
+pub struct Tunnel {
+    /// A [`Dial::Tunnel`].
+    pub link: Dial,
+    /// Whom the door has its certificate from, in PEM, where the tunnel is encrypted.
+    pub ca: Option<String>,
 }

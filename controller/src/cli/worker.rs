@@ -11,6 +11,7 @@ use std::process::ExitCode;
 use clap::Args;
 use server::config::{App, Model, Protocol, TurnUnit};
 use server::identity::{Incarnation, Token};
+use server::link::Dial;
 use server::worker::{Options, SelfLimits};
 
 use crate::backend::SpawnOrder;
@@ -18,15 +19,21 @@ use crate::backend::SpawnOrder;
 /// The environment variable that carries a worker's token.
 pub const TOKEN_VARIABLE: &str = "BULKHEAD_TOKEN";
 
+/// The environment variable that carries the certificate by which a worker knows its doors.
+pub const TUNNEL_CA_VARIABLE: &str = "BULKHEAD_TUNNEL_CA";
+
 /// Serve as one worker of a pool (started by a backend, seldom by hand).
 #[derive(Debug, Args)]
 pub struct WorkerArgs {
     /// Which life of which place this is, such as web-3.7
     #[arg(long, value_name = "POOL-PLACE.GENERATION")]
     life: Incarnation,
-    /// The door's link socket
+    /// Where its door is: a Unix socket, or tcp:// or tls:// and HOST:PORT, several with commas
+    #[arg(long, value_name = "PATH|URL")]
+    link: Dial,
+    /// Where its deployment is; it means nothing to the worker, and says whose it is to who lists processes
     #[arg(long, value_name = "PATH")]
-    link: PathBuf,
+    home: Option<PathBuf>,
     /// What to run: demo or echo
     #[arg(long)]
     app: App,
@@ -57,9 +64,13 @@ pub struct WorkerArgs {
     /// What proves who it is
     #[arg(long, env = TOKEN_VARIABLE, hide_env_values = true)]
     token: Token,
+    /// The certificate of whoever has signed that of a door at tls://, in PEM
+    #[arg(long, env = TUNNEL_CA_VARIABLE, value_name = "PEM", hide_env_values = true)]
+    tunnel_ca: Option<String>,
 }
 
-/// The arguments, from `worker` on, with which `order` is started to dial the door at `link`. `limits` are those
+/// The arguments, from `worker` on, with which `order` is started to dial the door at `link`, or through the order's
+/// tunnel; then `link` only tells whose it is. `limits` are those
 /// that the worker is to put on itself; none for a container.
 pub fn arguments(order: &SpawnOrder, link: &Path, limits: &SelfLimits) -> Vec<String> {
     let pool = &order.pool;
@@ -70,7 +81,14 @@ pub fn arguments(order: &SpawnOrder, link: &Path, limits: &SelfLimits) -> Vec<St
         }
     };
     option("--life", Some(order.life.to_string()));
-    option("--link", Some(link.display().to_string()));
+    let link = link.display().to_string();
+    match &order.tunnel {
+        None => option("--link", Some(link)),
+        Some(tunnel) => {
+            option("--link", Some(tunnel.link.to_string()));
+            option("--home", Some(link));
+        }
+    }
     option("--app", Some(pool.worker.app.to_string()));
     option("--protocol", Some(pool.door.protocol.to_string()));
     option("--turn", Some(pool.door.turn.to_string()));
@@ -85,10 +103,12 @@ pub fn arguments(order: &SpawnOrder, link: &Path, limits: &SelfLimits) -> Vec<St
 
 /// Runs the worker until it is told to go.
 pub fn run(args: WorkerArgs) -> ExitCode {
+    let _for_others = args.home;
     server::worker::run(&Options {
         life: args.life,
         token: args.token,
         link: args.link,
+        tunnel_ca: args.tunnel_ca,
         app: args.app,
         protocol: args.protocol,
         turn: args.turn,

@@ -28,6 +28,7 @@ impl OrderBook {
             pool: Arc::clone(pool),
             retire_after: retire_after(&pool.recycle, rand::random()),
             spec_hash: spec_hash.clone(),
+            tunnel: None,
         })
     }
 

@@ -269,6 +269,7 @@ impl FakeDoor {
         self.conversation = Some((BufReader::new(read).lines(), write));
         assert!(matches!(self.order().await, Order::Hello { version: VERSION, .. }));
         self.say(Notice::Welcome {
+            tunnel: None,
             version,
             pid: 4711,
             pools: BTreeMap::new(),

@@ -134,7 +134,14 @@ pub(crate) fn order(name: &str) -> Result<SpawnOrder> {
     let spec = format!("pools: {{ {}: {{ worker: {{ limits: {limits} }} }} }}", life.worker.pool);
     let pool = parse("a test", &spec)?.pools.remove(0);
     let token = Secret::new([7; 32]).token(&life);
-    Ok(SpawnOrder { life, token, pool: Arc::new(pool), retire_after: None, spec_hash: "5bec".to_owned() })
+    Ok(SpawnOrder {
+        life,
+        token,
+        pool: Arc::new(pool),
+        retire_after: None,
+        spec_hash: "5bec".to_owned(),
+        tunnel: None,
+    })
 }
 
 pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> T {

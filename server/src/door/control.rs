@@ -105,6 +105,7 @@ impl Control {
 
     fn welcome(&self) -> Notice {
         Notice::Welcome {
+            tunnel: None,
             version: VERSION,
             pid: std::process::id(),
             pools: self.pools.iter().map(|pool| (pool.config.name.clone(), pool.address)).collect(),
@@ -133,6 +134,7 @@ impl Control {
                     not_sent(&pool, self.trickles.begin(&pool, path, per_second, lasting));
                 }
                 Order::EndTrickle { pool } => self.trickles.end(&pool),
+                Order::Move { worker, .. } => tracing::debug!(%worker, "its link is no tunnel: it stays"),
                 Order::Ping => self.notices.post(Notice::Pong),
                 Order::Stop => self.stop.notify_one(),
             }

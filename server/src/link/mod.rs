@@ -34,16 +34,18 @@
 //! GET it changes nothing, and two system calls and a wake-up of the door are saved on the commonest path. A
 //! worker whose turn arrives without its descriptor (too many open files) exits: it can serve nobody.
 
+mod dial;
 mod fd;
 mod frame;
 mod scoreboard;
 
+pub use dial::{Dial, NoDoor};
 pub use fd::{FrameBuffer, Received, Sent, dial, listen, receive, receive_bare, send, send_with};
 pub use frame::{After, Breach, FromWorker, LONGEST, Terms, ToWorker, TurnFrame};
 pub use scoreboard::{Note, ScoreLine, Scoreboard, ScoreboardPen};
 
 /// The version of this protocol.
-pub const VERSION: u16 = 4;
+pub const VERSION: u16 = 5;
 
 /// The frame that says [`FromWorker::Goodbye`]: one byte, so that a signal handler can send it.
 pub const GOODBYE: &[u8] = b"X";

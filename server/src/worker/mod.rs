@@ -30,11 +30,11 @@ mod next;
 mod session;
 
 use std::num::NonZeroU32;
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use crate::config::{App, Model, Protocol, TurnUnit};
 use crate::identity::{Incarnation, Token};
+use crate::link::Dial;
 use crate::sys::{self, Termination};
 
 pub use client::{Client, Peeked};
@@ -47,8 +47,10 @@ pub struct Options {
     pub life: Incarnation,
     /// What it proves that with.
     pub token: Token,
-    /// The door's socket.
-    pub link: PathBuf,
+    /// Where its door is.
+    pub link: Dial,
+    /// Whom a door at the other end of an encrypted tunnel must have its certificate from: PEM.
+    pub tunnel_ca: Option<String>,
     /// What it runs.
     pub app: App,
     /// What its clients speak.

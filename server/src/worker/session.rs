@@ -1,5 +1,6 @@
 //! Getting a link, and what the blocking models and the event loop do with it alike.
 
+use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
@@ -7,7 +8,7 @@ use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{RecvFlags, SendFlags};
 
 use super::{Ending, Options};
-use crate::link::{self, FromWorker, LONGEST, Received, ScoreboardPen, Terms, ToWorker};
+use crate::link::{self, Dial, FromWorker, LONGEST, Received, ScoreboardPen, Terms, ToWorker};
 use crate::sys;
 
 /// The first wait before another try to reach a door, and the longest.
@@ -25,7 +26,7 @@ pub(super) fn join(options: &Options) -> Result<Joined, Ending> {
     let mut wait = REDIAL.0;
     let mut told_why = false;
     while !sys::told_to_go() {
-        match link::dial(&options.link) {
+        match dial(options) {
             Ok(link) => match greet(&link, options) {
                 Greeting::Welcome(board, terms) => {
                     // Starting up is over. Where that is not possible, the worker is as good, and larger.
@@ -41,7 +42,7 @@ pub(super) fn join(options: &Options) -> Result<Joined, Ending> {
             },
             // Said once: a door that is being restarted is away for a moment.
             Err(error) if !std::mem::replace(&mut told_why, true) => {
-                eprintln!("{}: no door at {} yet: {error}", options.life, options.link.display());
+                eprintln!("{}: no door at {} yet: {error}", options.life, options.link);
             }
             Err(_) => {}
         }
@@ -49,6 +50,13 @@ pub(super) fn join(options: &Options) -> Result<Joined, Ending> {
         wait = (wait * 2).min(REDIAL.1);
     }
     Err(Ending::Goodbye)
+}
+
+fn dial(options: &Options) -> io::Result<OwnedFd> {
+    match &options.link {
+        Dial::Fd(path) => link::dial(path),
+        Dial::Tunnel { .. } => Err(io::ErrorKind::Unsupported.into()),
+    }
 }
 
 enum Greeting {

@@ -31,7 +31,7 @@ use sha2::{Digest, Sha256};
 
 use super::engine::Init;
 use crate::backend::SpawnOrder;
-use crate::cli::worker::{TOKEN_VARIABLE, arguments};
+use crate::cli::worker::{TOKEN_VARIABLE, TUNNEL_CA_VARIABLE, arguments};
 use crate::spec::{Limits, Network};
 
 /// The owner whose containers are named without one: `bulkhead-web-3.7`.
@@ -95,7 +95,7 @@ pub(super) fn body(
     ContainerCreateBody {
         image: Some(image.to_owned()),
         cmd: Some(arguments(order, Path::new(LINK_SOCKET), &SelfLimits::default())),
-        env: Some(vec![format!("{TOKEN_VARIABLE}={}", order.token)]),
+        env: Some(environment(order)),
         user: Some(NOBODY.to_owned()),
         labels: Some(labels(owner, order)),
         network_disabled,
@@ -112,6 +112,12 @@ pub(super) fn body(
         }),
         ..ContainerCreateBody::default()
     }
+}
+
+fn environment(order: &SpawnOrder) -> Vec<String> {
+    let token = format!("{TOKEN_VARIABLE}={}", order.token);
+    let ca = order.tunnel_ca().map(|ca| format!("{TUNNEL_CA_VARIABLE}={ca}"));
+    std::iter::once(token).chain(ca).collect()
 }
 
 impl Tags {
@@ -327,6 +333,7 @@ mod tests {
             pool: Arc::new(spec::parse("a test", &spec).unwrap().pools.remove(0)),
             retire_after: None,
             spec_hash: "0123456789ab".to_owned(),
+            tunnel: None,
         }
     }
 

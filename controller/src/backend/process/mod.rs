@@ -51,7 +51,7 @@ use thiserror::Error;
 use tokio::sync::mpsc;
 
 use super::{Backend, BackendError, BackendKind, Found, Home, Sighting, SpawnOrder, Unit, Vital};
-use crate::cli::worker::{TOKEN_VARIABLE, arguments};
+use crate::cli::worker::{TOKEN_VARIABLE, TUNNEL_CA_VARIABLE, arguments};
 use crate::model::{Autopsy, Cause};
 use crate::rundir::RunDir;
 use procfs::{Numbers, Process};
@@ -277,6 +277,7 @@ impl Inner {
             .args(arguments(order, &self.run.link_socket(), &limits))
             .env_clear()
             .env(TOKEN_VARIABLE, order.token.to_string())
+            .envs(order.tunnel_ca().map(|ca| (TUNNEL_CA_VARIABLE, ca)))
             .current_dir("/")
             .stdin(Stdio::null())
             .stdout(output)

@@ -122,8 +122,9 @@ pub(super) fn find_worker(life: &Incarnation, link: &Path) -> Option<Process> {
         let words: Vec<&[u8]> = line.split(|byte| *byte == 0).collect();
         let says =
             |option: &str, value: &[u8]| words.windows(2).any(|pair| pair == [option.as_bytes(), value]);
-        (says("--life", life.as_bytes()) && says("--link", link.as_os_str().as_bytes()) && process.is_alive())
-            .then_some(process)
+        let link = link.as_os_str().as_bytes();
+        let is_ours = says("--link", link) || says("--home", link);
+        (says("--life", life.as_bytes()) && is_ours && process.is_alive()).then_some(process)
     })
 }
 

@@ -83,6 +83,7 @@ fn order(life: &str) -> SpawnOrder {
     SpawnOrder {
         token: Secret::new([7; 32]).token(&life),
         spec_hash: pool.spec_hash(),
+        tunnel: None,
         pool: Arc::new(pool),
         retire_after: None,
         life,

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::Args;
+use futures_util::StreamExt as _;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -23,6 +24,7 @@ use crate::api;
 use crate::backend::docker::{self, DockerBackend, DockerOptions, Engine};
 use crate::backend::process::ProcessBackend;
 use crate::backend::{Backend, BackendKind, Home};
+use crate::door;
 use crate::model::StopScope;
 use crate::rundir::Lock;
 use crate::rundir::RunDir;
@@ -268,8 +270,11 @@ impl Prepared {
         let master = supervisor::start(supervisor::Config {
             scales,
             pools: self.deployment.pools,
+            doors: supervisor::Doors {
+                sites: door::only(door::Site::here(self.run_dir.control_socket())).boxed(),
+                approach: door::Approach::here(self.secret.clone()),
+            },
             secret: self.secret,
-            control_socket: self.run_dir.control_socket(),
             backend: self.backend,
         });
         let (end_api, ended) = oneshot::channel::<()>();

@@ -59,9 +59,33 @@ pub enum Event {
 pub enum DoorEvent {
     /// The door is there and has told what a controller needs to adopt it.
     Up(Welcome),
+    /// Another one is there besides those that are.
+    Another(Welcome),
+    /// One of several is not there any more, and these workers, whose links it had, have to dial another.
+    Lost {
+        /// Whose.
+        linked: Vec<Incarnation>,
+        /// In words for the log.
+        why: String,
+    },
+    /// A worker has been sent to another door and has left its own: it is nobody's until it has joined.
+    Moves {
+        /// Which.
+        worker: Incarnation,
+    },
+    /// One of several gives no sign of life: these workers hear of nothing that is told them by the door.
+    Mute {
+        /// Whose links it has.
+        linked: Vec<Incarnation>,
+    },
+    /// It gives one again.
+    Heard {
+        /// Whose links it has.
+        linked: Vec<Incarnation>,
+    },
     /// It says something.
     Notice(Notice),
-    /// It is there and gives no sign of life.
+    /// It is there and gives no sign of life; of several, none does.
     Silent,
     /// It gives one again.
     Answers,

@@ -248,7 +248,7 @@ impl Planner<'_> {
             return false;
         }
         let door_will = self.state.stopping.is_some_and(|stopping| stopping.scope == StopScope::DoorToo);
-        let by_door = self.state.is_linked(life) && !self.door_is_silent();
+        let by_door = self.state.hears_the_door(life);
         let order = match unit {
             _ if by_door && door_will => return false,
             _ if by_door => DrainOrder::ThroughDoor,

@@ -193,6 +193,26 @@ impl Teller {
                 let detail = format!("process {}, {} linked", welcome.pid, counted(workers, "worker"));
                 Some((now.stamp, Happened::Door { what: PartChange::Up, detail: Some(detail) }))
             }
+            Event::Door(DoorEvent::Another(welcome)) => {
+                let workers = counted(welcome.linked.len(), "worker");
+                let detail = format!("one more: process {}, {workers} linked", welcome.pid);
+                Some((now.stamp, Happened::Door { what: PartChange::Up, detail: Some(detail) }))
+            }
+            Event::Door(DoorEvent::Lost { linked, why }) => {
+                let workers = counted(linked.len(), "worker");
+                let detail = format!("one of several: {why}; {workers} to dial another");
+                Some((now.stamp, Happened::Door { what: PartChange::Down, detail: Some(detail) }))
+            }
+            Event::Door(DoorEvent::Mute { linked }) => {
+                let detail = format!("one of several, which has {}", counted(linked.len(), "worker"));
+                Some((now.stamp, Happened::Door { what: PartChange::Silent, detail: Some(detail) }))
+            }
+            Event::Door(DoorEvent::Heard { .. }) => {
+                let detail = Some("one of several".to_owned());
+                Some((now.stamp, Happened::Door { what: PartChange::Answers, detail }))
+            }
+            // Nothing that anybody has to know: it comes to another door, or it is told of as a death.
+            Event::Door(DoorEvent::Moves { .. }) => None,
             Event::Door(DoorEvent::Down { why }) => {
                 self.trickles.clear();
                 Some((now.stamp, Happened::Door { what: PartChange::Down, detail: Some(why.clone()) }))

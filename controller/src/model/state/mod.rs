@@ -75,6 +75,8 @@ pub enum DoorState {
         open: bool,
         /// Whether it answers.
         pulse: Pulse,
+        /// The workers of one of several doors that does not: they are not told anything by it.
+        mute: BTreeSet<Incarnation>,
     },
 }
 
@@ -189,6 +191,16 @@ impl State {
     /// Whether this worker's link is up.
     pub fn is_linked(&self, life: &Incarnation) -> bool {
         matches!(&self.door, DoorState::Up { linked, .. } if linked.contains(life))
+    }
+
+    /// Whether this worker hears what the door is told to tell it: it is linked, to a door that answers.
+    pub fn hears_the_door(&self, life: &Incarnation) -> bool {
+        match &self.door {
+            DoorState::Up { linked, pulse: Pulse::Beats, mute, .. } => {
+                linked.contains(life) && !mute.contains(life)
+            }
+            DoorState::Up { .. } | DoorState::NotMetYet | DoorState::Away => false,
+        }
     }
 
     /// The next life of this place. Door and backend have each been asked for the latest one they saw before

@@ -116,6 +116,21 @@ pub enum RedeliverMethods {
     All,
 }
 
+/// How workers reach a door that they share no kernel with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tunnel {
+    /// Where the door listens for them. Port 0 lets the kernel choose; the door tells the controller what it chose.
+    pub listen: SocketAddr,
+    /// Whether what goes through it is encrypted, and the door proves who it is.
+    pub tls: bool,
+    /// Between two signs of life, in each direction.
+    pub heartbeat: Duration,
+    /// After how long without a sign of life the other side counts as lost.
+    pub lost_after: Duration,
+    /// Bytes of a turn that may be under way in each direction; at least what a whole request may have.
+    pub window_bytes: u32,
+}
+
 /// What a worker runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

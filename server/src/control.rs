@@ -147,6 +147,8 @@ pub enum Notice {
         at: Stamp,
         /// Whether it had said goodbye and held nothing.
         cleanly: bool,
+        /// Why the door has lost sight of it, where the kernel has not said that it is dead: it may be at work still.
+        vanished: Option<String>,
         /// The turns that it held, oldest first. What became of each follows as [`Notice::Settled`].
         held: Vec<Held>,
         /// How many other workers of its pool were linked at that moment.

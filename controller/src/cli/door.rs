@@ -32,6 +32,7 @@ pub(super) fn run(args: &DoorArgs) -> anyhow::Result<()> {
         pools: deployment.pools.into_iter().map(|pool| pool.door).collect(),
         link_socket: run_dir.link_socket(),
         control_socket: run_dir.control_socket(),
+        tunnel: None,
     };
     server::door::run(&config).context("the door cannot serve")
 }

@@ -10,34 +10,27 @@
 //! nothing; otherwise each turn that it held is lost, and the task of that turn's client decides what becomes of it.
 //! What turns go through before that is in [`pool`](super::pool).
 
-use std::os::fd::AsFd;
 use std::rc::Rc;
 use std::time::Duration;
 
-use rustix::net::{SendFlags, Shutdown};
-use tokio::io::unix::AsyncFd;
 use tokio::time::Instant;
 
 use super::client::{Client, FailedDelivery, Loss, Stall, TurnEnd};
 use super::pool::Pool;
 use super::recent::{Ended, RecentTurns, Tracer};
 use super::roster::Seat;
+use super::wire::{Wire, WorkerLink};
 use crate::config::{Protocol, TurnUnit};
 use crate::control::{Held, Notice, Retirement, Stamp, WorkerReport};
 use crate::identity::Incarnation;
-use crate::link::{self, Scoreboard, Sent, Terms, ToWorker};
+use crate::link::{Sent, Terms};
 use crate::observation::TraceEnd;
-use crate::sys::SlowToClose;
-
-/// The door's end of a worker's link.
-pub(super) type WorkerLink = AsyncFd<SlowToClose>;
 
 /// A worker whose link is up.
 #[derive(Debug)]
 pub(super) struct Link {
     pub(super) life: Incarnation,
-    pub(super) socket: Rc<WorkerLink>,
-    pub(super) board: Scoreboard,
+    pub(super) wire: Wire,
     pub(super) tracer: Tracer,
     pub(super) credit: u16,
     pub(super) state: LinkState,
@@ -76,6 +69,15 @@ pub(super) struct HeldTurn {
     pub(super) quiet: Option<(u64, Instant)>,
 }
 
+/// How a link ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum LinkEnd {
+    /// The kernel has closed the worker's end: the worker is dead.
+    Dead,
+    /// Nobody knows what has become of it.
+    Vanished(String),
+}
+
 /// How a client was sent away that may have kept its worker waiting.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum SentAway {
@@ -107,13 +109,7 @@ impl Pool {
     }
 
     /// Takes in a worker whose hello was good.
-    pub(super) fn welcome(
-        &self,
-        life: Incarnation,
-        credit: u16,
-        socket: Rc<WorkerLink>,
-        board: Scoreboard,
-    ) -> Seat {
+    pub(super) fn welcome(&self, life: Incarnation, credit: u16, wire: Wire) -> Seat {
         let floor = &mut *self.floor.borrow_mut();
         let seat = floor.next_seat;
         floor.next_seat += 1;
@@ -121,8 +117,7 @@ impl Pool {
         let link = Link {
             tracer: Tracer::new(&life),
             life,
-            socket,
-            board,
+            wire,
             credit,
             state: LinkState::Open,
             held: Vec::new(),
@@ -150,9 +145,19 @@ impl Pool {
         floor.links.iter().find_map(|(&seat, link)| (link.life == *life).then_some(seat))
     }
 
-    /// The link of a worker.
-    pub(super) fn link(&self, seat: Seat) -> Option<Rc<WorkerLink>> {
-        self.floor.borrow().links.get(&seat).map(|link| Rc::clone(&link.socket))
+    /// The socket of a worker's fd link.
+    pub(super) fn fd_link(&self, seat: Seat) -> Option<Rc<WorkerLink>> {
+        match &self.floor.borrow().links.get(&seat)?.wire {
+            Wire::Fd { socket, .. } => Some(Rc::clone(socket)),
+            Wire::Tunnel(_) => None,
+        }
+    }
+
+    /// Ends a worker's link for whoever still holds the other end.
+    pub(super) fn sever(&self, seat: Seat) {
+        if let Some(link) = self.floor.borrow().links.get(&seat) {
+            link.wire.sever();
+        }
     }
 
     /// A worker said goodbye, or is to be sent away: it gets no further turns, and its farewell.
@@ -168,15 +173,8 @@ impl Pool {
     }
 
     pub(super) fn say_farewell(&self, link: &mut Link) {
-        let mut farewell = Vec::new();
-        ToWorker::Farewell.encode(&mut farewell);
-        match link::send(link.socket.as_fd(), &farewell, SendFlags::DONTWAIT) {
-            // One of its threads hears it; the others see the end of what the door has to say, behind every turn that
-            // was given before.
-            Ok(Sent::Whole) => {
-                link.state = LinkState::Leaving;
-                let _ = rustix::net::shutdown(&link.socket, Shutdown::Write);
-            }
+        match link.wire.say_farewell() {
+            Ok(Sent::Whole) => link.state = LinkState::Leaving,
             // Again when it is done with a turn; or its death is about to be read from the link.
             Ok(Sent::Full | Sent::Closed) => {}
             Err(error) => self.condemn(link, &format!("its link has failed: {error}")),
@@ -231,8 +229,8 @@ impl Pool {
         }
     }
 
-    /// A worker's link has closed: it is dead, and what it held is decided by each client's own task.
-    pub(super) fn left(&self, seat: Seat) {
+    /// A worker's link has ended, and what it held is decided by each client's own task.
+    pub(super) fn left(&self, seat: Seat, end: &LinkEnd) {
         let floor = &mut *self.floor.borrow_mut();
         floor.roster.leave(seat);
         let Some(mut link) = floor.links.remove(&seat) else { return };
@@ -247,13 +245,19 @@ impl Pool {
             cleanly,
             held: link.held.iter().map(|held| held.describe(now)).collect(),
             siblings: floor.links.len(),
+            vanished: match end {
+                LinkEnd::Dead => None,
+                LinkEnd::Vanished(why) => Some(why.clone()),
+            },
         });
         for held in &link.held {
             held.trace(&self.recent, &mut link.tracer, TraceEnd::Lost, now);
         }
         for HeldTurn { turn, client, given, untouched, overran, .. } in link.held {
             let delivery = FailedDelivery { worker: link.life.clone(), turn, given };
-            let note = link.board.of_turn(turn, link.credit);
+            // Who may still be at work on the far side of a partition may have begun, whatever we have heard.
+            let untouched = untouched && *end == LinkEnd::Dead;
+            let note = link.wire.note_of(turn, link.credit);
             client.end_turn(TurnEnd::Lost(Loss { delivery, untouched, overran, note }));
         }
     }

@@ -18,10 +18,8 @@ use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
     KeyUsagePurpose, date_time_ymd,
 };
+use server::link::tunnel::DOOR_NAME;
 use thiserror::Error;
-
-/// The name that every door's certificate is for.
-pub const DOOR_NAME: &str = "bulkhead-door";
 
 /// How long certificates hold, in years.
 const YEARS: i16 = 10;

@@ -4,6 +4,7 @@
 //! directory for this controller alone, binds the API's address and finds the backend. [`Prepared::start`] cannot
 //! fail. So an error leaves nothing half-started, and what is started is stopped in one place, [`Running::stop`].
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -13,6 +14,7 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::Args;
 use futures_util::StreamExt as _;
+use server::config::Tunnel;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -20,17 +22,19 @@ use tokio::task::JoinHandle;
 use super::interrupts::Interrupts;
 use super::quarters::Quarters;
 use super::tokens::{self, Audience};
+use super::tunnel;
 use crate::api;
 use crate::backend::docker::{self, DockerBackend, DockerOptions, Engine};
 use crate::backend::process::ProcessBackend;
 use crate::backend::{Backend, BackendKind, Home};
-use crate::door;
+use crate::certificates::files;
+use crate::door::{self, Approach, Site};
 use crate::model::StopScope;
 use crate::rundir::Lock;
 use crate::rundir::RunDir;
 use crate::spec::{self, Overrides, SpecError};
 use crate::spec::{BackendChoice, Deployment};
-use crate::supervisor::{self, Handle, Scales, StopSummary};
+use crate::supervisor::{self, Dialling, Doors, Handle, Scales, StopSummary};
 
 /// Where root's deployment is, of which a machine has one.
 const USUAL_RUN_DIR: &str = "/run/bulkhead";
@@ -103,6 +107,9 @@ pub(super) struct Prepared {
     pub(super) token_note: String,
     pub(super) api_address: SocketAddr,
     secret: server::identity::Secret,
+    doors: Doors,
+    /// How workers find doors over TCP.
+    dialling: Option<Dialling>,
     /// Dropped before the lock.
     scaffold: Scaffold,
     lock: Lock,
@@ -148,7 +155,7 @@ enum Why {
 pub(super) async fn prepare(args: &MasterArgs, meeting: Meeting) -> anyhow::Result<Prepared> {
     // Door and workers see to their own.
     let _ = server::door::raise_descriptor_limit();
-    let deployment = args.deployment.load()?;
+    let mut deployment = args.deployment.load()?;
     let run_dir = args.deployment.run_dir()?;
     let is_new = meeting == Meeting::Ours && !run_dir.path().exists();
     match meeting {
@@ -170,6 +177,20 @@ pub(super) async fn prepare(args: &MasterArgs, meeting: Meeting) -> anyhow::Resu
     if let Some(before) = before.filter(|before| *before != quarters) {
         before.must_be_empty(&home, &args.docker).await?;
     }
+    let hosts = match &engine {
+        Some(engine) => tunnel::open_to_containers(&mut deployment, engine).await?,
+        None => BTreeMap::new(),
+    };
+    let ca = match deployment.tunnel {
+        Some(Tunnel { tls: true, .. }) => Some(files::authority(&run_dir, &lock)?),
+        Some(Tunnel { tls: false, .. }) | None => None,
+    };
+    let dialling =
+        deployment.tunnel.map(|Tunnel { tls, .. }| Dialling { tls, ca, hosts, besides: Vec::new() });
+    let doors = Doors {
+        sites: door::only(Site::here(run_dir.control_socket())).boxed(),
+        approach: Approach::plain(secret.clone()),
+    };
     let backend: Arc<dyn Backend> = match engine {
         None => Arc::new(ProcessBackend::new(&home)?),
         Some(engine) => Arc::new(DockerBackend::on(engine, &home, &args.docker).await?),
@@ -188,6 +209,8 @@ pub(super) async fn prepare(args: &MasterArgs, meeting: Meeting) -> anyhow::Resu
         admission,
         token_note,
         secret,
+        doors,
+        dialling,
         scaffold,
         lock,
     })
@@ -270,10 +293,8 @@ impl Prepared {
         let master = supervisor::start(supervisor::Config {
             scales,
             pools: self.deployment.pools,
-            doors: supervisor::Doors {
-                sites: door::only(door::Site::here(self.run_dir.control_socket())).boxed(),
-                approach: door::Approach::here(self.secret.clone()),
-            },
+            doors: self.doors,
+            dialling: self.dialling,
             secret: self.secret,
             backend: self.backend,
         });

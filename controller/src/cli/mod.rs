@@ -32,6 +32,7 @@ mod schema;
 mod stream;
 mod tokens;
 mod top;
+mod tunnel;
 mod up;
 pub mod worker;
 

@@ -10,10 +10,12 @@
 //! An error on the way up stops what was started before it is told. Ctrl-C, SIGTERM or a closed terminal drain;
 //! a second one cuts off what is left.
 
+use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use clap::Args;
+use server::config::Tunnel;
 
 use super::doorkeeper::{Doorway, KeptDoor};
 use super::interrupts::Interrupts;
@@ -119,7 +121,7 @@ async fn serve(
     };
     let ready = ready?;
     let (pools, workers) = (running.master.pools().await?, running.master.workers().await?);
-    door.remember(&with_ports(deployment, &pools).to_yaml())?;
+    door.remember(&with_ports(deployment, &pools, running.master.tunnel()).to_yaml())?;
     let mut text = greeting::text(&greeting::program(), &pools, &workers, api);
     if adopted {
         text += "The door of an earlier run was adopted, with the workers that it had.\n";
@@ -179,7 +181,8 @@ pub(super) async fn ready(master: &Handle, deployment: &Deployment) -> anyhow::R
 /// choose a port, whatever it chose is right.
 fn same_doors(stored: &str, deployment: &Deployment) -> bool {
     spec::parse("the door's spec", stored).is_ok_and(|stored| {
-        stored.pools.len() == deployment.pools.len()
+        same_tunnels(stored.tunnel, deployment.tunnel)
+            && stored.pools.len() == deployment.pools.len()
             && stored.pools.iter().zip(&deployment.pools).all(|(stored, wanted)| {
                 let mut stored = stored.door.clone();
                 if wanted.door.listen.port() == 0 {
@@ -190,10 +193,25 @@ fn same_doors(stored: &str, deployment: &Deployment) -> bool {
     })
 }
 
+fn same_tunnels(stored: Option<Tunnel>, wanted: Option<Tunnel>) -> bool {
+    match (stored, wanted) {
+        (Some(mut stored), Some(wanted)) => {
+            if wanted.listen.port() == 0 {
+                stored.listen.set_port(0);
+            }
+            stored == wanted
+        }
+        (stored, wanted) => stored == wanted,
+    }
+}
+
 /// The deployment with the ports that the kernel chose: a door that is started again must be found where the last
 /// one was.
-fn with_ports(deployment: &Deployment, pools: &[PoolView]) -> Deployment {
+fn with_ports(deployment: &Deployment, pools: &[PoolView], tunnel: Option<SocketAddr>) -> Deployment {
     let mut deployment = deployment.clone();
+    if let (Some(spec), Some(listen)) = (&mut deployment.tunnel, tunnel) {
+        spec.listen = listen;
+    }
     for pool in &mut deployment.pools {
         let view = pools.iter().find(|view| view.name == pool.name().as_str());
         if let Some(listen) = view.and_then(|view| view.listen.parse().ok()) {

@@ -375,7 +375,7 @@ mod tests {
     use crate::model::DoorEvent;
 
     fn connect(path: &Path) -> (Door, Receiver<DoorEvent>) {
-        Door::connect(only(Site::here(path)), Approach::here(Secret::new([7; 32])))
+        Door::connect(only(Site::here(path)), Approach::plain(Secret::new([7; 32])))
     }
 
     /// A door that welcomes whoever comes first and does nothing after that, not even read.

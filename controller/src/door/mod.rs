@@ -28,6 +28,7 @@ mod share;
 mod site;
 mod tally;
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use futures_util::Stream;
@@ -39,8 +40,8 @@ use tokio::sync::{mpsc, oneshot, watch};
 use crate::model::DoorEvent;
 
 pub use line::{HANGS_AFTER, SILENT_AFTER};
-pub use share::Roll;
-pub use site::{Address, Approach, CaError, Site, only};
+pub use share::{Mouth, Roll};
+pub use site::{Address, Approach, Site, only};
 
 /// How many orders may wait. One a worker is plenty.
 const ORDERS: usize = 4096;
@@ -100,8 +101,13 @@ impl Door {
 
     /// The doors to dial for a worker that is to be in this place of this pool: first the one that has the fewest of that
     /// pool. None when no door is there that listens for workers over TCP.
-    pub fn to_dial(&self, pool: &PoolName, place: u32) -> Vec<share::Mouth> {
+    pub fn to_dial(&self, pool: &PoolName, place: u32) -> Vec<Mouth> {
         self.roll.borrow().to_dial(pool, place)
+    }
+
+    /// Where the door of this machine listens for workers; `None` when it does not, or is not there.
+    pub fn mouth_of_this_machine(&self) -> Option<SocketAddr> {
+        self.roll.borrow().mouth_of_this_machine()
     }
 
     /// Gives an order to whichever door it is for. It is forgotten when that door is away.

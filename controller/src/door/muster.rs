@@ -6,7 +6,8 @@
 //! another door has its link still, that one is its home again.
 //!
 //! A move is under way from our order until the worker has joined elsewhere. Its old door then tells of a link that has
-//! closed cleanly without a goodbye, which is no departure.
+//! closed while the worker held nothing and had not said goodbye, which is no departure. Should it have died that very
+//! moment, the backend will say so, or its start time-out.
 //!
 //! Where something is done for a pool as a whole (a request, a trickle), one door does it: the open one with the most of
 //! its workers.
@@ -264,7 +265,7 @@ impl Muster {
                     return Vec::new();
                 }
                 let moves = self.moving.remove(worker).is_some();
-                if moves && *cleanly && !self.leaving.contains(worker) {
+                if moves && (*cleanly || held.is_empty()) && !self.leaving.contains(worker) {
                     return vec![DoorEvent::Moves { worker: worker.clone() }];
                 }
                 self.leaving.remove(worker);

@@ -67,6 +67,14 @@ impl Roll {
         turned.sort_by_key(|(_, share)| *share);
         turned.into_iter().map(|(mouth, _)| mouth.clone()).collect()
     }
+
+    /// Where the door of this machine listens.
+    pub(super) fn mouth_of_this_machine(&self) -> Option<SocketAddr> {
+        self.doors.iter().find_map(|door| match door.mouth {
+            Some(Mouth::OfThisMachine(address)) => Some(address),
+            Some(Mouth::Address(_)) | None => None,
+        })
+    }
 }
 
 /// Somebody who is to be moved.

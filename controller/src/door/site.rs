@@ -6,20 +6,16 @@
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::{Stream, StreamExt as _, stream};
-use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{ClientConfig, RootCertStore};
 use server::identity::Secret;
-use thiserror::Error;
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
+use server::link::tunnel::{Connector, GO_ON, Preface, TlsError, watch_over};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpStream, UnixStream};
-use tokio_rustls::TlsConnector;
 
-use crate::certificates::DOOR_NAME;
+/// After how long without an acknowledgement the kernel gives a connection up.
+const LOST_AFTER: Duration = Duration::from_secs(15);
 
 /// How long a connection over a network may take to come about, TLS included.
 const DIAL_PATIENCE: Duration = Duration::from_secs(5);
@@ -67,31 +63,25 @@ pub fn only(site: Site) -> impl Stream<Item = Vec<Site>> + Send + 'static {
 #[derive(Clone)]
 pub struct Approach {
     pub(super) secret: Secret,
-    /// What it says before anything else, over TCP.
-    preface: Vec<u8>,
-    tls: Option<TlsConnector>,
-}
-
-/// What was to be an authority's certificate is none.
-#[derive(Debug, Error)]
-pub enum CaError {
-    /// It is no PEM.
-    #[error("the certificate of the deployment's authority is damaged")]
-    Pem(#[source] rustls::pki_types::pem::Error),
-    /// It is no certificate, or TLS is not to be had.
-    #[error("the certificate of the deployment's authority cannot be used")]
-    Tls(#[source] rustls::Error),
+    connector: Connector,
 }
 
 impl Approach {
-    /// For doors on this machine.
-    pub fn here(secret: Secret) -> Self {
-        Self { secret, preface: Vec::new(), tls: None }
+    /// With the deployment's secret; where its tunnels are encrypted, with the certificate of its authority in PEM.
+    ///
+    /// # Errors
+    /// That is no certificate.
+    pub fn new(secret: Secret, ca: Option<&str>) -> Result<Self, TlsError> {
+        let connector = match ca {
+            None => Connector::Plain,
+            Some(ca) => Connector::tls(ca.as_bytes())?,
+        };
+        Ok(Self { secret, connector })
     }
 
-    /// For doors over TCP, which are greeted by `preface`; with an authority's certificate in PEM, by TLS.
-    pub fn there(secret: Secret, preface: Vec<u8>, ca: Option<&str>) -> Result<Self, CaError> {
-        Ok(Self { secret, preface, tls: ca.map(connector).transpose()? })
+    /// For a door that is reached in the clear, or over a Unix socket.
+    pub fn plain(secret: Secret) -> Self {
+        Self { secret, connector: Connector::Plain }
     }
 
     /// Connects. Both halves of the connection, on which nothing of the protocol has been said.
@@ -107,39 +97,24 @@ impl Approach {
 
     async fn dial_there(&self, address: &str) -> io::Result<Wire> {
         let mut stream = TcpStream::connect(address).await?;
-        stream.set_nodelay(true)?;
-        stream.write_all(&self.preface).await?;
-        match &self.tls {
-            None => Ok(Wire::of(stream)),
-            Some(tls) => {
-                let name = ServerName::try_from(DOOR_NAME).map_err(io::Error::other)?;
-                Ok(Wire::of(tls.connect(name, stream).await?))
-            }
+        watch_over(&stream, LOST_AFTER)?;
+        stream.write_all(&Preface::controller(&self.secret).to_bytes()).await?;
+        if stream.read_u8().await? != GO_ON {
+            return Err(io::Error::new(
+                io::ErrorKind::PermissionDenied,
+                "it does not know this controller's secret",
+            ));
         }
+        Ok(Wire::of(self.connector.connect(stream).await?))
     }
 }
 
 impl fmt::Debug for Approach {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Approach").field("tls", &self.tls.is_some()).finish_non_exhaustive()
+        f.debug_struct("Approach")
+            .field("tls", &matches!(self.connector, Connector::Tls(_)))
+            .finish_non_exhaustive()
     }
-}
-
-fn connector(ca: &str) -> Result<TlsConnector, CaError> {
-    let mut roots = RootCertStore::empty();
-    for certificate in CertificateDer::pem_slice_iter(ca.as_bytes()) {
-        roots.add(certificate.map_err(CaError::Pem)?).map_err(CaError::Tls)?;
-    }
-    if roots.is_empty() {
-        return Err(CaError::Pem(rustls::pki_types::pem::Error::NoItemsFound));
-    }
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(CaError::Tls)?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    Ok(TlsConnector::from(Arc::new(config)))
 }
 
 /// Both directions of a connection.

@@ -4,6 +4,7 @@
 //! one order. Those that show what workers hold ask the door first; a door that does not answer within a second
 //! costs them that second and the latest figures, nothing more.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -254,6 +255,11 @@ impl Handle {
     /// ([`crate::door::HANGS_AFTER`]).
     pub fn door_silence(&self) -> watch::Receiver<u32> {
         self.door.silence()
+    }
+
+    /// Where the door of this machine listens for workers over TCP; `None` when it does not, or is not there.
+    pub fn tunnel(&self) -> Option<SocketAddr> {
+        self.door.mouth_of_this_machine()
     }
 
     /// Sends a signal to a worker. `SIGKILL` ends everything in its compartment.

@@ -64,6 +64,7 @@ use order::OrderBook;
 use tell::Teller;
 
 pub use handle::{CommandError, Handle, StopSummary};
+pub use order::Dialling;
 pub use scales::Scales;
 
 /// What a supervisor is to supervise.
@@ -76,6 +77,8 @@ pub struct Config {
     pub secret: Secret,
     /// Where the doors are.
     pub doors: Doors,
+    /// How workers find them over TCP; `None`: they share a directory with theirs.
+    pub dialling: Option<Dialling>,
     /// Where workers run.
     pub backend: Arc<dyn Backend>,
     /// What the last controller's pools had been scaled to.
@@ -122,7 +125,7 @@ pub fn start(config: Config) -> Handle {
         hands: Hands {
             backend: Arc::clone(&config.backend),
             door: door.clone(),
-            orders: OrderBook::new(config.secret, pools),
+            orders: OrderBook::new(config.secret, pools, config.dialling),
             events,
         },
         backend: config.backend.kind(),

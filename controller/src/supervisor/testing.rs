@@ -334,10 +334,11 @@ pub(super) fn supervise(backend: &Arc<FakeBackend>, door: &FakeDoor, pools: Vec<
     start(Config {
         scales: Scales::left_at(door.directory.path().join("scale.json"), &pools),
         pools,
+        dialling: None,
         secret: Secret::new([7; 32]),
         doors: Doors {
             sites: only(Site::here(door.socket())).boxed(),
-            approach: Approach::here(Secret::new([7; 32])),
+            approach: Approach::plain(Secret::new([7; 32])),
         },
         backend: Arc::clone(backend) as Arc<dyn Backend>,
     })

@@ -132,6 +132,13 @@ pub enum Notice {
         /// When.
         at: Stamp,
     },
+    /// A worker has gone to another door, as it was [told to](Order::Move). It lives.
+    Moved {
+        /// Which.
+        worker: Incarnation,
+        /// Where to; empty: wherever it finds one.
+        to: String,
+    },
     /// A worker said goodbye: it takes no further turn, and it will leave when it has done those it has.
     Retiring {
         /// Which.

@@ -320,6 +320,7 @@ fn log(event: &Event, logged: &mut Floods) {
 fn log_notice(notice: &Notice) {
     match notice {
         Notice::Joined { worker, .. } => tracing::info!(%worker, "ready"),
+        Notice::Moved { worker, to } => tracing::info!(%worker, to, "goes to another door"),
         Notice::Left { worker, cleanly: true, .. } => tracing::info!(%worker, "left"),
         Notice::Left { worker, held, .. } => tracing::warn!(%worker, held = held.len(), "its link closed"),
         Notice::Overran { worker, held } => {

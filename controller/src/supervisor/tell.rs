@@ -61,6 +61,7 @@ fn said_by_the_door(notice: &Notice, now: Stamp) -> Option<(Stamp, Happened)> {
         // Whoever does not even say who it is comes to the log alone; what became of turns is in the incident.
         Notice::Refused { claimed: None, .. }
         | Notice::Stopping
+        | Notice::Moved { .. }
         | Notice::TrickleEnded { .. }
         | Notice::Pong
         | Notice::Welcome { .. }

@@ -144,7 +144,7 @@ impl Control {
                     not_sent(&pool, self.trickles.begin(&pool, path, per_second, lasting));
                 }
                 Order::EndTrickle { pool } => self.trickles.end(&pool),
-                Order::Move { worker, .. } => tracing::debug!(%worker, "its link is no tunnel: it stays"),
+                Order::Move { worker, to } => self.workers.move_away(&worker, &to),
                 Order::Ping => self.notices.post(Notice::Pong),
                 Order::Stop => self.stop.notify_one(),
             }

@@ -34,6 +34,8 @@ pub(super) struct Link {
     pub(super) tracer: Tracer,
     pub(super) credit: u16,
     pub(super) state: LinkState,
+    /// The door that it is sent to, if it is.
+    pub(super) moves_to: String,
     /// What it holds, oldest first. As many at the most as it has credit.
     pub(super) held: Vec<HeldTurn>,
     pub(super) turns_done: u64,
@@ -48,6 +50,10 @@ pub(super) enum LinkState {
     Dismissed,
     /// It has been sent its farewell: nothing more will come, and it will leave.
     Leaving,
+    /// It gets no turns, and is sent to another door as soon as it holds nothing.
+    Moving,
+    /// It has been sent there.
+    Moved,
     /// It has broken the protocol. It gets no turn and is not listened to any more; what it
     /// holds is decided when it is dead, for until then it may be at work.
     Condemned,
@@ -120,6 +126,7 @@ impl Pool {
             wire,
             credit,
             state: LinkState::Open,
+            moves_to: String::new(),
             held: Vec::new(),
             turns_done: 0,
             idle_since: Instant::now(),
@@ -170,6 +177,30 @@ impl Pool {
         floor.roster.close(seat);
         self.notices.post(Notice::Retiring { worker: link.life.clone(), why });
         self.say_farewell(link);
+    }
+
+    /// Sends a worker to another door once it has done what it holds. One whose link is no tunnel knows only this one.
+    pub(super) fn move_away(&self, seat: Seat, to: &str) {
+        let floor = &mut *self.floor.borrow_mut();
+        let Some(link) = floor.links.get_mut(&seat) else { return };
+        if link.state != LinkState::Open || !matches!(link.wire, Wire::Tunnel(_)) {
+            return;
+        }
+        link.state = LinkState::Moving;
+        to.clone_into(&mut link.moves_to);
+        floor.roster.close(seat);
+        self.send_off(link);
+    }
+
+    /// Tells a worker that is to move, if it holds nothing, that it may go now.
+    pub(super) fn send_off(&self, link: &mut Link) {
+        if let Wire::Tunnel(tunnel) = &link.wire
+            && link.held.is_empty()
+        {
+            // A tunnel that takes no more is about to end by itself.
+            let _ = tunnel.send_to(&link.moves_to);
+            link.state = LinkState::Moved;
+        }
     }
 
     pub(super) fn say_farewell(&self, link: &mut Link) {
@@ -229,11 +260,16 @@ impl Pool {
         }
     }
 
-    /// A worker's link has ended, and what it held is decided by each client's own task.
-    pub(super) fn left(&self, seat: Seat, end: &LinkEnd) {
+    /// A worker's link has ended, and what it held is decided by each client's own task. Whether it lives on, as far as is
+    /// known: it has been sent to another door, and was free to go.
+    pub(super) fn left(&self, seat: Seat, end: &LinkEnd) -> bool {
         let floor = &mut *self.floor.borrow_mut();
         floor.roster.leave(seat);
-        let Some(mut link) = floor.links.remove(&seat) else { return };
+        let Some(mut link) = floor.links.remove(&seat) else { return false };
+        if link.state == LinkState::Moved && *end == LinkEnd::Dead {
+            self.notices.post(Notice::Moved { worker: link.life, to: link.moves_to });
+            return true;
+        }
         let cleanly = link.state == LinkState::Leaving && link.held.is_empty();
         if !cleanly {
             self.counters.borrow_mut().deaths += 1;
@@ -260,6 +296,7 @@ impl Pool {
             let note = link.wire.note_of(turn, link.credit);
             client.end_turn(TurnEnd::Lost(Loss { delivery, untouched, overran, note }));
         }
+        false
     }
 
     /// Says again what a controller has to act on, for one that may not have heard it.

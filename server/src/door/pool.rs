@@ -305,8 +305,10 @@ impl Pool {
         link.idle_since = now;
         self.times.borrow_mut().turn.observe(now.saturating_duration_since(held.given));
         held.trace(&self.recent, &mut link.tracer, TraceEnd::Done, now);
-        if link.state == LinkState::Dismissed {
-            self.say_farewell(link);
+        match link.state {
+            LinkState::Dismissed => self.say_farewell(link),
+            LinkState::Moving => self.send_off(link),
+            LinkState::Open | LinkState::Leaving | LinkState::Moved | LinkState::Condemned => {}
         }
         floor.roster.take_back(seat);
         self.counters.borrow_mut().turns += 1;

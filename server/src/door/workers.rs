@@ -84,6 +84,15 @@ impl Workers {
         found.is_some()
     }
 
+    /// Sends a worker to another door.
+    pub(super) fn move_away(&self, life: &Incarnation, to: &str) {
+        if let Some(pool) = self.pools.get(&life.worker.pool)
+            && let Some(seat) = pool.seat_of(life)
+        {
+            pool.move_away(seat, to);
+        }
+    }
+
     /// Gives a worker that is about to be killed no turn for a while.
     pub(super) fn withhold(&self, life: &Incarnation) {
         let found = self.pools.get(&life.worker.pool).and_then(|pool| Some((pool, pool.seat_of(life)?)));
@@ -169,8 +178,8 @@ impl Workers {
 
     /// A worker's link has ended.
     pub(super) fn gone(&self, life: &Incarnation, pool: &Pool, seat: Seat, end: &LinkEnd) {
-        self.note(life, true);
-        pool.left(seat, end);
+        let lives_on = pool.left(seat, end);
+        self.note(life, !lives_on);
     }
 
     /// Hears out somebody who has connected, and serves the link if it is a worker of ours.

@@ -170,6 +170,15 @@ impl State {
     fn fold_notice(&mut self, notice: Notice, now: Now) {
         match notice {
             Notice::Joined { worker, at } => self.joined(&worker, at, now),
+            Notice::Moved { worker, .. } => {
+                self.unlink(&worker);
+                if let Some(phase) = self.phase_mut(&worker) {
+                    phase.change(|phase| match phase {
+                        Phase::Live { tenant, .. } => Phase::Starting { tenant, since: now.at },
+                        other => other,
+                    });
+                }
+            }
             Notice::Retiring { worker, why } => {
                 let Some(deadline) = self.drain_deadline(&worker.worker.pool, now.at) else { return };
                 if let Some(phase) = self.phase_mut(&worker) {
@@ -181,10 +190,10 @@ impl State {
                 self.depart(&worker, Departure::Goodbye, now);
                 self.pardon(&worker, now);
             }
-            Notice::Left { worker, at, cleanly: false, held, siblings } => {
+            Notice::Left { worker, at, cleanly: false, held, siblings, vanished } => {
                 self.unlink(&worker);
                 self.depart(&worker, Departure::Severed, now);
-                self.incidents.of(&worker).left.get_or_insert(Left { at, held, siblings });
+                self.incidents.of(&worker).left.get_or_insert(Left { at, held, siblings, vanished });
             }
             Notice::Settled { worker, turn, at, outcome } => {
                 self.incidents.of(&worker).settled.entry(turn).or_insert(Settled { at, outcome });

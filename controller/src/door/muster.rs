@@ -270,6 +270,16 @@ impl Muster {
                 }
                 self.leaving.remove(worker);
             }
+            Notice::Moved { worker, .. } => {
+                if let Some(here) = self.here(member) {
+                    here.linked.remove(worker);
+                }
+                if elsewhere(&self.homes, worker) || self.finds_another(worker) {
+                    return Vec::new();
+                }
+                self.moving.remove(worker);
+                return vec![DoorEvent::Moves { worker: worker.clone() }];
+            }
             Notice::Retiring { worker, .. } | Notice::Broke { worker, .. } => {
                 if elsewhere(&self.homes, worker) {
                     return Vec::new();

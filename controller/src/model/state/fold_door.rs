@@ -170,15 +170,7 @@ impl State {
     fn fold_notice(&mut self, notice: Notice, now: Now) {
         match notice {
             Notice::Joined { worker, at } => self.joined(&worker, at, now),
-            Notice::Moved { worker, .. } => {
-                self.unlink(&worker);
-                if let Some(phase) = self.phase_mut(&worker) {
-                    phase.change(|phase| match phase {
-                        Phase::Live { tenant, .. } => Phase::Starting { tenant, since: now.at },
-                        other => other,
-                    });
-                }
-            }
+            Notice::Moved { worker, .. } => self.dials_another(&worker, now),
             Notice::Retiring { worker, why } => {
                 let Some(deadline) = self.drain_deadline(&worker.worker.pool, now.at) else { return };
                 if let Some(phase) = self.phase_mut(&worker) {

@@ -8,6 +8,10 @@ use std::process::Command;
 pub enum Backend {
     Process,
     Docker,
+    /// Processes that reach the door over TCP.
+    ProcessTunnel,
+    /// Containers that reach the door over TLS.
+    DockerTunnel,
 }
 
 /// Whether a backend can be used here.
@@ -17,15 +21,42 @@ pub enum Availability {
 }
 
 impl Backend {
-    pub const ALL: [Self; 2] = [Self::Process, Self::Docker];
+    pub const ALL: [Self; 4] = [Self::Process, Self::Docker, Self::ProcessTunnel, Self::DockerTunnel];
+
+    /// Whether its workers are containers.
+    pub fn is_docker(self) -> bool {
+        matches!(self, Self::Docker | Self::DockerTunnel)
+    }
+
+    /// Whether its workers are reached over TCP.
+    pub fn is_tunnel(self) -> bool {
+        matches!(self, Self::ProcessTunnel | Self::DockerTunnel)
+    }
+
+    /// What a spec calls it.
+    pub fn word(self) -> &'static str {
+        if self.is_docker() { "docker" } else { "process" }
+    }
+
+    /// What a spec says of it, a line each.
+    pub fn in_spec(self) -> String {
+        let tunnel = match self {
+            Self::Process | Self::Docker => "",
+            Self::ProcessTunnel => "link: tunnel\ntunnel: { listen: 127.0.0.1:0 }\n",
+            Self::DockerTunnel => "link: tunnel\ntunnel: { listen: 127.0.0.1:0, tls: true }\n",
+        };
+        format!("backend: {}\n{tunnel}", self.word())
+    }
 
     pub fn availability(self) -> Availability {
         match self {
-            Self::Process => Availability::Here,
-            Self::Docker => match docker(&["version", "--format", "{{.Server.Version}}"]) {
-                Ok(_) => Availability::Here,
-                Err(why) => Availability::Missing { why: format!("no Docker engine answers: {why}") },
-            },
+            Self::Process | Self::ProcessTunnel => Availability::Here,
+            Self::Docker | Self::DockerTunnel => {
+                match docker(&["version", "--format", "{{.Server.Version}}"]) {
+                    Ok(_) => Availability::Here,
+                    Err(why) => Availability::Missing { why: format!("no Docker engine answers: {why}") },
+                }
+            }
         }
     }
 }
@@ -35,6 +66,8 @@ impl fmt::Display for Backend {
         f.pad(match self {
             Self::Process => "process",
             Self::Docker => "docker",
+            Self::ProcessTunnel => "process_tunnel",
+            Self::DockerTunnel => "docker_tunnel",
         })
     }
 }

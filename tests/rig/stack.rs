@@ -78,7 +78,7 @@ impl Stack {
         let dir = tempfile::Builder::new().prefix("bulkhead-").tempdir_in("/tmp").unwrap();
         // Containers and workers of another user have to reach the link socket in it.
         std::fs::set_permissions(dir.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
-        let mut spec = format!("backend: {backend}\napi:\n  listen: 127.0.0.1:0\n");
+        let mut spec = format!("{}api:\n  listen: 127.0.0.1:0\n", backend.in_spec());
         if let Some(tokens) = &tokens {
             for (key, token) in [("token_file", tokens.operator), ("viewer_token_file", tokens.viewer)] {
                 let path = dir.path().join(key);
@@ -247,17 +247,15 @@ impl Stack {
 
     /// Kills a worker from outside, as a user would: `docker kill` or `kill -9`.
     pub fn kill_from_outside(&self, worker: &Worker) {
-        match self.backend {
-            Backend::Docker => {
-                // It may have joined before the engine has said which container it is.
-                let container = eventually(&format!("the container of {} is known", worker.life()), || {
-                    let now = self.api().worker(&worker.id);
-                    now.container.clone().ok_or(vec![now])
-                });
-                self.docker(&["kill", &container]).unwrap();
-            }
-            Backend::Process => self.signal(worker, Signal::KILL),
+        if !self.backend.is_docker() {
+            return self.signal(worker, Signal::KILL);
         }
+        // It may have joined before the engine has said which container it is.
+        let container = eventually(&format!("the container of {} is known", worker.life()), || {
+            let now = self.api().worker(&worker.id);
+            now.container.clone().ok_or(vec![now])
+        });
+        self.docker(&["kill", &container]).unwrap();
     }
 
     /// Sends a signal to a worker's process, by its pid on this machine.
@@ -308,7 +306,7 @@ impl Stack {
         let run_dir = self.run_dir();
         let mut left: Vec<_> =
             pids_with(run_dir.to_str().unwrap()).into_iter().map(|(_, line)| line).collect();
-        if self.backend == Backend::Docker {
+        if self.backend.is_docker() {
             left.extend(self.containers().unwrap());
         }
         left
@@ -357,7 +355,7 @@ impl Drop for Stack {
             let _ = up.process.kill();
             let _ = up.process.wait();
         }
-        if self.backend == Backend::Docker {
+        if self.backend.is_docker() {
             // An engine that a story has ended cannot be asked any more.
             for container in self.containers().unwrap_or_default() {
                 let id = container.split(' ').next().unwrap_or_default();

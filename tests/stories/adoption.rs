@@ -109,17 +109,14 @@ pub fn another_backend_is_refused_while_workers_live(backend: Backend) {
     let mut stack = Stack::web(backend, 2, "");
     let before = stack.ready("web", 2);
     stack.kill_controller();
-    let other = match backend {
-        Backend::Process => Backend::Docker,
-        Backend::Docker => Backend::Process,
-    };
+    let other = if backend.is_docker() { Backend::Process } else { Backend::Docker };
     if let Availability::Missing { why } = other.availability() {
         eprintln!("skipped: there is no other backend: {why}");
     } else {
-        let refused = stack.start_in_vain(&["--backend", &other.to_string()]);
+        let refused = stack.start_in_vain(&["--backend", other.word()]);
         assert!(refused.contains("workers of an earlier run still live"), "{refused}");
         assert!(refused.contains("web-0.1, web-1.1"), "{refused}");
-        assert!(refused.contains(&format!("--backend {backend}")), "no remedy: {refused}");
+        assert!(refused.contains(&format!("--backend {}", backend.word())), "no remedy: {refused}");
     }
     stack.start();
     assert_eq!(lives(&stack.ready("web", 2)), lives(&before), "they were not adopted as they were");

@@ -177,12 +177,10 @@ pub fn a_child_that_keeps_the_link_does_not_hide_a_death(backend: Backend) {
 /// The pid on this machine of the worker itself: in a container, of the init's child.
 fn worker_pid(stack: &Stack, worker: &crate::rig::api::Worker) -> i32 {
     let first = worker.pid.expect("a pid");
-    match stack.backend {
-        Backend::Process => first,
-        Backend::Docker => {
-            let children = std::fs::read_to_string(format!("/proc/{first}/task/{first}/children")).unwrap();
-            // Without an init the worker is the first process itself.
-            children.split_whitespace().next().and_then(|pid| pid.parse().ok()).unwrap_or(first)
-        }
+    if !stack.backend.is_docker() {
+        return first;
     }
+    let children = std::fs::read_to_string(format!("/proc/{first}/task/{first}/children")).unwrap();
+    // Without an init the worker is the first process itself.
+    children.split_whitespace().next().and_then(|pid| pid.parse().ok()).unwrap_or(first)
 }

@@ -280,7 +280,7 @@ mod tests {
         };
         assert_eq!(told("fd"), None);
         assert_snapshot!(told("tunnel").unwrap(), @"
-        bulkhead.yaml:2:45: pools.web.worker.limits.pids: 5 is too little
+        bulkhead.yaml:2:43: pools.web.worker.limits.pids: 5 is too little
             use 6 to 4000000: a worker of this model needs that many threads, three for its init, its main thread and signals, and two for its tunnel
         ");
     }

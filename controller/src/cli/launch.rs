@@ -19,6 +19,7 @@ use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
+use super::follow::Source;
 use super::interrupts::Interrupts;
 use super::quarters::Quarters;
 use super::tokens::{self, Audience};
@@ -56,6 +57,11 @@ impl DeploymentArgs {
     /// The spec, with what the command line overrides.
     pub(super) fn load(&self) -> Result<Deployment, SpecError> {
         spec::load(self.spec.as_deref(), &self.overrides)
+    }
+
+    /// Where the spec is, and what is in it.
+    fn source(&self) -> Result<Source, SpecError> {
+        Source::find(self.spec.clone(), self.overrides.clone())
     }
 
     /// The run directory, which need not exist yet.
@@ -96,6 +102,8 @@ impl MasterArgs {
 /// A deployment that is ready to be started, and of which nothing has been started yet.
 pub(super) struct Prepared {
     pub(super) deployment: Deployment,
+    /// Where that came from.
+    pub(super) source: Source,
     pub(super) run_dir: RunDir,
     /// The program that door and workers run.
     pub(super) program: PathBuf,
@@ -155,7 +163,8 @@ enum Why {
 pub(super) async fn prepare(args: &MasterArgs, meeting: Meeting) -> anyhow::Result<Prepared> {
     // Door and workers see to their own.
     let _ = server::door::raise_descriptor_limit();
-    let mut deployment = args.deployment.load()?;
+    let source = args.deployment.source()?;
+    let mut deployment = source.understand(&source.text)?;
     let run_dir = args.deployment.run_dir()?;
     let is_new = meeting == Meeting::Ours && !run_dir.path().exists();
     match meeting {
@@ -200,6 +209,7 @@ pub(super) async fn prepare(args: &MasterArgs, meeting: Meeting) -> anyhow::Resu
     let (admission, token_note) = tokens::admission(&deployment.api, &run_dir, &lock, Audience::of_stdout())?;
     Ok(Prepared {
         deployment,
+        source,
         run_dir,
         program: home.program,
         choice,

@@ -16,6 +16,7 @@ mod door;
 mod doorkeeper;
 mod drain;
 mod events;
+mod follow;
 mod greeting;
 mod image;
 mod incidents;

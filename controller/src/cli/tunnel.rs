@@ -10,6 +10,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use server::identity::PoolName;
 use thiserror::Error;
+use tokio::net::TcpListener;
 
 use crate::backend::docker::{Engine, NoGateway};
 use crate::spec::{Deployment, Network};
@@ -28,6 +29,11 @@ pub(super) enum Unreachable {
     /// Their network does not lead here.
     #[error(transparent)]
     Gateway(#[from] NoGateway),
+    /// Their gateway is another machine than this.
+    #[error(
+        "{0}, the gateway of the workers' network, is no address of this machine, as is the case within a container: write a tunnel.listen at which they can reach the door"
+    )]
+    Elsewhere(IpAddr),
     /// Loopback cannot stand for two gateways.
     #[error("pools are on networks with several gateways ({}), and the door would listen on one: write tunnel.listen: 0.0.0.0:{port}", listed(.gateways))]
     Several {
@@ -56,7 +62,17 @@ pub(super) async fn open_to_containers(
         };
         hosts.insert(pool.name().clone(), engine.gateway(network).await?);
     }
-    tunnel.listen = listen(tunnel.listen, &hosts)?;
+    let asked = tunnel.listen;
+    tunnel.listen = listen(asked, &hosts)?;
+    if tunnel.listen != asked {
+        // The door binds it in earnest; here is but a look whether it can.
+        let bound = TcpListener::bind((tunnel.listen.ip(), 0)).await;
+        bound.map_err(|_| Unreachable::Elsewhere(tunnel.listen.ip()))?;
+        tracing::info!(
+            listen = %tunnel.listen,
+            "the door listens for workers at their gateway: containers do not reach {asked}"
+        );
+    }
     Ok(hosts)
 }
 

@@ -27,6 +27,9 @@ mod muster;
 mod share;
 mod site;
 mod tally;
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+mod tests;
 
 use std::net::SocketAddr;
 use std::time::Duration;

@@ -45,6 +45,8 @@ pub(super) struct Seen {
     pub(super) member: MemberId,
     /// `None`: it has a Unix socket alone.
     pub(super) mouth: Option<Mouth>,
+    /// Those that it serves.
+    pub(super) pools: BTreeSet<PoolName>,
     /// Whose home it is, and whether they stay: nobody is moved who goes already.
     pub(super) workers: Vec<(Incarnation, bool)>,
 }
@@ -53,14 +55,19 @@ impl Seen {
     fn share(&self, pool: &PoolName) -> usize {
         self.workers.iter().filter(|(life, _)| life.worker.pool == *pool).count()
     }
+
+    fn serves(&self, pool: &PoolName) -> bool {
+        self.pools.is_empty() || self.pools.contains(pool)
+    }
 }
 
 impl Roll {
     /// The doors to dial, in order, for whoever is to be in this place of this pool. Among those that have as many, each
     /// place begins with another one, for workers are ordered many at a time.
     pub(super) fn to_dial(&self, pool: &PoolName, place: u32) -> Vec<Mouth> {
+        let doors = self.doors.iter().filter(|door| door.serves(pool));
         let doors: Vec<(&Mouth, usize)> =
-            self.doors.iter().filter_map(|door| Some((door.mouth.as_ref()?, door.share(pool)))).collect();
+            doors.filter_map(|door| Some((door.mouth.as_ref()?, door.share(pool)))).collect();
         let start = place as usize % doors.len().max(1);
         let mut turned: Vec<(&Mouth, usize)> =
             doors[start..].iter().chain(&doors[..start]).copied().collect();
@@ -129,7 +136,7 @@ impl Pool {
         let mut shares: Vec<(usize, &Seen)> = roll
             .doors
             .iter()
-            .filter(|door| matches!(door.mouth, Some(Mouth::Address(_))))
+            .filter(|door| door.serves(name) && matches!(door.mouth, Some(Mouth::Address(_))))
             .map(|door| (door.share(name), door))
             .collect();
         if let Some((life, to, at)) = &self.moved {
@@ -170,6 +177,7 @@ mod tests {
         let door = |(number, places): (usize, &&[u32])| Seen {
             member: MemberId(u32::try_from(number).unwrap()),
             mouth: Some(Mouth::Address(format!("10.0.0.{number}:7411"))),
+            pools: BTreeSet::new(),
             workers: places.iter().map(|place| (life(*place), true)).collect(),
         };
         Roll { doors: shares.iter().enumerate().map(door).collect() }
@@ -195,6 +203,9 @@ mod tests {
         let uneven = roll(&[&[0, 1], &[2], &[3, 4, 5]]);
         assert_eq!(dialled(&uneven, 6), ["1", "0", "2"]);
         assert_eq!(dialled(&roll(&[]), 6), [""; 0]);
+        let mut one_is_of_before = roll(&[&[0, 1], &[2]]);
+        one_is_of_before.doors[1].pools.insert("raw".parse().unwrap());
+        assert_eq!(dialled(&one_is_of_before, 6), ["0"], "a door that does not know the pool lets nobody in");
     }
 
     #[test]

@@ -160,3 +160,113 @@ fn join(all: &mut PoolReport, one: PoolReport) {
     all.longest_wait = all.longest_wait.max(one.longest_wait);
     all.workers.extend(one.workers);
 }
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+mod tests {
+    use std::time::Duration;
+
+    use server::control::Held;
+
+    use super::*;
+
+    const A: MemberId = MemberId(0);
+    const B: MemberId = MemberId(1);
+
+    fn worker(life: &str, turns: u64, holds: &[u64]) -> WorkerReport {
+        let held = |turn: &u64| Held {
+            turn: *turn,
+            request: "GET /".to_owned(),
+            held_for: Duration::ZERO,
+            delivery: 1,
+            overran: false,
+        };
+        WorkerReport {
+            worker: life.parse().unwrap(),
+            turns,
+            credit: 1,
+            draining: false,
+            idle_for: Duration::ZERO,
+            holding: holds.iter().map(held).collect(),
+        }
+    }
+
+    fn report(turns: u64, workers: Vec<WorkerReport>) -> Report {
+        let mut turn_time = Histogram::default();
+        (0..turns).for_each(|_| turn_time.observe(Duration::from_millis(1)));
+        let pool = PoolReport {
+            name: "web".parse().unwrap(),
+            listen: ([127, 0, 0, 1], 8080).into(),
+            connections: 3,
+            queued: 1,
+            longest_wait: Duration::from_millis(turns),
+            counters: Counters {
+                turns,
+                deliveries: turns,
+                answered: [(502, 1)].into(),
+                ..Counters::default()
+            },
+            turn_time,
+            queue_wait: Histogram::default(),
+            workers,
+        };
+        Report { pools: vec![pool], ..Report::default() }
+    }
+
+    fn anywhere(_: &Incarnation) -> Option<MemberId> {
+        None
+    }
+
+    /// Turns by counter and by histogram.
+    fn turns(report: &Report) -> (u64, u64) {
+        (report.pools[0].counters.turns, report.pools[0].turn_time.count())
+    }
+
+    #[test]
+    fn one_door_is_reported_as_it_reports() {
+        let only = report(7, vec![worker("web-0.1", 7, &[9])]);
+        assert_eq!(Tally::default().merge(vec![(A, only.clone())], anywhere), only);
+    }
+
+    #[test]
+    fn two_doors_are_added_up() {
+        let mut tally = Tally::default();
+        let of_a = report(7, vec![worker("web-0.1", 7, &[9])]);
+        let of_b = report(5, vec![worker("web-1.1", 5, &[9])]);
+        let both = tally.merge(vec![(A, of_a), (B, of_b)], anywhere);
+        let pool = &both.pools[0];
+        assert_eq!(turns(&both), (12, 12));
+        assert_eq!((pool.connections, pool.queued), (6, 2));
+        assert_eq!(pool.longest_wait, Duration::from_millis(7));
+        assert_eq!(pool.counters.answered[&502], 2);
+        assert_ne!(pool.workers[0].holding[0].turn, pool.workers[1].holding[0].turn);
+    }
+
+    #[test]
+    fn a_worker_is_where_its_home_is_and_keeps_what_it_has_done_elsewhere() {
+        let mut tally = Tally::default();
+        tally.merge(vec![(A, report(7, vec![worker("web-0.1", 7, &[])]))], |_| Some(A));
+        assert_eq!(tally.idle().len(), 1);
+        let of_a = report(7, vec![worker("web-0.1", 7, &[])]);
+        let of_b = report(2, vec![worker("web-0.1", 2, &[1])]);
+        let moved = tally.merge(vec![(A, of_a), (B, of_b)], |_| Some(B));
+        let workers: Vec<u64> = moved.pools[0].workers.iter().map(|worker| worker.turns).collect();
+        assert_eq!(workers, [9]);
+        assert!(tally.idle().is_empty());
+    }
+
+    #[test]
+    fn sums_do_not_go_back() {
+        let mut tally = Tally::default();
+        let merge = |tally: &mut Tally, reports: Vec<(MemberId, u64)>| {
+            let reports = reports.into_iter().map(|(member, turns)| (member, report(turns, vec![])));
+            turns(&tally.merge(reports.collect(), anywhere)).0
+        };
+        assert_eq!(merge(&mut tally, vec![(A, 10), (B, 20)]), 30);
+        assert_eq!(merge(&mut tally, vec![(B, 21)]), 31, "one has not answered in time");
+        assert_eq!(merge(&mut tally, vec![(A, 3), (B, 22)]), 35, "one has begun anew");
+        tally.gone(B);
+        assert_eq!(merge(&mut tally, vec![(A, 4)]), 36, "one is gone for good");
+        assert_eq!(merge(&mut tally, vec![(A, 4), (MemberId(2), 1)]), 37, "and another has come");
+    }
+}

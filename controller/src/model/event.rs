@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use server::control::{Notice, Report};
@@ -9,6 +10,7 @@ use server::identity::{Incarnation, PoolName, WorkerId};
 use thiserror::Error;
 
 use crate::backend::{BackendError, Found, Sighting, Unit};
+use crate::spec::Pool;
 
 /// Something that has happened.
 #[derive(Debug)]
@@ -68,11 +70,6 @@ pub enum DoorEvent {
         /// In words for the log.
         why: String,
     },
-    /// A worker has been sent to another door and has left its own: it is nobody's until it has joined.
-    Moves {
-        /// Which.
-        worker: Incarnation,
-    },
     /// One of several gives no sign of life: these workers hear of nothing that is told them by the door.
     Mute {
         /// Whose links it has.
@@ -131,6 +128,8 @@ pub enum Command {
         /// How many.
         workers: u32,
     },
+    /// The spec has changed: these are the pools from now on, in its order.
+    Apply(Vec<Arc<Pool>>),
     /// The door's state at this moment, which somebody asked for.
     Note(Report),
     /// Wait for nobody any more during a stop: kill them all, now. Asked for once more, it gives up on those that the

@@ -173,7 +173,7 @@ fn worker(
 ) -> Option<Worker> {
     let app = app(keys, raw.app.as_ref(), protocol);
     let model = keys.value("model", &raw.model);
-    let limits = limits(&mut keys.section("limits"), &raw.limits, model, &whole.backend);
+    let limits = limits(&mut keys.section("limits"), &raw.limits, model, whole);
     let network = network(keys, raw.network.as_ref(), whole);
     Some(Worker { app: app?, model: model?, limits: limits?, network: network? })
 }
@@ -201,12 +201,7 @@ fn app(keys: &mut Keys<'_>, setting: Option<&Setting<App>>, protocol: Option<Pro
     Some(app)
 }
 
-fn limits(
-    keys: &mut Keys<'_>,
-    raw: &raw::Limits,
-    model: Option<Model>,
-    backend: &Setting<BackendChoice>,
-) -> Option<Limits> {
+fn limits(keys: &mut Keys<'_>, raw: &raw::Limits, model: Option<Model>, whole: &raw::Spec) -> Option<Limits> {
     let turns = u32::from(model.map_or(1, Model::credit));
     let threads = if let Some(Model::Threads(threads)) = model { u32::from(threads) } else { 1 };
     let memory = keys.limit_within(
@@ -215,13 +210,18 @@ fn limits(
         Size(6 << 20)..=LARGEST_SIZE,
         "below that, engines start nothing",
     );
-    let cpus = cpus(keys, raw.cpus.as_ref(), backend);
-    let pids = keys.limit_within(
-        "pids",
-        &raw.pids,
-        threads + 3..=4_000_000,
-        "a worker of this model needs that many threads, and three for its init, its main thread and signals",
-    );
+    let cpus = cpus(keys, raw.cpus.as_ref(), &whole.backend);
+    let (others, why) = match tunnel::link(whole) {
+        Some(LinkChoice::Tunnel) => (
+            5,
+            "a worker of this model needs that many threads, three for its init, its main thread and signals, and two for its tunnel",
+        ),
+        Some(LinkChoice::Fd) | None => (
+            3,
+            "a worker of this model needs that many threads, and three for its init, its main thread and signals",
+        ),
+    };
+    let pids = keys.limit_within("pids", &raw.pids, threads + others..=4_000_000, why);
     let open_files = keys.limit_within(
         "open_files",
         &raw.open_files,

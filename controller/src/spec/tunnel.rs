@@ -273,6 +273,19 @@ mod tests {
     }
 
     #[test]
+    fn a_tunnel_has_threads_of_its_own() {
+        let told = |link| {
+            let text = format!("link: {link}\npools: {{ web: {{ worker: {{ limits: {{ pids: 5 }} }} }} }}");
+            parse("bulkhead.yaml", &text).err().map(|error| error.to_string())
+        };
+        assert_eq!(told("fd"), None);
+        assert_snapshot!(told("tunnel").unwrap(), @"
+        bulkhead.yaml:2:43: pools.web.worker.limits.pids: 5 is too little
+            use 6 to 4000000: a worker of this model needs that many threads, three for its init, its main thread and signals, and two for its tunnel
+        ");
+    }
+
+    #[test]
     fn a_container_that_dials_has_a_network() {
         let network = |text: &str| {
             let deployment = parse("bulkhead.yaml", text).unwrap();

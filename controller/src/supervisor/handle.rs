@@ -23,6 +23,7 @@ use crate::backend::{Backend, BackendError, BackendKind, Unit};
 use crate::door::{Door, Turns};
 use crate::journal::Chronicle;
 use crate::model::{Command, StopScope};
+use crate::spec::Pool;
 
 /// How long the door may take to say what its workers hold.
 const REPORT_PATIENCE: Duration = Duration::from_secs(1);
@@ -291,6 +292,11 @@ impl Handle {
             self.command(Command::Note(report)).await?;
         }
         self.command(Command::Scale { pool: pool.clone(), workers }).await
+    }
+
+    /// The pools are these from now on. Workers follow one by one; what only a door can change waits for its restart.
+    pub async fn apply(&self, pools: Vec<Pool>) -> Result<(), CommandError> {
+        self.command(Command::Apply(pools.into_iter().map(Arc::new).collect())).await
     }
 
     /// The last `lines` lines that a worker wrote, oldest first.

@@ -271,7 +271,6 @@ fn log(event: &Event, logged: &mut Floods) {
                 "one of several doors is away: its workers dial another"
             );
         }
-        Event::Door(DoorEvent::Moves { worker }) => tracing::debug!(%worker, "is on its way to another door"),
         Event::Door(DoorEvent::Mute { linked }) => {
             tracing::error!(workers = linked.len(), "one of several doors gives no sign of life");
         }

@@ -2,8 +2,9 @@
 //!
 //! The rules, in the order in which they are applied to each worker:
 //!
-//! - Nobody is spawned before both door and engine have told whom they know, while either is away, or while the
-//!   pool has too many [remains](Remains) lying about.
+//! - Nobody is spawned before both door and engine have told whom they know, while either is away, while the door has
+//!   not heard of the pool (which was added to the spec after the door's start), or while the pool has too many
+//!   [remains](Remains) lying about.
 //! - A start time-out runs only while the door is there and answers: without one, nobody can be ready. A worker that
 //!   has been ready before has the time of a turn besides: it may be at work on one of the last door's.
 //! - Whoever is to finish is told by the door, if the door knows it and answers, and by SIGTERM otherwise, which is
@@ -276,6 +277,7 @@ impl Planner<'_> {
         self.door_is_up()
             && self.engine_answers()
             && !self.stopping()
+            && self.state.door_has(pool.name())
             && self.has_room(pool.name(), pool.wanted)
     }
 

@@ -1,6 +1,9 @@
 //! The address of this machine in one of the engine's networks, at which containers reach a door that runs beside them.
+//!
+//! Engines tell a network's gateway, but those up to 20.10 not always that of their default bridge. It has the first
+//! address of its subnet then, which is what the engine gives every bridge of which nobody has said otherwise.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use bollard::query_parameters::InspectNetworkOptions;
 use thiserror::Error;
@@ -37,8 +40,43 @@ impl Engine {
         let inspect = self.docker().inspect_network(network, None::<InspectNetworkOptions>);
         let found = self.ask(Operation::FindNetwork, network, inspect).await;
         let found = found.map_err(|source| NoGateway::Engine { network: network.to_owned(), source })?;
+        let bridge = found.driver.as_deref() == Some("bridge");
         let configs = found.ipam.and_then(|ipam| ipam.config).unwrap_or_default();
-        let mut gateways = configs.into_iter().filter_map(|config| config.gateway?.parse().ok());
-        gateways.next().ok_or_else(|| NoGateway::None { network: network.to_owned() })
+        let told = configs.iter().find_map(|config| config.gateway.as_ref()?.parse().ok());
+        let usual = || configs.iter().find_map(|config| first_of(config.subnet.as_ref()?));
+        let gateway = told.or_else(|| usual().filter(|_| bridge));
+        gateway.ok_or_else(|| NoGateway::None { network: network.to_owned() })
+    }
+}
+
+/// The first address of a subnet, `172.17.0.1` of `172.17.0.0/16`.
+fn first_of(subnet: &str) -> Option<IpAddr> {
+    let (address, prefix) = subnet.split_once('/')?;
+    let prefix: u32 = prefix.parse().ok()?;
+    match address.parse().ok()? {
+        IpAddr::V4(address) => {
+            let mask = u32::MAX.checked_shl(32_u32.checked_sub(prefix)?).unwrap_or(0);
+            Some(Ipv4Addr::from((u32::from(address) & mask) | 1).into())
+        }
+        IpAddr::V6(address) => {
+            let mask = u128::MAX.checked_shl(128_u32.checked_sub(prefix)?).unwrap_or(0);
+            Some(Ipv6Addr::from((u128::from(address) & mask) | 1).into())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bridge_has_the_first_address_of_its_subnet() {
+        let first = |subnet| first_of(subnet).map(|first| first.to_string());
+        assert_eq!(first("172.17.0.0/16").as_deref(), Some("172.17.0.1"));
+        assert_eq!(first("10.1.2.128/25").as_deref(), Some("10.1.2.129"));
+        assert_eq!(first("fd00:1::/64").as_deref(), Some("fd00:1::1"));
+        for wrong in ["", "172.17.0.0", "172.17.0.0/33", "here/8"] {
+            assert_eq!(first(wrong), None, "{wrong:?}");
+        }
     }
 }

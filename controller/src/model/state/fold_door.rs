@@ -21,7 +21,6 @@ impl State {
             DoorEvent::Lost { linked, why: _ } => {
                 linked.iter().for_each(|life| self.dials_another(life, now));
             }
-            DoorEvent::Moves { worker } => self.dials_another(&worker, now),
             DoorEvent::Mute { linked } => {
                 linked.iter().for_each(|life| self.was_told_nothing(life));
                 if let DoorState::Up { mute, .. } = &mut self.door {
@@ -81,7 +80,7 @@ impl State {
         }
     }
 
-    /// A worker whose door has gone while another is there. It is not presumed dead: it dials the other one, and has its
+    /// A worker whose door has gone while another is there, or that has been sent to another. It is not presumed dead: it dials the other one, and has its
     /// start time-out for that, and the time of a turn, for it may be at work on one.
     fn dials_another(&mut self, life: &Incarnation, now: Now) {
         self.unlink(life);

@@ -8,6 +8,7 @@
 //! Nothing of this is kept on disk. A controller that starts finds its workers in the backend's listing and the
 //! latest generation of each place in the door's welcome, and does nothing before it has both.
 
+mod apply;
 mod begin;
 mod fold;
 mod fold_backend;
@@ -191,6 +192,14 @@ impl State {
     /// Whether this worker's link is up.
     pub fn is_linked(&self, life: &Incarnation) -> bool {
         matches!(&self.door, DoorState::Up { linked, .. } if linked.contains(life))
+    }
+
+    /// Whether a door that is there serves this pool. One that was started before the pool was in the spec does not.
+    pub fn door_has(&self, pool: &PoolName) -> bool {
+        match &self.door {
+            DoorState::Up { pools, .. } => pools.is_empty() || pools.contains_key(pool),
+            DoorState::NotMetYet | DoorState::Away => false,
+        }
     }
 
     /// Whether this worker hears what the door is told to tell it: it is linked, to a door that answers.

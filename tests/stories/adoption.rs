@@ -148,7 +148,8 @@ pub fn the_door_can_die_and_workers_find_the_next(backend: Backend) {
     eventually("another door is there and its workers serve", || {
         let listen = stack.api().pool("web")["listen"].as_str().unwrap().parse().unwrap();
         let answer = std::net::TcpStream::connect(listen)
-            .map(|_| crate::rig::http::Connection::to(listen).get("/work?ms=1").status);
+            .and_then(|_| crate::rig::http::Connection::to(listen).send_get("/work?ms=1").try_response())
+            .map(|answer| answer.status);
         match answer {
             Ok(200) => Ok(()),
             other => Err(format!("{other:?}")),

@@ -98,23 +98,22 @@ impl ScoreboardPen {
         })
     }
 
-    /// Says that nobody waits any longer for what the client of a turn sends, who could go on. Of two turns of whom it is
-    /// said in the same moment one may not hear of it, and takes it that its client has ended.
-    pub fn cut_off(&self, turn: u64) {
-        if let Some(word) = self.cut_off_word(turn) {
-            word.store(turn, Ordering::Release);
+    /// Says that nobody waits any longer for what the client of a turn sends, who could go on. `is_held` tells which turns
+    /// the worker holds, of which there are no more than lines.
+    pub fn cut_off(&self, turn: u64, is_held: impl Fn(u64) -> bool) {
+        if let Some(free) = self.cut_off_words().find(|word| !is_held(word.load(Ordering::Relaxed))) {
+            free.store(turn, Ordering::Release);
         }
     }
 
     /// Whether that has been said.
     pub fn is_cut_off(&self, turn: u64) -> bool {
-        self.cut_off_word(turn).is_some_and(|word| word.load(Ordering::Acquire) == turn)
+        self.cut_off_words().any(|word| word.load(Ordering::Acquire) == turn)
     }
 
-    fn cut_off_word(&self, turn: u64) -> Option<&AtomicU64> {
+    fn cut_off_words(&self) -> impl Iterator<Item = &AtomicU64> {
         let lines = self.0.count() / (WORDS + 1);
-        let line = usize::try_from(turn.checked_rem(lines as u64)?).ok()?;
-        self.0.get(lines * WORDS + line)
+        (lines * WORDS..self.0.count()).filter_map(|word| self.0.get(word))
     }
 
     /// The line of a turn. Only the caller may write to it until the turn is over.
@@ -170,6 +169,22 @@ mod tests {
         );
         worker.note(0, &Note { turn: 10, ..one });
         assert_eq!(door.of_turn(7, 3), None, "the line was used again");
+        Ok(())
+    }
+
+    #[test]
+    fn whose_client_is_not_waited_for_is_said_of_each_turn() -> io::Result<()> {
+        let board = Scoreboard::new(2)?;
+        let (relay, worker) = (ScoreboardPen::for_board(&board)?, ScoreboardPen::for_board(&board)?);
+        let held = |turn| [1, 3].contains(&turn);
+        relay.cut_off(1, held);
+        assert!(worker.is_cut_off(1) && !worker.is_cut_off(3));
+        relay.cut_off(3, held);
+        assert!(worker.is_cut_off(1) && worker.is_cut_off(3));
+        relay.cut_off(5, |turn| [3, 5].contains(&turn));
+        assert!(worker.is_cut_off(3) && worker.is_cut_off(5), "the line of a turn that is over was not free");
+        worker.note(1, &Note { turn: 3, bytes: 9, keep: true });
+        assert!(worker.is_cut_off(3) && board.of_turn(3, 2).is_some(), "notes and these share no word");
         Ok(())
     }
 

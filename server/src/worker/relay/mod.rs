@@ -289,7 +289,7 @@ impl Shared {
             }
             Frame::End { turn, cut_off } => {
                 if cut_off && let Some(board) = &*self.board.borrow() {
-                    board.cut_off(turn);
+                    board.cut_off(turn, |turn| self.turns.borrow().contains_key(&turn));
                 }
                 if let Some(turn) = self.turn(turn) {
                     turn.end();

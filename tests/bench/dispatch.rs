@@ -61,7 +61,7 @@ fn stack(backend: Backend, listen: &str) -> Stack {
     stack
 }
 
-fn wrk(url: &str) -> f64 {
+pub(crate) fn wrk(url: &str) -> f64 {
     let output = Command::new("wrk").args(["-t1", "-c", CLIENTS, "-d", SECONDS, url]).output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let failed = text.lines().find(|line| line.contains("Non-2xx") || line.contains("Socket errors"));

@@ -1,8 +1,8 @@
 //! The numbers that `PROMISES.md` states, measured and printed beside their peers in the same run.
 //!
 //! ```sh
-//! cargo bench -p controller --bench numbers                 # all of them, about six minutes
-//! cargo bench -p controller --bench numbers -- dispatch     # one of: dispatch loss parking memory
+//! cargo bench -p controller --bench numbers                 # all of them, about eight minutes
+//! cargo bench -p controller --bench numbers -- dispatch     # one of: dispatch loss tunnel parking memory
 //! ```
 //!
 //! Nothing here passes or fails: machines are shared and noisy, so a figure is printed as the median of several
@@ -22,6 +22,7 @@ mod memory;
 mod parking;
 #[path = "../rig/mod.rs"]
 mod rig;
+mod tunnel;
 
 use std::fmt;
 use std::process::Command;
@@ -37,6 +38,9 @@ fn main() {
     }
     if wanted("loss") {
         loss::measure();
+    }
+    if wanted("tunnel") {
+        tunnel::measure();
     }
     if wanted("parking") {
         parking::measure();

@@ -68,6 +68,11 @@ impl Stack {
         Self::up_as(BULKHEAD, Backend::Process, None, Some(tokens), pools)
     }
 
+    /// Starts a deployment whose spec says this of its link.
+    pub fn up_linked(backend: Backend, link: &str, pools: &str) -> Self {
+        Self::up_saying(BULKHEAD, backend, None, None, &format!("backend: {}\n{link}", backend.word()), pools)
+    }
+
     fn up_as(
         program: &str,
         backend: Backend,
@@ -75,10 +80,21 @@ impl Stack {
         tokens: Option<Tokens>,
         pools: &str,
     ) -> Self {
+        Self::up_saying(program, backend, engine, tokens, &backend.in_spec(), pools)
+    }
+
+    fn up_saying(
+        program: &str,
+        backend: Backend,
+        engine: Option<String>,
+        tokens: Option<Tokens>,
+        first: &str,
+        pools: &str,
+    ) -> Self {
         let dir = tempfile::Builder::new().prefix("bulkhead-").tempdir_in("/tmp").unwrap();
         // Containers and workers of another user have to reach the link socket in it.
         std::fs::set_permissions(dir.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
-        let mut spec = format!("{}api:\n  listen: 127.0.0.1:0\n", backend.in_spec());
+        let mut spec = format!("{first}api:\n  listen: 127.0.0.1:0\n");
         if let Some(tokens) = &tokens {
             for (key, token) in [("token_file", tokens.operator), ("viewer_token_file", tokens.viewer)] {
                 let path = dir.path().join(key);

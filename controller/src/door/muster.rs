@@ -169,7 +169,12 @@ impl Muster {
                 door.workers.push((life.clone(), stays));
             }
         }
-        Roll { doors }
+        let absent = self.members.iter().filter(|(_, it)| it.here.is_none());
+        let absent = absent.filter_map(|(_, it)| match &it.site.address {
+            Address::There(address) => Some(address.clone()),
+            Address::Here(_) => None,
+        });
+        Roll { doors, absent: absent.collect() }
     }
 
     /// A move that has come to nothing so far is none any more.

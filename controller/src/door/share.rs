@@ -37,6 +37,8 @@ pub enum Mouth {
 #[derive(Debug, Clone, Default)]
 pub struct Roll {
     pub(super) doors: Vec<Seen>,
+    /// Where those are that are known of and not there (yet): a worker may need them some day.
+    pub(super) absent: Vec<String>,
 }
 
 /// One of them.
@@ -63,7 +65,7 @@ impl Seen {
 
 impl Roll {
     /// The doors to dial, in order, for whoever is to be in this place of this pool. Among those that have as many, each
-    /// place begins with another one, for workers are ordered many at a time.
+    /// place begins with another one, for workers are ordered many at a time. Those that are not there come last.
     pub(super) fn to_dial(&self, pool: &PoolName, place: u32) -> Vec<Mouth> {
         let doors = self.doors.iter().filter(|door| door.serves(pool));
         let doors: Vec<(&Mouth, usize)> =
@@ -72,7 +74,8 @@ impl Roll {
         let mut turned: Vec<(&Mouth, usize)> =
             doors[start..].iter().chain(&doors[..start]).copied().collect();
         turned.sort_by_key(|(_, share)| *share);
-        turned.into_iter().map(|(mouth, _)| mouth.clone()).collect()
+        let absent = self.absent.iter().cloned().map(Mouth::Address);
+        turned.into_iter().map(|(mouth, _)| mouth.clone()).chain(absent).collect()
     }
 
     /// Where the door of this machine listens.
@@ -180,7 +183,7 @@ mod tests {
             pools: BTreeSet::new(),
             workers: places.iter().map(|place| (life(*place), true)).collect(),
         };
-        Roll { doors: shares.iter().enumerate().map(door).collect() }
+        Roll { doors: shares.iter().enumerate().map(door).collect(), absent: Vec::new() }
     }
 
     fn life(place: u32) -> Incarnation {
@@ -203,6 +206,8 @@ mod tests {
         let uneven = roll(&[&[0, 1], &[2], &[3, 4, 5]]);
         assert_eq!(dialled(&uneven, 6), ["1", "0", "2"]);
         assert_eq!(dialled(&roll(&[]), 6), [""; 0]);
+        let absent = vec!["10.0.0.9:7411".to_owned()];
+        assert_eq!(dialled(&Roll { absent, ..uneven }, 6), ["1", "0", "2", "9"]);
         let mut one_is_of_before = roll(&[&[0, 1], &[2]]);
         one_is_of_before.doors[1].pools.insert("raw".parse().unwrap());
         assert_eq!(dialled(&one_is_of_before, 6), ["0"], "a door that does not know the pool lets nobody in");

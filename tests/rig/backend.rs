@@ -33,6 +33,11 @@ impl Backend {
         matches!(self, Self::ProcessTunnel | Self::DockerTunnel)
     }
 
+    /// How many threads a worker has that has so many for its own work: a tunnel has one more, for its relay.
+    pub fn threads(self, own: u32) -> String {
+        (own + u32::from(self.is_tunnel())).to_string()
+    }
+
     /// What a spec calls it.
     pub fn word(self) -> &'static str {
         if self.is_docker() { "docker" } else { "process" }

@@ -88,15 +88,26 @@ pub fn killed_in_an_answer_cuts_it_and_answers_once(backend: Backend) {
     let stack = Stack::web(backend, 2, "");
     stack.ready("web", 2);
     let mut client = stack.connect();
-    client.send_get("/die-after?bytes=100");
-    let answer = client.response();
-    assert_eq!((answer.status, answer.complete, answer.body.len()), (200, false, 100));
-    assert_eq!(client.rest().unwrap(), b"", "something followed the answer that was cut");
+    let died_of = if backend.is_tunnel() {
+        // What a worker wrote in the moment of its death may not have left its process, and there is no answer to be cut.
+        client.send_get("/stream?kb=64&ms=5000");
+        let victim = stack.holder_of("GET /stream");
+        client.exactly(1000);
+        stack.kill_from_outside(&victim);
+        assert!(client.rest().unwrap().len() < 64 * 1024, "the answer was whole");
+        "SIGKILL"
+    } else {
+        client.send_get("/die-after?bytes=100");
+        let answer = client.response();
+        assert_eq!((answer.status, answer.complete, answer.body.len()), (200, false, 100));
+        assert_eq!(client.rest().unwrap(), b"", "something followed the answer that was cut");
+        "SIGABRT"
+    };
     assert_eq!(stack.api().pool("web")["counters"]["deliveries"], 1, "it was delivered again");
     let incident = eventually("there is an incident", || stack.api().incidents().pop().ok_or("none"));
     let incident = stack.api().incident(incident["id"].as_str().unwrap(), is_told);
     assert_eq!(incident["held"][0]["outcome"], "closed", "{incident:#}");
-    assert_eq!(incident["cause"]["detail"], "SIGABRT", "{incident:#}");
+    assert_eq!(incident["cause"]["detail"], died_of, "{incident:#}");
     // Where the end of the connection is the end of the answer, a cut one must not end like a whole one.
     stack.ready("web", 2);
     let mut client = stack.connect();

@@ -14,7 +14,7 @@ pub fn serves(backend: Backend) {
     assert_eq!(page.status, 200);
     assert_eq!(
         (page.line("pool"), page.line("model"), page.line("threads")),
-        ("web".into(), "prefork".into(), "1".into())
+        ("web".into(), "prefork".into(), backend.threads(1))
     );
     // Two that block at once are served by two workers, side by side.
     let (mut one, mut two) = (stack.connect(), stack.connect());

@@ -15,7 +15,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::fs::{MemfdFlags, SealFlags};
 
@@ -25,6 +25,9 @@ use crate::sys::SharedWords;
 const WORDS: usize = 3;
 /// Bytes of a note.
 const NOTE: usize = WORDS * size_of::<u64>();
+/// Bytes of the board for each line: its note, and behind all notes a word in which the other side says that it does not
+/// wait any longer for what the client of a turn sends.
+const LINE: usize = NOTE + size_of::<u64>();
 
 /// What a worker announces of one answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,7 +60,7 @@ impl Scoreboard {
     /// A board with `lines` lines.
     pub fn new(lines: u16) -> io::Result<Self> {
         let board = rustix::fs::memfd_create("scoreboard", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
-        rustix::fs::ftruncate(&board, u64::from(lines) * NOTE as u64)?;
+        rustix::fs::ftruncate(&board, u64::from(lines) * LINE as u64)?;
         rustix::fs::fcntl_add_seals(&board, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)?;
         Ok(Self(board))
     }
@@ -95,6 +98,25 @@ impl ScoreboardPen {
         })
     }
 
+    /// Says that nobody waits any longer for what the client of a turn sends, who could go on. Of two turns of whom it is
+    /// said in the same moment one may not hear of it, and takes it that its client has ended.
+    pub fn cut_off(&self, turn: u64) {
+        if let Some(word) = self.cut_off_word(turn) {
+            word.store(turn, Ordering::Release);
+        }
+    }
+
+    /// Whether that has been said.
+    pub fn is_cut_off(&self, turn: u64) -> bool {
+        self.cut_off_word(turn).is_some_and(|word| word.load(Ordering::Acquire) == turn)
+    }
+
+    fn cut_off_word(&self, turn: u64) -> Option<&AtomicU64> {
+        let lines = self.0.count() / (WORDS + 1);
+        let line = usize::try_from(turn.checked_rem(lines as u64)?).ok()?;
+        self.0.get(lines * WORDS + line)
+    }
+
     /// The line of a turn. Only the caller may write to it until the turn is over.
     pub fn line(&self, line: u16, turn: u64) -> ScoreLine<'_> {
         ScoreLine { pen: self, line, turn }
@@ -113,6 +135,11 @@ impl ScoreboardPen {
 }
 
 impl ScoreLine<'_> {
+    /// Whether nobody waits any longer for what the client sends, who could go on.
+    pub fn is_cut_off(&self) -> bool {
+        self.pen.is_cut_off(self.turn)
+    }
+
     /// Notes the answer that is about to be written: its bytes, and whether the connection can go on behind it.
     pub fn announce(&self, bytes: u64, keep: bool) {
         self.pen.note(self.line, &Note { turn: self.turn, bytes, keep });

@@ -5,6 +5,7 @@
 mod batch;
 mod fault;
 mod pages;
+mod peek;
 mod shared;
 mod slow_close;
 mod tcp;
@@ -14,6 +15,7 @@ mod watch;
 pub use batch::schedule_as_batch;
 pub use fault::{fork_sleeper, segfault};
 pub use pages::release_code_pages;
+pub use peek::wait_for_more;
 pub use shared::SharedWords;
 pub use slow_close::SlowToClose;
 pub use tcp::{Progress, progress};

@@ -42,6 +42,11 @@ impl SharedWords {
         Ok(Self { first, count })
     }
 
+    /// How many words there are.
+    pub fn count(&self) -> usize {
+        self.count
+    }
+
     /// The word at `index`, if there is one.
     pub fn get(&self, index: usize) -> Option<&AtomicU64> {
         // SAFETY: the word lies within the mapping, which lives as long as `self`, is aligned to a page at least, and

@@ -11,6 +11,7 @@ use rustix::net::sockopt::{Timeout, set_socket_timeout, socket_timeout};
 use rustix::net::{RecvFlags, SendFlags, Shutdown, recv, send};
 
 use crate::link::After;
+use crate::sys;
 
 /// A client that this worker holds for one turn. Dropping it closes the worker's duplicate of the socket, and
 /// nothing else: the door has its own.
@@ -84,15 +85,15 @@ impl Client {
         /// A signal ends a wait before its time, too, and there are not many of those.
         const SHORT_WAITS: usize = 8;
         let usual = socket_timeout(&self.socket, Timeout::Recv)?;
-        let mut waits = 0;
+        let (mut waits, mut before) = (0, 0);
         loop {
-            match self.receive(into, RecvFlags::PEEK | RecvFlags::DONTWAIT) {
+            let there = match self.receive(into, RecvFlags::PEEK | RecvFlags::DONTWAIT) {
                 Ok(0) => return Ok(Peeked::Ended),
                 Ok(there) if there >= least => return Ok(Peeked::Bytes(there)),
-                Ok(_) => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Ok(there) => there,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
                 Err(error) => return Err(error),
-            }
+            };
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return Ok(Peeked::TimeIsUp);
@@ -102,13 +103,20 @@ impl Client {
             if waits > SHORT_WAITS {
                 return Ok(Peeked::Ended);
             }
-            waits += 1;
+            waits = if there > before { 0 } else { waits + 1 };
+            before = there;
             if has_ended(&self.socket)? {
                 return Ok(Peeked::Ended);
             }
-            // Peeking takes nothing, so it has to be all of them that are waited for. Zero would be for ever.
+            // Zero would be for ever.
             set_socket_timeout(&self.socket, Timeout::Recv, Some(left.max(Duration::from_millis(1))))?;
-            let waited = self.receive(&mut into[..least], RecvFlags::PEEK | RecvFlags::WAITALL);
+            let waited = match sys::wait_for_more(self.fd(), there) {
+                // Peeking takes nothing, so it has to be all of them that are waited for.
+                Err(error) if error.kind() == io::ErrorKind::Unsupported => {
+                    self.receive(&mut into[..least], RecvFlags::PEEK | RecvFlags::WAITALL).map(|_| ())
+                }
+                waited => waited,
+            };
             set_socket_timeout(&self.socket, Timeout::Recv, usual)?;
             match waited {
                 Err(error) if error.kind() != io::ErrorKind::WouldBlock => return Err(error),

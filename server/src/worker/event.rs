@@ -35,7 +35,7 @@ use crate::http::answer::{AnswerHead, AnswerLength, Persistence};
 use crate::http::chunked::Decoder;
 use crate::http::problem::{AnswerBody, Problem};
 use crate::http::{Framing, Head, HeaderSpace, Refusal, has_begun, parse_head};
-use crate::link::{self, After, FromWorker, LONGEST, Received, Terms, ToWorker, TurnFrame};
+use crate::link::{self, After, FromWorker, LONGEST, Received, ScoreboardPen, Terms, ToWorker, TurnFrame};
 use crate::sys::{self, Termination};
 
 /// The largest body that this model takes: it reads a body whole before it answers.
@@ -49,14 +49,13 @@ pub(super) fn run(options: &Options) -> Ending {
     };
     let doors = Doors::of(options);
     loop {
-        // Its answers are not announced: what is compared is how turns share a thread.
-        let Joined { link, terms, board: _, relay } = match doors.join() {
+        let Joined { link, terms, board, relay } = match doors.join() {
             Ok(joined) => joined,
             Err(ending) => return ending,
         };
         let Ok(spare) = link.try_clone() else { return Ending::NoDescriptor };
         let on_signal = Termination::on(spare);
-        let turns = take_turns(options.clone(), terms, Rc::clone(&me), link);
+        let turns = take_turns(options.clone(), terms, Rc::clone(&me), link, Rc::new(board));
         let ended = runtime.block_on(LocalSet::new().run_until(turns));
         drop(on_signal);
         drop(relay);
@@ -70,13 +69,20 @@ pub(super) fn run(options: &Options) -> Ending {
 
 /// Takes turns until the farewell has come (an ending) or the door has gone (`None`), and sees those through that
 /// are under way.
-async fn take_turns(options: Options, terms: Terms, me: Rc<Me>, link: OwnedFd) -> Option<Ending> {
+async fn take_turns(
+    options: Options,
+    terms: Terms,
+    me: Rc<Me>,
+    link: OwnedFd,
+    board: Rc<ScoreboardPen>,
+) -> Option<Ending> {
     let Ok(link) = sys::watch(link, Interest::READABLE) else { return Some(Ending::Setup) };
     let worker = Rc::new(Worker {
         options,
         terms,
         me,
         link,
+        board,
         leaving: watch::Sender::new(false),
         retiring: Cell::new(false),
     });
@@ -143,6 +149,8 @@ struct Worker {
     terms: Terms,
     me: Rc<Me>,
     link: AsyncFd<OwnedFd>,
+    /// Its answers are not announced there: what is compared is how turns share a thread.
+    board: Rc<ScoreboardPen>,
     /// Whether no further turns will come: then nobody is waited for who has asked for nothing.
     leaving: watch::Sender<bool>,
     /// Whether it has said that it has served enough.
@@ -158,7 +166,7 @@ impl Worker {
         let served = self.me.count_turn();
         let after = match sys::watch(socket, Interest::READABLE | Interest::WRITABLE) {
             // The client is closed within, before the door hears that the turn is done.
-            Ok(socket) => self.serve(&turn, Client::new(socket)).await,
+            Ok(socket) => self.serve(&turn, Client::new(socket, turn.turn, Rc::clone(&self.board))).await,
             Err(_) => After::Close { written: 0 },
         };
         say(link, &FromWorker::Done { turn: turn.turn, after });
@@ -326,16 +334,20 @@ struct Client {
     written: Cell<u64>,
     /// Whether it was reset.
     cut: Cell<bool>,
+    turn: u64,
+    board: Rc<ScoreboardPen>,
 }
 
 impl Client {
-    fn new(socket: AsyncFd<OwnedFd>) -> Self {
+    fn new(socket: AsyncFd<OwnedFd>, turn: u64, board: Rc<ScoreboardPen>) -> Self {
         let patience = rustix::net::sockopt::socket_timeout(socket.get_ref(), Timeout::Recv).ok().flatten();
         Self {
             socket,
             patience: patience.unwrap_or(Duration::MAX),
             written: Cell::new(0),
             cut: Cell::new(false),
+            turn,
+            board,
         }
     }
 
@@ -463,7 +475,7 @@ impl Client {
             // Only what belongs to this request may be taken, and chunks have to be read to know: look, then take.
             let there = self.receive(&mut piece[..room], RecvFlags::PEEK).await.map_err(stalled)?;
             if there == 0 {
-                return Err(refused(cut_short(self.socket.as_fd())));
+                return Err(refused(cut_short(self.socket.as_fd(), self.board.is_cut_off(self.turn))));
             }
             let taken = match head.framing {
                 Framing::Length(_) => {

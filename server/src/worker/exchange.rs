@@ -162,7 +162,7 @@ impl<'t> Exchange<'t> {
                     let mut piece = [0; PIECE];
                     let peeked = self.client.peek(&mut piece).map_err(stalled)?;
                     if peeked == 0 {
-                        return Err(refused(cut_short(self.client.fd())));
+                        return Err(refused(cut_short(self.client.fd(), self.line.is_cut_off())));
                     }
                     let (consumed, data) = decode(framing, &piece[..peeked], into)?;
                     self.client.discard(consumed)?;

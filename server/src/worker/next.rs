@@ -73,9 +73,11 @@ pub(super) fn is_served(bytes: &[u8], terms: &Terms) -> Result<bool, Refusal> {
     }
 }
 
-/// Why a body ends before its end: its client has ended its half, or the door does not wait for the rest any longer.
-pub(super) fn cut_short(socket: BorrowedFd<'_>) -> Refusal {
+/// Why a body ends before its end: its client has ended its half, or the door does not wait for the rest any longer, which
+/// the kernel tells of the client's own socket, and `cut_off` where there is another in its place.
+pub(super) fn cut_short(socket: BorrowedFd<'_>, cut_off: bool) -> Refusal {
     match sys::progress(socket) {
+        _ if cut_off => Refusal::TooSlow,
         Ok(progress) if !progress.peer_ended && !progress.gone => Refusal::TooSlow,
         Ok(_) | Err(_) => Refusal::Malformed("the body is shorter than was announced"),
     }

@@ -59,6 +59,13 @@ impl<'o> Doors<'o> {
                     eprintln!("{}: the door knows that this worker is dead, or has it already", options.life);
                     return Err(Ending::Refused);
                 }
+                Err(NoTunnel::NoThread(error)) => {
+                    eprintln!(
+                        "{}: cannot start a thread for its tunnel: is the limit of pids too low? {error}",
+                        options.life
+                    );
+                    return Err(Ending::NoDescriptor);
+                }
                 Err(NoTunnel::Tls(error)) => {
                     eprintln!("{}: no door can be trusted: {}", options.life, in_full(&error));
                     return Err(Ending::Setup);

@@ -17,7 +17,7 @@ mod pair;
 mod turn;
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
@@ -37,13 +37,17 @@ use super::Options;
 use crate::link::tunnel::{
     Connector, End, Frame, GO_ON, MOST_DATA, OVER, Pace, Preface, Stream, TlsError, watch_over,
 };
-use crate::link::{self, FromWorker, LONGEST, Received, Scoreboard, ScoreboardPen, Sent, ToWorker};
+use crate::link::{
+    self, FromWorker, LONGEST, Received, Scoreboard, ScoreboardPen, Sent, ToWorker, TurnFrame,
+};
 use crate::sys;
 use pair::Pairs;
 use turn::Turn;
 
 /// How long a door may take to accept a connection, and to see a handshake through.
 const CONNECT: Duration = Duration::from_secs(3);
+/// What its thread needs of stack: a handshake needs most.
+const STACK_BYTES: usize = 512 * 1024;
 /// What is kept to until the door has said how this tunnel is kept.
 const BEFORE: Pace =
     Pace { heartbeat: Duration::from_secs(1), lost_after: Duration::from_secs(10), window: 64 * 1024 };
@@ -74,6 +78,8 @@ pub(super) enum NoTunnel {
     Away(io::Error),
     /// The door knows that this worker's life is over.
     Over,
+    /// The relay's thread cannot be started.
+    NoThread(io::Error),
     /// What it was given to prove the door by is of no use.
     Tls(TlsError),
 }
@@ -97,30 +103,31 @@ pub(super) fn dial(
     let credit = options.model.credit();
     let sent_to = sent_to.clone();
     let (tell, told) = mpsc::channel();
-    let thread = std::thread::Builder::new().name("relay".to_owned()).spawn(move || {
-        let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-            Ok(runtime) => runtime,
-            Err(error) => {
-                let _ = tell.send(Err(NoTunnel::Away(error)));
-                return;
-            }
-        };
-        let work = async {
-            match reach(&doors, &preface, &connector).await {
-                Ok(stream) => {
-                    let _ = tell.send(Ok(()));
-                    run(stream, ours, credit, sent_to).await;
+    let thread =
+        std::thread::Builder::new().name("relay".to_owned()).stack_size(STACK_BYTES).spawn(move || {
+            let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+                Ok(runtime) => runtime,
+                Err(error) => {
+                    let _ = tell.send(Err(NoTunnel::Away(error)));
+                    return;
                 }
-                Err(why) => {
-                    let _ = tell.send(Err(why));
+            };
+            let work = async {
+                match reach(&doors, &preface, &connector).await {
+                    Ok(stream) => {
+                        let _ = tell.send(Ok(()));
+                        run(stream, ours, credit, sent_to).await;
+                    }
+                    Err(why) => {
+                        let _ = tell.send(Err(why));
+                    }
                 }
-            }
-        };
-        runtime.block_on(LocalSet::new().run_until(work));
-        // A name that is still being looked up is nobody's concern any more.
-        runtime.shutdown_background();
-    });
-    let relay = Relay { thread: Some(thread.map_err(NoTunnel::Away)?) };
+            };
+            runtime.block_on(LocalSet::new().run_until(work));
+            // A name that is still being looked up is nobody's concern any more.
+            runtime.shutdown_background();
+        });
+    let relay = Relay { thread: Some(thread.map_err(NoTunnel::NoThread)?) };
     match told.recv() {
         Ok(Ok(())) => Ok((theirs, relay)),
         Ok(Err(why)) => Err(why),
@@ -187,6 +194,8 @@ async fn knock(address: SocketAddr, preface: &[u8], connector: &Connector) -> Re
 struct Shared {
     end: End,
     link: AsyncFd<OwnedFd>,
+    /// What the worker is to hear, and has no room for yet.
+    to_worker: RefCell<VecDeque<ForWorker>>,
     /// Where the worker notes its answers; not before it was welcome.
     board: RefCell<Option<ScoreboardPen>>,
     credit: u16,
@@ -197,11 +206,21 @@ struct Shared {
     sent_to: Detour,
 }
 
+/// What the worker is to hear.
+enum ForWorker {
+    Frame(Vec<u8>),
+    /// Of a turn, whose socket comes with it.
+    Turn(Rc<Turn>, TurnFrame),
+    /// That there is nothing more.
+    End,
+}
+
 async fn run(stream: Stream, link: OwnedFd, credit: u16, sent_to: Detour) {
-    let Ok(link) = sys::watch(link, Interest::READABLE) else { return };
+    let Ok(link) = sys::watch(link, Interest::READABLE | Interest::WRITABLE) else { return };
     let shared = Rc::new(Shared {
         end: End::new(BEFORE),
         link,
+        to_worker: RefCell::default(),
         board: RefCell::default(),
         credit,
         patience: Cell::new(None),
@@ -221,6 +240,7 @@ async fn run(stream: Stream, link: OwnedFd, credit: u16, sent_to: Detour) {
     tokio::select! {
         () = shared.hear_door(from) => {}
         () = speaking => {}
+        () = shared.tell_worker_later() => {}
         _silent = shared.end.keep_watch() => {}
     }
     shared.end.give_up();
@@ -265,8 +285,11 @@ impl Shared {
                 }
             }
             Frame::End { turn, cut_off } => {
+                if cut_off && let Some(board) = &*self.board.borrow() {
+                    board.cut_off(turn);
+                }
                 if let Some(turn) = self.turn(turn) {
-                    turn.end(cut_off);
+                    turn.end();
                 }
             }
             Frame::Gone { turn } => {
@@ -300,24 +323,57 @@ impl Shared {
                 (sent == Sent::Whole).then_some(())
             }
             ToWorker::Turn(frame) => {
-                let pair = self.pairs.take(self.patience.get()).ok()?;
+                let pair = self.pairs.take(self.patience.get(), self.credit).ok()?;
                 let turn = Turn::new(frame, pair, self.end.window());
                 self.turns.borrow_mut().insert(frame.turn, Rc::clone(&turn));
                 turn.begin(self)
             }
             ToWorker::Farewell => {
-                self.say_to_worker(bytes)?;
-                // Behind it there is the end, for those of its threads that do not hear it.
-                rustix::net::shutdown(&self.link, Shutdown::Write).ok()
+                self.tell_worker(ForWorker::Frame(bytes.to_vec()))?;
+                // For those of its threads that do not hear it.
+                self.tell_worker(ForWorker::End)
             }
-            ToWorker::Refused { .. } => self.say_to_worker(bytes),
+            ToWorker::Refused { .. } => self.tell_worker(ForWorker::Frame(bytes.to_vec())),
         }
     }
 
-    fn say_to_worker(&self, bytes: &[u8]) -> Option<()> {
-        // No more frames are under way than it has credit for, and a farewell.
-        let sent = link::send(self.link.as_fd(), bytes, SendFlags::DONTWAIT).ok()?;
-        (sent == Sent::Whole).then_some(())
+    /// Tells the worker something, behind what it has still to hear; `None`: the link is over.
+    fn tell_worker(&self, what: ForWorker) -> Option<()> {
+        let mut waiting = self.to_worker.borrow_mut();
+        if !waiting.is_empty() || self.try_to_tell(&what)? == Sent::Full {
+            waiting.push_back(what);
+        }
+        Some(())
+    }
+
+    fn try_to_tell(&self, what: &ForWorker) -> Option<Sent> {
+        let sent = match what {
+            ForWorker::Frame(bytes) => link::send(self.link.as_fd(), bytes, SendFlags::DONTWAIT),
+            ForWorker::Turn(turn, frame) => turn.hand_over(self.link.as_fd(), *frame),
+            ForWorker::End => {
+                rustix::net::shutdown(&self.link, Shutdown::Write).map(|()| Sent::Whole).map_err(Into::into)
+            }
+        };
+        sent.ok().filter(|sent| *sent != Sent::Closed)
+    }
+
+    /// Tells what had no room when it came, until the link is over.
+    async fn tell_worker_later(&self) {
+        loop {
+            let Ok(mut ready) = self.link.writable().await else { return };
+            ready.clear_ready();
+            loop {
+                let Some(next) = self.to_worker.borrow_mut().pop_front() else { break };
+                match self.try_to_tell(&next) {
+                    Some(Sent::Full) => {
+                        self.to_worker.borrow_mut().push_front(next);
+                        break;
+                    }
+                    Some(_) => {}
+                    None => return,
+                }
+            }
+        }
     }
 
     /// Passes on what the worker says, until its end of the link closes.

@@ -5,6 +5,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::sockopt::{Timeout, set_socket_send_buffer_size, set_socket_timeout};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use tokio::io::Interest;
@@ -12,8 +13,9 @@ use tokio::io::unix::AsyncFd;
 
 use crate::sys;
 
-/// How many pairs are kept for the next turns.
-const SPARE: usize = 64;
+/// How many turns a worker may take at a time for its pairs to be kept and used again: a pair that is kept costs a
+/// descriptor more for as long as a turn has it.
+const FEW_TURNS: u16 = 16;
 /// Room for the largest request that is waited for, in the kernel's accounts.
 const BUFFER: usize = 512 * 1024;
 
@@ -21,17 +23,35 @@ const BUFFER: usize = 512 * 1024;
 #[derive(Debug)]
 pub(super) struct Pair {
     pub(super) ours: AsyncFd<OwnedFd>,
-    /// What the worker has a duplicate of. Blocking, as a client's own is.
-    pub(super) theirs: OwnedFd,
+    /// What the worker gets a duplicate of. Blocking, as a client's own is.
+    pub(super) theirs: Option<OwnedFd>,
+    is_kept: bool,
 }
 
 /// Those that nobody uses. A pair costs half a dozen system calls, and most turns leave theirs as it was.
 #[derive(Debug, Default)]
 pub(super) struct Pairs(RefCell<Vec<Pair>>);
 
+impl Pair {
+    /// The worker has its end.
+    pub(super) fn has_gone(&mut self) {
+        if !self.is_kept {
+            self.theirs = None;
+        }
+    }
+
+    /// Whether nobody has the worker's end any more. That it only does not write any more is something else.
+    pub(super) fn is_closed(&self) -> bool {
+        let mut asked = [PollFd::new(self.ours.get_ref(), PollFlags::empty())];
+        let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
+        poll(&mut asked, Some(&at_once)).is_ok() && asked[0].revents().contains(PollFlags::HUP)
+    }
+}
+
 impl Pairs {
-    /// One with nothing in it, on which whoever is kept waiting for longer than `patience` is told so.
-    pub(super) fn take(&self, patience: Option<Duration>) -> io::Result<Pair> {
+    /// One with nothing in it, for a worker that takes so many turns at a time, on which whoever is kept waiting for longer
+    /// than `patience` is told so.
+    pub(super) fn take(&self, patience: Option<Duration>, credit: u16) -> io::Result<Pair> {
         if let Some(pair) = self.0.borrow_mut().pop() {
             return Ok(pair);
         }
@@ -40,15 +60,15 @@ impl Pairs {
         set_socket_timeout(&theirs, Timeout::Send, patience)?;
         // Where less is allowed, a large request is passed on in pieces.
         let _ = set_socket_send_buffer_size(&ours, BUFFER);
-        Ok(Pair { ours: sys::watch(ours, Interest::READABLE | Interest::WRITABLE)?, theirs })
+        let ours = sys::watch(ours, Interest::READABLE | Interest::WRITABLE)?;
+        Ok(Pair { ours, theirs: Some(theirs), is_kept: credit <= FEW_TURNS })
     }
 
-    /// Keeps one for the next turn, if nothing is left in it. It has not been shut down by either side.
+    /// Keeps one for the next turn, if that is possible and nothing is left in it. It has not been shut down by either side.
     pub(super) fn put_back(&self, pair: Pair) {
         let is_empty = |socket| rustix::io::ioctl_fionread(socket).is_ok_and(|bytes| bytes == 0);
-        let mut spare = self.0.borrow_mut();
-        if spare.len() < SPARE && is_empty(pair.ours.get_ref()) && is_empty(&pair.theirs) {
-            spare.push(pair);
+        if pair.theirs.as_ref().is_some_and(|theirs| is_empty(theirs) && is_empty(pair.ours.get_ref())) {
+            self.0.borrow_mut().push(pair);
         }
     }
 }

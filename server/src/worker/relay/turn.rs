@@ -1,6 +1,7 @@
 //! One turn, between its local sockets and the tunnel.
 
 use std::cell::{Cell, RefCell};
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::rc::Rc;
 
@@ -9,8 +10,8 @@ use rustix::net::{RecvFlags, SendFlags, Shutdown, recv, send, shutdown};
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 
-use super::Shared;
 use super::pair::Pair;
+use super::{ForWorker, Shared};
 use crate::link::tunnel::{Frame, MOST_DATA};
 use crate::link::{self, Sent, ToWorker, TurnFrame};
 
@@ -67,20 +68,32 @@ impl Turn {
     pub(super) fn begin(self: &Rc<Self>, shared: &Rc<Shared>) -> Option<()> {
         let flow = flow(Rc::clone(shared), Rc::clone(self));
         self.flow.set(Some(tokio::task::spawn_local(flow).abort_handle()));
-        if self.missing.get() == 0 { self.hand_over(shared, self.frame) } else { Some(()) }
+        if self.missing.get() == 0 { self.announce(shared, self.frame) } else { Some(()) }
     }
 
-    fn hand_over(&self, shared: &Shared, frame: TurnFrame) -> Option<()> {
+    /// Has the worker hear of it, behind all that it is to hear before.
+    fn announce(self: &Rc<Self>, shared: &Shared, frame: TurnFrame) -> Option<()> {
         self.handed_over.set(true);
+        shared.tell_worker(ForWorker::Turn(Rc::clone(self), frame))
+    }
+
+    /// Gives the worker its end of the pair.
+    pub(super) fn hand_over(&self, link: BorrowedFd<'_>, frame: TurnFrame) -> io::Result<Sent> {
         let mut bytes = Vec::with_capacity(16);
         ToWorker::Turn(frame).encode(&mut bytes);
-        let pair = self.pair.borrow();
-        let sent = link::send_with(shared.link.as_fd(), &bytes, pair.as_ref()?.theirs.as_fd());
-        (sent.ok()? == Sent::Whole).then_some(())
+        let mut pair = self.pair.borrow_mut();
+        let Some(Pair { theirs: Some(theirs), .. }) = &*pair else { return Ok(Sent::Whole) };
+        let sent = link::send_with(link, &bytes, theirs.as_fd())?;
+        if sent == Sent::Whole
+            && let Some(pair) = &mut *pair
+        {
+            pair.has_gone();
+        }
+        Ok(sent)
     }
 
     /// Takes what has come from the client; `None`: the link is over.
-    pub(super) fn feed(&self, shared: &Shared, bytes: &[u8]) -> Option<()> {
+    pub(super) fn feed(self: &Rc<Self>, shared: &Shared, bytes: &[u8]) -> Option<()> {
         if self.inbox.borrow().len() + bytes.len() > shared.end.window() {
             return None;
         }
@@ -90,9 +103,9 @@ impl Turn {
         match (self.handed_over.get(), self.inbox.borrow().is_empty()) {
             (true, _) => Some(()),
             (false, true) if self.missing.get() > 0 => Some(()),
-            (false, true) => self.hand_over(shared, self.frame),
+            (false, true) => self.announce(shared, self.frame),
             // More than the kernel has room for: the worker reads it as it comes.
-            (false, false) => self.hand_over(shared, TurnFrame { whole: 0, ..self.frame }),
+            (false, false) => self.announce(shared, TurnFrame { whole: 0, ..self.frame }),
         }
     }
 
@@ -118,7 +131,7 @@ impl Turn {
     }
 
     /// Nothing more will come from the client.
-    pub(super) fn end(&self, _cut_off: bool) {
+    pub(super) fn end(&self) {
         self.ended.set(true);
         if self.inbox.borrow().is_empty() {
             self.shut(Shutdown::Write);
@@ -128,6 +141,8 @@ impl Turn {
     /// The client is gone.
     pub(super) fn cut(&self) {
         self.inbox.borrow_mut().clear();
+        // Nobody is there to take more of it.
+        self.answered.set(true);
         self.shut(Shutdown::Both);
     }
 
@@ -158,7 +173,8 @@ impl Turn {
             let data = Frame::Data { turn: self.frame.turn, bytes: &piece[..there] };
             shared.end.post_at_any_rate(&data);
         }
-        if self.room.get() == 0 || shared.end.is_clogged() {
+        let may_wait_for_room = self.room.get() == 0 || shared.end.is_clogged();
+        if may_wait_for_room && !self.answered.get() {
             return;
         }
         if let Some(last_word) = self.done.take() {
@@ -176,6 +192,12 @@ impl Turn {
         let pair = self.pair.borrow();
         let ours = pair.as_ref()?.ours.get_ref().as_fd();
         match receive(ours, &mut piece[..room]) {
+            Ok(0) if pair.as_ref()?.is_closed() => {
+                // The worker has closed its end: its last word is on its way, and says what becomes of the connection.
+                self.answered.set(true);
+                self.worn.set(true);
+                None
+            }
             Ok(0) => {
                 self.answered.set(true);
                 self.worn.set(true);

@@ -126,7 +126,7 @@ fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
-fn supervise(temp: &Path, deployment: &Deployment, doors: [Site; 2], authority: &Authority) -> Handle {
+fn supervise(temp: &Path, deployment: &Deployment, doors: &[Site; 2], authority: &Authority) -> Handle {
     let secret = secret();
     let run_dir = RunDir::at(temp.join("controller"));
     run_dir.create().unwrap();
@@ -162,7 +162,7 @@ async fn workers_are_dealt_out_evenly_and_survive_a_door() {
 
     let (mut a, b) = (Door::new(temp.path(), "a"), Door::new(temp.path(), "b"));
     let deployment = spec::parse("a.yaml", &a.text()).unwrap();
-    let master = supervise(temp.path(), &deployment, [a.site("a"), b.site("b")], &authority);
+    let master = supervise(temp.path(), &deployment, &[a.site("a"), b.site("b")], &authority);
     let told = AssertUnwindSafe(story(&master, &mut a, &b)).catch_unwind().await;
     let summary = master.stop(StopScope::WorkersOnly, Duration::from_secs(5)).await.unwrap();
     if let Err(panic) = told {

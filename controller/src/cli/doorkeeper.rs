@@ -162,6 +162,11 @@ impl Doorway {
         self.run_dir.control_dir().join("door.log")
     }
 
+    /// What the door before this one was started with.
+    pub(super) fn stored_spec(&self) -> Option<String> {
+        fs::read_to_string(self.spec()).ok()
+    }
+
     fn spec(&self) -> PathBuf {
         self.run_dir.control_dir().join("spec.yaml")
     }

@@ -106,7 +106,10 @@ pub(super) async fn run(args: UpArgs) -> anyhow::Result<ExitCode> {
 async fn engage_door(prepared: &Prepared, patience: Duration) -> anyhow::Result<super::doorkeeper::Door> {
     let doorway = Doorway { program: prepared.program.clone(), run_dir: prepared.run_dir.clone() };
     let same_pools = |stored: &str| same_doors(stored, &prepared.deployment);
-    doorway.engage(&prepared.deployment.to_yaml(), same_pools, patience).await
+    let stored = doorway.stored_spec();
+    doorway
+        .engage(&on_the_same_port(&prepared.deployment, stored.as_deref()).to_yaml(), same_pools, patience)
+        .await
 }
 
 /// What people are told once all is there.
@@ -204,6 +207,20 @@ fn same_doors(stored: &str, deployment: &Deployment) -> bool {
                 stored == wanted.door
             })
     })
+}
+
+/// The deployment with the port for tunnels that the door before it had, where it leaves that to the kernel: workers that
+/// are there know that one alone.
+fn on_the_same_port(deployment: &Deployment, stored: Option<&str>) -> Deployment {
+    let mut deployment = deployment.clone();
+    let before = stored.and_then(|stored| spec::parse("the door's spec", stored).ok()?.tunnel);
+    if let (Some(tunnel), Some(before)) = (&mut deployment.tunnel, before)
+        && tunnel.listen.port() == 0
+        && tunnel.listen.ip() == before.listen.ip()
+    {
+        tunnel.listen = before.listen;
+    }
+    deployment
 }
 
 fn same_tunnels(stored: Option<Tunnel>, wanted: Option<Tunnel>) -> bool {

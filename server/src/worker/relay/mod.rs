@@ -196,6 +196,8 @@ struct Shared {
     link: AsyncFd<OwnedFd>,
     /// What the worker is to hear, and has no room for yet.
     to_worker: RefCell<VecDeque<ForWorker>>,
+    /// Whether it has been told that there is nothing more.
+    told_all: Cell<bool>,
     /// Where the worker notes its answers; not before it was welcome.
     board: RefCell<Option<ScoreboardPen>>,
     credit: u16,
@@ -221,6 +223,7 @@ async fn run(stream: Stream, link: OwnedFd, credit: u16, sent_to: Detour) {
         end: End::new(BEFORE),
         link,
         to_worker: RefCell::default(),
+        told_all: Cell::new(false),
         board: RefCell::default(),
         credit,
         patience: Cell::new(None),
@@ -351,6 +354,7 @@ impl Shared {
             ForWorker::Frame(bytes) => link::send(self.link.as_fd(), bytes, SendFlags::DONTWAIT),
             ForWorker::Turn(turn, frame) => turn.hand_over(self.link.as_fd(), *frame),
             ForWorker::End => {
+                self.told_all.set(true);
                 rustix::net::shutdown(&self.link, Shutdown::Write).map(|()| Sent::Whole).map_err(Into::into)
             }
         };
@@ -360,6 +364,10 @@ impl Shared {
     /// Tells what had no room when it came, until the link is over.
     async fn tell_worker_later(&self) {
         loop {
+            if self.told_all.get() {
+                // What has been shut down counts as writable for ever.
+                return std::future::pending().await;
+            }
             let Ok(mut ready) = self.link.writable().await else { return };
             ready.clear_ready();
             loop {

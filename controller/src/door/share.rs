@@ -37,6 +37,8 @@ pub enum Mouth {
 #[derive(Debug, Clone, Default)]
 pub struct Roll {
     pub(super) doors: Vec<Seen>,
+    /// Where those are that are known of and not there (yet): a worker may need them some day.
+    pub(super) absent: Vec<String>,
 }
 
 /// One of them.
@@ -63,7 +65,7 @@ impl Seen {
 
 impl Roll {
     /// The doors to dial, in order, for whoever is to be in this place of this pool. Among those that have as many, each
-    /// place begins with another one, for workers are ordered many at a time.
+    /// place begins with another one, for workers are ordered many at a time. Those that are not there come last.
     pub(super) fn to_dial(&self, pool: &PoolName, place: u32) -> Vec<Mouth> {
         let doors = self.doors.iter().filter(|door| door.serves(pool));
         let doors: Vec<(&Mouth, usize)> =
@@ -72,7 +74,8 @@ impl Roll {
         let mut turned: Vec<(&Mouth, usize)> =
             doors[start..].iter().chain(&doors[..start]).copied().collect();
         turned.sort_by_key(|(_, share)| *share);
-        turned.into_iter().map(|(mouth, _)| mouth.clone()).collect()
+        let absent = self.absent.iter().cloned().map(Mouth::Address);
+        turned.into_iter().map(|(mouth, _)| mouth.clone()).chain(absent).collect()
     }
 
     /// Where the door of this machine listens.
@@ -102,8 +105,8 @@ pub(super) struct Balance {
 struct Pool {
     /// Since when the doors' shares differ too much.
     uneven: Option<Instant>,
-    /// Who was sent where, and when.
-    moved: Option<(Incarnation, MemberId, Instant)>,
+    /// Who was sent away, and when.
+    moved: Option<(Incarnation, Instant)>,
 }
 
 impl Balance {
@@ -120,8 +123,8 @@ impl Balance {
 
     /// Those of whom it is not believed any more that they come to another door.
     pub(super) fn given_up(&mut self, now: Instant) -> Vec<Incarnation> {
-        let late = |pool: &mut Pool| pool.moved.take_if(|(_, _, at)| now >= *at + LOST_PATIENCE);
-        self.pools.values_mut().filter_map(late).map(|(life, _, _)| life).collect()
+        let late = |pool: &mut Pool| pool.moved.take_if(|(_, at)| now >= *at + LOST_PATIENCE);
+        self.pools.values_mut().filter_map(late).map(|(life, _)| life).collect()
     }
 }
 
@@ -139,11 +142,10 @@ impl Pool {
             .filter(|door| door.serves(name) && matches!(door.mouth, Some(Mouth::Address(_))))
             .map(|door| (door.share(name), door))
             .collect();
-        if let Some((life, to, at)) = &self.moved {
-            let arrived = roll
-                .doors
-                .iter()
-                .any(|door| door.member == *to && door.workers.iter().any(|(worker, _)| worker == life));
+        if let Some((life, at)) = &self.moved {
+            // Wherever it has come to: it may have found the other door closed and be back.
+            let mut everybody = roll.doors.iter().flat_map(|door| &door.workers);
+            let arrived = everybody.any(|(worker, stays)| worker == life && *stays);
             if !arrived || now < *at + PACE {
                 return None;
             }
@@ -161,7 +163,7 @@ impl Pool {
         let candidates = fullest.workers.iter().filter(|(life, stays)| life.worker.pool == *name && *stays);
         let (worker, _) = candidates.max_by_key(|(life, _)| (idle.contains(life), life))?;
         let Some(Mouth::Address(to)) = &emptiest.mouth else { return None };
-        self.moved = Some((worker.clone(), emptiest.member, now));
+        self.moved = Some((worker.clone(), now));
         Some(Move { worker: worker.clone(), to: to.clone() })
     }
 }
@@ -180,11 +182,19 @@ mod tests {
             pools: BTreeSet::new(),
             workers: places.iter().map(|place| (life(*place), true)).collect(),
         };
-        Roll { doors: shares.iter().enumerate().map(door).collect() }
+        Roll { doors: shares.iter().enumerate().map(door).collect(), absent: Vec::new() }
     }
 
     fn life(place: u32) -> Incarnation {
         format!("web-{place}.1").parse().unwrap()
+    }
+
+    /// The same while this worker is on its way.
+    fn while_moving(mut roll: Roll, place: u32) -> Roll {
+        for (worker, stays) in roll.doors.iter_mut().flat_map(|door| &mut door.workers) {
+            *stays &= *worker != life(place);
+        }
+        roll
     }
 
     fn dialled(roll: &Roll, place: u32) -> Vec<String> {
@@ -203,6 +213,8 @@ mod tests {
         let uneven = roll(&[&[0, 1], &[2], &[3, 4, 5]]);
         assert_eq!(dialled(&uneven, 6), ["1", "0", "2"]);
         assert_eq!(dialled(&roll(&[]), 6), [""; 0]);
+        let absent = vec!["10.0.0.9:7411".to_owned()];
+        assert_eq!(dialled(&Roll { absent, ..uneven }, 6), ["1", "0", "2", "9"]);
         let mut one_is_of_before = roll(&[&[0, 1], &[2]]);
         one_is_of_before.doors[1].pools.insert("raw".parse().unwrap());
         assert_eq!(dialled(&one_is_of_before, 6), ["0"], "a door that does not know the pool lets nobody in");
@@ -226,7 +238,8 @@ mod tests {
         assert_eq!(balance.look(&uneven, &idle, at(2_999)), []);
         let moved = [Move { worker: life(1), to: "10.0.0.1:7411".to_owned() }];
         assert_eq!(balance.look(&uneven, &idle, at(3_000)), moved, "one that holds nothing goes first");
-        assert_eq!(balance.look(&uneven, &idle, at(30_000)), [], "it has not come yet");
+        let on_its_way = while_moving(uneven, 1);
+        assert_eq!(balance.look(&on_its_way, &idle, at(30_000)), [], "it has not come yet");
         let nearer = roll(&[&[0, 2, 3], &[1]]);
         assert_eq!(balance.look(&nearer, &idle, at(30_001)).len(), 1);
         let even = roll(&[&[0, 2], &[1, 3]]);
@@ -239,16 +252,18 @@ mod tests {
     }
 
     #[test]
-    fn who_does_not_come_anywhere_is_given_up() {
+    fn who_does_not_come_anywhere_is_given_up_and_who_comes_back_is_not_waited_for() {
         let (start, mut balance) = (Instant::now(), Balance::default());
-        let uneven = roll(&[&[0, 1, 2, 3], &[]]);
-        let look = |balance: &mut Balance, ms| {
-            balance.look(&uneven, &BTreeSet::new(), start + Duration::from_millis(ms)).len()
+        let uneven = || roll(&[&[0, 1, 2, 3], &[]]);
+        let look = |balance: &mut Balance, roll: &Roll, ms| {
+            balance.look(roll, &BTreeSet::new(), start + Duration::from_millis(ms)).len()
         };
-        assert_eq!((look(&mut balance, 0), look(&mut balance, 3_000)), (0, 1));
+        assert_eq!((look(&mut balance, &uneven(), 0), look(&mut balance, &uneven(), 3_000)), (0, 1));
+        assert_eq!(look(&mut balance, &while_moving(uneven(), 3), 62_000), 0);
         assert_eq!(balance.given_up(start + Duration::from_secs(62)), []);
         assert_eq!(balance.given_up(start + Duration::from_secs(63)), [life(3)]);
-        assert_eq!(look(&mut balance, 63_000), 1, "another may be sent");
+        assert_eq!(look(&mut balance, &uneven(), 63_000), 1, "another may be sent");
+        assert_eq!(look(&mut balance, &uneven(), 64_000), 1, "it is back: it found the other door closed");
     }
 
     #[test]

@@ -20,7 +20,8 @@ pub struct Dialling {
     pub tls: bool,
     /// The certificate of the deployment's authority in PEM, where it is.
     pub ca: Option<String>,
-    /// The address of this machine for the workers of a pool that do not share its network. Pools that are not in it do.
+    /// The address of this machine for the workers of each pool, where they do not share its network; empty where they
+    /// do. A pool that has come since is taken to have the network of another.
     pub hosts: BTreeMap<PoolName, IpAddr>,
     /// `HOST:PORT` of what else leads to a door, to be dialled last: the name of a service, say.
     pub besides: Vec<String>,
@@ -90,7 +91,7 @@ impl OrderBook {
 
 /// What a worker of this pool is to dial, given the doors in the order in which it is to try them.
 fn tunnel(dialling: &Dialling, pool: &PoolName, mouths: Vec<Mouth>) -> Result<Tunnel, NoDoor> {
-    let host = dialling.hosts.get(pool).copied();
+    let host = dialling.hosts.get(pool).or_else(|| dialling.hosts.values().next()).copied();
     let reached = |mouth| match (mouth, host) {
         (Mouth::Address(address), _) => Ok(address),
         (Mouth::OfThisMachine(listen), Some(gateway)) if listen.ip().is_loopback() => {

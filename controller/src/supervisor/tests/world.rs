@@ -2,7 +2,8 @@
 //! at every moment and when the trouble is over.
 //!
 //! Its clock is a number. Workers take time to start, to dial and to die; the engine falls silent and then does
-//! half of what it was asked; sightings are lost; the door goes away and comes back without its memory.
+//! half of what it was asked; sightings are lost; the door goes away and comes back without its memory; one of two doors
+//! goes; the spec changes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -43,6 +44,10 @@ enum Trouble {
     DoorAway(u64),
     /// The connection to the door breaks; the door lives on.
     DoorBlink,
+    /// One of two doors goes: the workers with even places, or with odd ones, have to dial the other.
+    OneDoorGone(u32),
+    /// The spec is another one: so many MiB for each worker.
+    Respec(u64),
     /// The door hangs for so long, and then says and does what it has not said and done.
     DoorHangs(u64),
 }
@@ -59,6 +64,8 @@ fn troubles() -> impl Strategy<Value = Vec<(u64, Trouble)>> {
         1 => (1_u32..3).prop_map(Trouble::Duds),
         1 => (1_u64..20_000).prop_map(Trouble::DoorAway),
         1 => Just(Trouble::DoorBlink),
+        1 => (0_u32..2).prop_map(Trouble::OneDoorGone),
+        1 => (64_u64..68).prop_map(Trouble::Respec),
         1 => (1_u64..15_000).prop_map(Trouble::DoorHangs),
     ];
     proptest::collection::vec((0_u64..2_000, trouble), 0..40)
@@ -296,7 +303,9 @@ impl World {
     fn bear(&mut self, life: &Incarnation, late: bool) {
         let dud = self.duds > 0;
         self.duds = self.duds.saturating_sub(1);
-        let body = Body { alive: true, dud, late, hash: "hash".to_owned() };
+        let hash =
+            self.state.tenant(life).map_or_else(|| "hash".to_owned(), |tenant| tenant.spec_hash.clone());
+        let body = Body { alive: true, dud, late, hash };
         self.bodies.insert(life.clone(), body);
         self.later(20, Happening::Dials(life.clone()));
     }
@@ -453,6 +462,24 @@ impl World {
                     self.state.fold(Event::Door(DoorEvent::Silent), self.now());
                 }
             }
+            Trouble::OneDoorGone(which) => {
+                if self.door_up && self.hangs_until <= self.clock {
+                    let at_it = |life: &&Incarnation| life.worker.place % 2 == which;
+                    let lost: Vec<Incarnation> = self.linked.iter().filter(at_it).cloned().collect();
+                    for life in &lost {
+                        self.linked.remove(life);
+                        self.later(10, Happening::Dials(life.clone()));
+                    }
+                    let why = "it is gone".to_owned();
+                    self.state.fold(Event::Door(DoorEvent::Lost { linked: lost, why }), self.now());
+                }
+            }
+            Trouble::Respec(mib) => {
+                let mut spec = (*self.state.pools[0].spec).clone();
+                spec.worker.limits.memory_bytes = Some(mib << 20);
+                let command = Command::Apply(vec![Arc::new(spec)]);
+                self.state.fold(Event::Command(command), self.now());
+            }
             Trouble::DoorBlink => {
                 if self.door_up && self.hangs_until <= self.clock {
                     let why = "it blinked".to_owned();
@@ -473,6 +500,8 @@ impl World {
         let tenants: BTreeSet<&Incarnation> = self.state.tenants().map(|tenant| &tenant.life).collect();
         assert_eq!(self.bodies.keys().collect::<BTreeSet<_>>(), tenants, "nobody else is left in the world");
         assert_eq!(self.linked.iter().collect::<BTreeSet<_>>(), tenants, "all of them are linked");
+        let up_to_date = self.bodies.values().all(|body| body.hash == pool.spec_hash);
+        assert!(up_to_date, "somebody was made from another spec than {}: {:?}", pool.spec_hash, self.bodies);
     }
 }
 

@@ -1,5 +1,7 @@
 //! Several doors at once: pretended ones over TCP, whose words a test chooses, and real ones on Unix sockets.
 
+mod muster;
+
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::net::SocketAddr;

@@ -121,7 +121,7 @@ impl Client {
             match waited {
                 Err(error) if error.kind() != io::ErrorKind::WouldBlock => return Err(error),
                 // Enough, or the end, or a signal, or time is up: another look tells them apart.
-                Ok(_) | Err(_) => {}
+                Ok(()) | Err(_) => {}
             }
         }
     }

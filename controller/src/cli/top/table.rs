@@ -120,7 +120,8 @@ pub(super) fn fit(text: &str, room: usize) -> String {
     let mut left = room.saturating_sub(1);
     for c in text.chars() {
         let takes = measure(c.encode_utf8(&mut [0; 4]));
-        if takes > left {
+        // Twice where what stands behind the last space leaves too little room: then it gets a line of its own.
+        while takes > left && !line.is_empty() {
             break;
         }
         left -= takes;
@@ -209,6 +210,12 @@ mod tests {
         assert_eq!(wrap("it finishes what it holds", 12), ["it finishes ", "what it ", "holds"]);
         assert_eq!(wrap("a /very/long/path/indeed", 12), ["a /very/long", "/path/indeed"]);
         assert_eq!(wrap("", 12), [""]);
+    }
+
+    #[test]
+    fn a_wide_character_behind_a_short_word_has_room() {
+        assert_eq!(wrap("a b\u{65e5}", 3), ["a ", "b\u{65e5}"]);
+        assert_eq!(wrap("a \u{1f020}\u{65e5}", 2), ["a ", "\u{1f020}", "\u{65e5}"]);
     }
 
     proptest! {

@@ -231,6 +231,7 @@ impl fmt::Display for Choice {
         let workers_are = match self.kind {
             BackendKind::Process => "process: workers are plain processes of this machine",
             BackendKind::Docker => "docker: each worker is a container",
+            BackendKind::Kubernetes => "kubernetes: each worker is a pod",
         };
         f.write_str(workers_are)?;
         match &self.why {

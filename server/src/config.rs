@@ -116,6 +116,21 @@ pub enum RedeliverMethods {
     All,
 }
 
+/// How workers reach a door that they share no kernel with: over TCP, which they dial.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tunnel {
+    /// Where the door listens for workers. Port 0 lets the kernel choose; the door tells the controller what it chose.
+    pub listen: SocketAddr,
+    /// Whether what is said there is encrypted, and the door has to prove that it is one.
+    pub tls: bool,
+    /// How often each side says that it is there.
+    pub heartbeat: Duration,
+    /// A peer that has not been heard of for so long is lost. At least twice [`Tunnel::heartbeat`].
+    pub lost_after: Duration,
+    /// Bytes of a turn that may be under way in each direction. At least 16 KiB.
+    pub window_bytes: u32,
+}
+
 /// What a worker runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

@@ -10,7 +10,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 use serde::Serialize;
-use server::config::TurnUnit;
+use server::config::{Tunnel, TurnUnit};
 
 use crate::spec::{
     self, BackendChoice, Deployment, Mistake, Overrides, Pool, SpecError, spell_size, spell_time,
@@ -96,13 +96,29 @@ fn summary(file: &str, deployment: &Deployment) -> String {
         BackendChoice::Auto => "docker where an engine answers, else plain processes",
         BackendChoice::Process => "plain processes",
         BackendChoice::Docker => "docker",
+        BackendChoice::Kubernetes => "kubernetes",
     };
-    let mut text =
-        format!("{file} is good.\n\nbackend  {backend}\napi      http://{}\n", deployment.api.listen);
+    let mut text = format!(
+        "{file} is good.\n\nbackend  {backend}\nlink     {}\napi      http://{}\n",
+        link(deployment.tunnel.as_ref()),
+        deployment.api.listen
+    );
     for pool in &deployment.pools {
         describe(&mut text, pool);
     }
     text
+}
+
+fn link(tunnel: Option<&Tunnel>) -> String {
+    let Some(tunnel) = tunnel else { return "fd: workers get the client's own socket".to_owned() };
+    format!(
+        "tunnel: workers dial {} {}; a heartbeat every {}, lost after {}, {} under way",
+        tunnel.listen,
+        if tunnel.tls { "with TLS" } else { "in the clear" },
+        spell_time(tunnel.heartbeat),
+        spell_time(tunnel.lost_after),
+        spell_size(tunnel.window_bytes.into()),
+    )
 }
 
 fn describe(text: &mut String, pool: &Pool) {
@@ -153,6 +169,7 @@ mod tests {
         bulkhead.yaml is good.
 
         backend  docker where an engine answers, else plain processes
+        link     fd: workers get the client's own socket
         api      http://127.0.0.1:9090
 
         pool web  http://127.0.0.1:8080, one request at a time

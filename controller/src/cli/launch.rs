@@ -215,6 +215,7 @@ async fn choose(asked: BackendChoice, at_home: bool) -> anyhow::Result<(Choice, 
             let engine = docker::probe().await.context("there is no engine for `backend: docker`")?;
             (BackendKind::Docker, Why::Asked, Some(engine))
         }
+        BackendChoice::Kubernetes => anyhow::bail!("`backend: kubernetes` is not in this build"),
         BackendChoice::Auto if at_home => (BackendKind::Process, Why::AtHome, None),
         BackendChoice::Auto => match docker::probe().await {
             Ok(engine) => (BackendKind::Docker, Why::EngineAnswers(engine.name()), Some(engine)),

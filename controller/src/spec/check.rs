@@ -15,9 +15,11 @@ use super::keys::Keys;
 use super::mistake::{Mistake, Origin};
 use super::raw;
 use super::setting::Setting;
+use super::tunnel;
 use super::units::{Deadline, FilePath, Fraction, LARGEST_SIZE, LONGEST_TIME, Limit, Size, Time};
 use super::valid::{
-    AccessChoice, Api, ApiAccess, BackendChoice, Deployment, Limits, Network, Pool, Recycle, Restart, Worker,
+    AccessChoice, Api, ApiAccess, BackendChoice, Deployment, Limits, LinkChoice, Network, Pool, Recycle,
+    Restart, Worker,
 };
 
 /// The deployment that `raw` describes, or everything that is wrong with it. `already` are the mistakes that
@@ -33,6 +35,7 @@ pub(super) fn check(file: &str, raw: &raw::Spec, already: Vec<Mistake>) -> Resul
 
 fn deployment(keys: &mut Keys<'_>, raw: &raw::Spec) -> Option<Deployment> {
     let backend = keys.value("backend", &raw.backend);
+    let tunnel = tunnel::check(keys, raw);
     let api = api(&mut keys.section("api"), &raw.api);
     if raw.pools.0.is_empty() {
         keys.note("pools", &Origin::Default, "there is no pool", "add one: pools: { web: {} }");
@@ -41,12 +44,11 @@ fn deployment(keys: &mut Keys<'_>, raw: &raw::Spec) -> Option<Deployment> {
         .pools
         .0
         .iter()
-        .map(|entry| {
-            pool(&mut keys.section("pools").entry(&entry.name, entry.place.into()), entry, &raw.backend)
-        })
+        .map(|entry| pool(&mut keys.section("pools").entry(&entry.name, entry.place.into()), entry, raw))
         .collect();
     addresses(keys, raw);
-    Some(Deployment { backend: backend?, api: api?, pools: pools.into_iter().collect::<Option<_>>()? })
+    let pools = pools.into_iter().collect::<Option<_>>();
+    Some(Deployment { backend: backend?, tunnel: tunnel?, api: api?, pools: pools? })
 }
 
 fn api(keys: &mut Keys<'_>, raw: &raw::Api) -> Option<Api> {
@@ -92,11 +94,7 @@ fn api(keys: &mut Keys<'_>, raw: &raw::Api) -> Option<Api> {
     Some(Api { listen, access, host_name: host_name? })
 }
 
-fn pool(
-    keys: &mut Keys<'_>,
-    entry: &raw::Entry<raw::Pool>,
-    backend: &Setting<BackendChoice>,
-) -> Option<Pool> {
+fn pool(keys: &mut Keys<'_>, entry: &raw::Entry<raw::Pool>, whole: &raw::Spec) -> Option<Pool> {
     let raw = &entry.value;
     let name = entry.name.parse::<PoolName>();
     if name.is_err() {
@@ -116,7 +114,7 @@ fn pool(
         0..=1000,
         "0 scales the pool to nothing, and no machine that runs more than a thousand is known to us",
     );
-    let worker = worker(&mut keys.section("worker"), &raw.worker, protocol, backend);
+    let worker = worker(&mut keys.section("worker"), &raw.worker, protocol, whole);
     let timeouts = timeouts(&mut keys.section("timeouts"), &raw.timeouts, turn);
     let queue = queue(&mut keys.section("queue"), &raw.queue);
     let clients = clients(&mut keys.section("clients"), &raw.clients);
@@ -171,12 +169,12 @@ fn worker(
     keys: &mut Keys<'_>,
     raw: &raw::Worker,
     protocol: Option<Protocol>,
-    backend: &Setting<BackendChoice>,
+    whole: &raw::Spec,
 ) -> Option<Worker> {
     let app = app(keys, raw.app.as_ref(), protocol);
     let model = keys.value("model", &raw.model);
-    let limits = limits(&mut keys.section("limits"), &raw.limits, model, backend);
-    let network = network(keys, &raw.network, backend);
+    let limits = limits(&mut keys.section("limits"), &raw.limits, model, &whole.backend);
+    let network = network(keys, raw.network.as_ref(), whole);
     Some(Worker { app: app?, model: model?, limits: limits?, network: network? })
 }
 
@@ -269,21 +267,41 @@ fn cpus(
     Some(None)
 }
 
-/// Plain processes share the machine's network, whatever is written; see [`cpus`] for when that is a mistake.
-fn network(
-    keys: &mut Keys<'_>,
-    setting: &Setting<Network>,
-    backend: &Setting<BackendChoice>,
-) -> Option<Network> {
-    let network = keys.value("network", setting)?;
-    if backend.value != Ok(BackendChoice::Process) {
-        return Some(network);
-    }
-    if network != Network::None && both_in_file(&setting.origin, &backend.origin) {
+/// Plain processes share the machine's network and pods have the cluster's, whatever is written; see [`cpus`] for when
+/// that is a mistake. A container that dials its door has to have one.
+fn network(keys: &mut Keys<'_>, setting: Option<&Setting<Network>>, whole: &raw::Spec) -> Option<Network> {
+    let backend = &whole.backend;
+    let tunnel = tunnel::link(whole) == Some(LinkChoice::Tunnel);
+    let network = match setting {
+        Some(setting) => Some(keys.value("network", setting)?),
+        None => None,
+    };
+    let chosen = network.as_ref().zip(setting);
+    let who = match backend.value {
+        Ok(BackendChoice::Process) => "plain processes join",
+        Ok(BackendChoice::Kubernetes) => "pods join",
+        Ok(BackendChoice::Docker) if tunnel && network == Some(Network::None) => {
+            keys.note(
+                "network",
+                setting.map_or(&Origin::Default, |setting| &setting.origin),
+                "a worker without a network cannot dial its door, and this deployment has link: tunnel",
+                "write bridge, or another of the engine's networks; or write link: fd, which needs none",
+            );
+            return None;
+        }
+        Ok(BackendChoice::Auto | BackendChoice::Docker) | Err(_) => {
+            let usual = if tunnel { Network::Named("bridge".to_owned()) } else { Network::None };
+            return Some(network.unwrap_or(usual));
+        }
+    };
+    if let Some((Network::Named(_), setting)) = chosen
+        && both_in_file(&setting.origin, &backend.origin)
+    {
+        let backend = backend.value.as_ref().map_or_else(|_| String::new(), ToString::to_string);
         keys.note(
             "network",
             &setting.origin,
-            "plain processes join no network of an engine, and this file says backend: process",
+            format!("{who} no network of an engine, and this file says backend: {backend}"),
             "remove network, or write backend: docker",
         );
         return None;
@@ -440,22 +458,38 @@ fn addresses(keys: &mut Keys<'_>, raw: &raw::Spec) {
     if let Ok(listen) = raw.api.listen.value {
         taken.push((listen, "the API (api.listen)".to_owned()));
     }
+    if let Some((listen, origin)) = tunnel::listens(raw) {
+        claim(keys, &mut taken, "tunnel.listen", listen, &origin, "the tunnel (tunnel.listen)".to_owned());
+    }
     for raw::Entry { name, place, value } in &raw.pools.0 {
         let Ok(listen) = value.listen.value else { continue };
         let origin = match &value.listen.origin {
             Origin::Default => Origin::from(*place),
             said => said.clone(),
         };
-        if let Some((other, whose)) = taken.iter().find(|(other, _)| overlap(listen, *other)) {
-            let problem = if *other == listen {
-                format!("{listen} is where {whose} listens already")
-            } else {
-                format!("{listen} overlaps {other}, where {whose} listens already")
-            };
-            keys.note(&format!("pools.{name}.listen"), &origin, problem, "give one of them another port");
-        }
-        taken.push((listen, format!("pool {name}")));
+        let key = format!("pools.{name}.listen");
+        claim(keys, &mut taken, &key, listen, &origin, format!("pool {name}"));
     }
+}
+
+/// Notes that `whose` listens there, and that somebody does already, if so.
+fn claim(
+    keys: &mut Keys<'_>,
+    taken: &mut Vec<(SocketAddr, String)>,
+    key: &str,
+    listen: SocketAddr,
+    origin: &Origin,
+    whose: String,
+) {
+    if let Some((other, theirs)) = taken.iter().find(|(other, _)| overlap(listen, *other)) {
+        let problem = if *other == listen {
+            format!("{listen} is where {theirs} listens already")
+        } else {
+            format!("{listen} overlaps {other}, where {theirs} listens already")
+        };
+        keys.note(key, origin, problem, "give one of them another port");
+    }
+    taken.push((listen, whose));
 }
 
 /// Whether both cannot be bound at once. An unspecified address stands for all of its family, and `[::]` for

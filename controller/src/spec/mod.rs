@@ -17,6 +17,7 @@ mod overrides;
 mod raw;
 mod read;
 mod setting;
+mod tunnel;
 mod units;
 mod valid;
 mod write;
@@ -31,7 +32,8 @@ pub use mistake::{Mistake, Origin, Place, SpecError};
 pub use overrides::{ForPool, Overrides};
 pub use units::{spell_size, spell_time};
 pub use valid::{
-    AccessChoice, Api, ApiAccess, BackendChoice, Deployment, Limits, Network, Pool, Recycle, Restart, Worker,
+    AccessChoice, Api, ApiAccess, BackendChoice, Deployment, Limits, LinkChoice, Network, Pool, Recycle,
+    Restart, Worker,
 };
 
 /// The spec file that is taken when none is named.

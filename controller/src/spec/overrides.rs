@@ -5,19 +5,22 @@ use std::net::SocketAddr;
 use clap::Args;
 use server::identity::PoolName;
 
-use super::BackendChoice;
 use super::mistake::{Mistake, Origin, nearest};
 use super::raw;
 use super::setting::Setting;
 use super::units::{FilePath, Value};
+use super::{BackendChoice, LinkChoice};
 
 /// Settings of the spec that the command line may override.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Args)]
 #[command(next_help_heading = "Settings that override the spec file's")]
 pub struct Overrides {
-    /// Where workers run: auto, process or docker
+    /// Where workers run: auto, process, docker or kubernetes
     #[arg(long, value_name = "BACKEND", value_parser = value::<BackendChoice>)]
     pub backend: Option<BackendChoice>,
+    /// How workers reach the door: fd or tunnel
+    #[arg(long, value_name = "LINK", value_parser = value::<LinkChoice>)]
+    pub link: Option<LinkChoice>,
     /// How many workers, for every pool or for one (may be repeated)
     #[arg(long, value_name = "[POOL=]NUMBER", value_parser = for_pool::<u32>)]
     pub workers: Vec<ForPool<u32>>,
@@ -44,6 +47,9 @@ impl Overrides {
         let mut mistakes = Vec::new();
         if let Some(backend) = self.backend {
             spec.backend = Setting::by_flag(backend, format!("--backend {backend}"));
+        }
+        if let Some(link) = self.link {
+            spec.link = Some(Setting::by_flag(link, format!("--link {link}")));
         }
         if let Some(listen) = self.api {
             spec.api.listen = Setting::by_flag(listen, format!("--api {listen}"));

@@ -18,17 +18,27 @@ use serde_yaml::Spanned;
 use server::config::{App, Model, Protocol, RedeliverMethods, TurnUnit};
 
 use super::mistake::Place;
-use super::setting::{Setting, given};
+use super::setting::{Block, Setting, block, given};
+use super::tunnel::Tunnel;
 use super::units::{Deadline, FilePath, Fraction, HostName, Limit, Size, Time};
-use super::{AccessChoice, BackendChoice, Network};
+use super::{AccessChoice, BackendChoice, LinkChoice, Network};
 
 /// A Bulkhead deployment: the backend, the API and the pools.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 #[schemars(title = "bulkhead.yaml")]
 pub(super) struct Spec {
-    /// Where workers run. auto: docker if an engine answers, else process.
+    /// Where workers run. auto: docker if an engine answers, else process; kubernetes: pods, each on any node.
     pub(super) backend: Setting<BackendChoice>,
+    /// How workers reach the door. fd: by a socket in a directory that they share, over which it hands them the
+    /// client's own connection; tunnel: over TCP. Left out: tunnel with backend: kubernetes, else fd.
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "given")]
+    #[schemars(with = "Setting<LinkChoice>")]
+    pub(super) link: Option<Setting<LinkChoice>>,
+    /// How workers reach the door over TCP; for link: tunnel alone.
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "block")]
+    #[schemars(with = "Tunnel")]
+    pub(super) tunnel: Option<Block<Tunnel>>,
     /// The controller's API.
     pub(super) api: Api,
     /// The pools, by name: 1 to 32 of a-z, 0-9 and '-'.
@@ -113,8 +123,11 @@ pub(super) struct Worker {
     pub(super) model: Setting<Model>,
     /// What its compartment may use before the kernel says no.
     pub(super) limits: Limits,
-    /// What its container may reach: none, or a network of the engine by its name.
-    pub(super) network: Setting<Network>,
+    /// What its container may reach: none, or a network of the engine by its name. Left out: none with link: fd, where
+    /// it needs none; bridge with link: tunnel, which has to reach the door.
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "given")]
+    #[schemars(with = "Setting<Network>")]
+    pub(super) network: Option<Setting<Network>>,
 }
 
 /// What a compartment may use before the kernel says no.
@@ -217,6 +230,8 @@ impl Default for Spec {
     fn default() -> Self {
         Self {
             backend: Setting::default_of(BackendChoice::Auto),
+            link: None,
+            tunnel: None,
             api: Api::default(),
             pools: Named(Vec::new()),
         }
@@ -265,7 +280,7 @@ impl Default for Worker {
             app: None,
             model: Setting::default_of(Model::Prefork),
             limits: Limits::default(),
-            network: Setting::default_of(Network::None),
+            network: None,
         }
     }
 }

@@ -95,3 +95,37 @@ impl<T: Value> JsonSchema for Setting<T> {
         T::schema()
     }
 }
+
+/// A section whose being there says something in itself, with its place.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Block<T> {
+    pub(super) value: T,
+    pub(super) place: Option<Place>,
+}
+
+impl<T> From<T> for Block<T> {
+    fn from(value: T) -> Self {
+        Self { value, place: None }
+    }
+}
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Block<T> {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let Spanned { value, referenced, .. } = Spanned::<T>::deserialize(from)?;
+        Ok(Self { value, place: Place::of(referenced) })
+    }
+}
+
+impl<T: Serialize> Serialize for Block<T> {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        self.value.serialize(to)
+    }
+}
+
+/// For a section that is there or is not: left out it is `None`, and without keys of its own it is a mistake like that
+/// of any other section.
+pub(super) fn block<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
+    from: D,
+) -> Result<Option<Block<T>>, D::Error> {
+    Block::deserialize(from).map(Some)
+}

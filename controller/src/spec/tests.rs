@@ -10,7 +10,7 @@ use clap::Parser;
 use insta::assert_snapshot;
 use proptest::prelude::*;
 use server::config::{
-    App, Clients, DoorPool, Model, Protocol, Queue, Redeliver, RedeliverMethods, Timeouts, TurnUnit,
+    App, Clients, DoorPool, Model, Protocol, Queue, Redeliver, RedeliverMethods, Timeouts, Tunnel, TurnUnit,
 };
 
 use super::*;
@@ -30,7 +30,7 @@ fn overridden(arguments: &[&str]) -> Result<Deployment, SpecError> {
     overriding(BUILT_IN, arguments)
 }
 
-fn overriding(text: &str, arguments: &[&str]) -> Result<Deployment, SpecError> {
+pub(super) fn overriding(text: &str, arguments: &[&str]) -> Result<Deployment, SpecError> {
     #[derive(Parser)]
     struct Line {
         #[command(flatten)]
@@ -126,7 +126,7 @@ pools:
     redeliver: { methods: GET }
 "), @r#"
     bulkhead.yaml:2:10: backend: "podman" is not a backend
-        write auto, process or docker
+        write auto, process, docker or kubernetes
     bulkhead.yaml:3:16: api.listen: "localhost:9090" is not an address
         write IP:PORT, such as 127.0.0.1:8080 or [::1]:8080 (names are not looked up; port 0 takes a free one)
     bulkhead.yaml:6:13: pools.web.listen: "8080" is not an address
@@ -340,7 +340,7 @@ fn mistakes_of_the_command_line_are_named_by_its_words() {
         write --listen POOL=127.0.0.1:0; the pools are web, echo
     --workers echo=2000: pools.echo.size.workers: 2000 is too much
         use 0 to 1000: 0 scales the pool to nothing, and no machine that runs more than a thousand is known to us
-    bulkhead.yaml:54:13: pools.echo.listen: 127.0.0.1:12345 is where the API (api.listen) listens already
+    bulkhead.yaml:61:13: pools.echo.listen: 127.0.0.1:12345 is where the API (api.listen) listens already
         give one of them another port
     ");
 }
@@ -453,6 +453,16 @@ fn any_pool() -> impl Strategy<Value = Pool> {
     )
 }
 
+fn any_tunnel() -> impl Strategy<Value = Tunnel> {
+    (any::<[u8; 4]>(), any::<bool>(), 10..=60_000_u64, 2..10_u32, 16_384..=16_777_216_u32).prop_map(
+        |(ip, tls, heartbeat, times, window_bytes)| {
+            let heartbeat = Duration::from_millis(heartbeat);
+            // A port of its own, which no pool has here.
+            Tunnel { listen: (ip, 0).into(), tls, heartbeat, lost_after: heartbeat * times, window_bytes }
+        },
+    )
+}
+
 fn any_api() -> impl Strategy<Value = Api> {
     let file = || proptest::option::of("/[a-z ]{1,20}").prop_map(|path| path.map(PathBuf::from));
     let token = (file(), file()).prop_map(|(operator, viewer)| ApiAccess::Token { operator, viewer });
@@ -499,13 +509,27 @@ proptest! {
     fn what_is_written_is_read_as_the_same(
         pools in proptest::collection::vec(any_pool(), 1..4),
         api in any_api(),
-        docker in any::<bool>(),
+        backend in prop_oneof![
+            Just(BackendChoice::Auto),
+            Just(BackendChoice::Docker),
+            Just(BackendChoice::Kubernetes)
+        ],
+        tunnel in any_tunnel(),
+        asked: bool,
     ) {
-        let mut deployment = Deployment {
-            backend: if docker { BackendChoice::Docker } else { BackendChoice::Auto },
-            api,
-            pools,
-        };
+        let kubernetes = backend == BackendChoice::Kubernetes;
+        let tunnel = (asked || kubernetes).then_some(tunnel);
+        let mut deployment = Deployment { backend, tunnel, api, pools };
+        for pool in &mut deployment.pools {
+            let network = &mut pool.worker.network;
+            match backend {
+                BackendChoice::Kubernetes => *network = Network::None,
+                BackendChoice::Docker if tunnel.is_some() && *network == Network::None => {
+                    *network = Network::Named("bridge".to_owned());
+                }
+                _ => {}
+            }
+        }
         let mut names = HashSet::new();
         deployment.pools.retain(|pool| names.insert(pool.name().clone()));
         let text = deployment.to_yaml();

@@ -13,7 +13,7 @@ use serde::de::{Deserializer, MapAccess, Visitor};
 use serde::{Deserialize, Serializer};
 use server::config::{App, Model, Protocol, RedeliverMethods, TurnUnit};
 
-use super::{AccessChoice, BackendChoice, Network};
+use super::{AccessChoice, BackendChoice, LinkChoice, Network};
 
 /// `time` as a spec spells it: `30s`.
 pub fn spell_time(time: Duration) -> String {
@@ -283,6 +283,27 @@ impl Value for u32 {
     }
 }
 
+impl Value for bool {
+    const NAME: &'static str = "a yes or no";
+    const SPELLING: &'static str = "write true or false";
+
+    fn read(text: &str) -> Option<Self> {
+        match text {
+            "true" => Some(true),
+            "false" => Some(false),
+            _ => None,
+        }
+    }
+
+    fn schema() -> Schema {
+        json_schema!({ "type": "boolean" })
+    }
+
+    fn write<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_bool(*self)
+    }
+}
+
 impl Value for SocketAddr {
     const NAME: &'static str = "an address";
     const SPELLING: &'static str = "write IP:PORT, such as 127.0.0.1:8080 or [::1]:8080 (names are not looked up; port 0 takes a free one)";
@@ -462,6 +483,16 @@ impl fmt::Display for BackendChoice {
             Self::Auto => "auto",
             Self::Process => "process",
             Self::Docker => "docker",
+            Self::Kubernetes => "kubernetes",
+        })
+    }
+}
+
+impl fmt::Display for LinkChoice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Fd => "fd",
+            Self::Tunnel => "tunnel",
         })
     }
 }
@@ -488,8 +519,10 @@ macro_rules! words {
 words! {
     AccessChoice: "a way to be let in", "write auto, token or open",
         ["auto" => Self::Auto, "token" => Self::Token, "open" => Self::Open];
-    BackendChoice: "a backend", "write auto, process or docker",
-        ["auto" => Self::Auto, "process" => Self::Process, "docker" => Self::Docker];
+    BackendChoice: "a backend", "write auto, process, docker or kubernetes",
+        ["auto" => Self::Auto, "process" => Self::Process, "docker" => Self::Docker,
+         "kubernetes" => Self::Kubernetes];
+    LinkChoice: "a link", "write fd or tunnel", ["fd" => Self::Fd, "tunnel" => Self::Tunnel];
     Protocol: "a protocol", "write http or tcp", ["http" => Self::Http, "tcp" => Self::Tcp];
     TurnUnit: "a turn", "write request or connection",
         ["request" => Self::Request, "connection" => Self::Connection];

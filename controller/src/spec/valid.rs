@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use server::config::{App, DoorPool, Model};
+use server::config::{App, DoorPool, Model, Tunnel};
 use server::identity::PoolName;
 
 /// Everything that one `bulkhead.yaml` says.
@@ -14,6 +14,8 @@ use server::identity::PoolName;
 pub struct Deployment {
     /// Where workers are to run.
     pub backend: BackendChoice,
+    /// How they reach the door when they share no directory with it; `None`: they do, and have the fd link.
+    pub tunnel: Option<Tunnel>,
     /// The controller's API.
     pub api: Api,
     /// The pools, in the file's order. At least one; names are unique.
@@ -30,6 +32,17 @@ pub enum BackendChoice {
     Process,
     /// Docker containers.
     Docker,
+    /// Pods of the cluster that the controller runs in, or is configured for.
+    Kubernetes,
+}
+
+/// How workers and door reach each other, as the spec says it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LinkChoice {
+    /// By a Unix socket in a directory that they share; the door hands over the client's own socket.
+    Fd,
+    /// Over TCP, which workers dial.
+    Tunnel,
 }
 
 /// The controller's API.

@@ -8,8 +8,9 @@ use sha2::{Digest, Sha256};
 
 use super::raw::{self, Entry, Named};
 use super::setting::Setting;
+use super::tunnel::Tunnel;
 use super::units::{Deadline, FilePath, Fraction, HostName, Limit, Size, Time};
-use super::valid::{AccessChoice, Api, ApiAccess, Deployment, Limits, Pool, Worker};
+use super::valid::{AccessChoice, Api, ApiAccess, Deployment, Limits, LinkChoice, Pool, Worker};
 
 impl Deployment {
     /// The spec, with every default spelled out and every override in its place. Parsing it again gives the
@@ -53,6 +54,11 @@ impl From<&Deployment> for raw::Spec {
         let entry = |pool: &Pool| Entry { name: pool.name().to_string(), place: None, value: pool.into() };
         Self {
             backend: Setting::default_of(valid.backend),
+            link: Some(Setting::default_of(match valid.tunnel {
+                Some(_) => LinkChoice::Tunnel,
+                None => LinkChoice::Fd,
+            })),
+            tunnel: valid.tunnel.as_ref().map(|tunnel| Tunnel::from(tunnel).into()),
             api: (&valid.api).into(),
             pools: Named(valid.pools.iter().map(entry).collect()),
         }
@@ -138,7 +144,7 @@ impl From<&Worker> for raw::Worker {
                 pids: Setting::default_of(Limit::from(pids.map(u32::from))),
                 open_files: Setting::default_of(Limit::from(open_files.map(u32::from))),
             },
-            network: Setting::default_of(valid.network.clone()),
+            network: Some(Setting::default_of(valid.network.clone())),
         }
     }
 }

@@ -102,15 +102,23 @@ impl KubernetesBackend {
             _ => return Err(refused("signal", life, NoSuchSignal(signal))),
         };
         let pod = self.ours(life, name).await?;
-        if matches!(Condition::of(&pod), Condition::Dead { .. }) {
-            return Err(BackendError::Gone { subject: life.to_string() });
-        }
         let is_overdue = condition::is_overdue(&pod, SystemTime::now(), OVERDUE);
+        match Condition::of(&pod) {
+            Condition::Dead { .. } => return Err(BackendError::Gone { subject: life.to_string() }),
+            // Nothing of it runs, nor will: there is nothing that a kubelet would have to end.
+            Condition::Waiting { trouble: Some(_) } => return self.delete(life, &pod, Grace::Forget).await,
+            Condition::Waiting { trouble: None } | Condition::Running { .. } => {}
+        }
         if grace == Grace::Shortest && is_overdue {
             tracing::warn!(%life, pod = name, "its kubelet has not said that it is gone: its node may be lost; forgotten");
             return self.delete(life, &pod, Grace::Forget).await;
         }
-        self.delete(life, &pod, grace).await
+        if grace == Grace::ToDrain {
+            return self.delete(life, &pod, grace).await;
+        }
+        // Side by side: a kill waits for nobody, and the kubelet grants more time than a log takes.
+        let (done, ()) = tokio::join!(self.delete(life, &pod, grace), self.listen_to(life, name));
+        done
     }
 
     /// Removes a dead worker's pod, or finds it gone. One that is not dead after all is ended first.

@@ -59,6 +59,13 @@ impl KubernetesBackend {
         Some(Found { life, unit: unit(&pod), spec_hash, vital })
     }
 
+    /// Keeps what a worker has written that is being ended: its log goes with it.
+    pub(super) async fn listen_to(&self, life: &Incarnation, name: &str) {
+        if let Ok(lines) = self.tail(life, name, LAST_LINES).await {
+            self.heard().insert(name.to_owned(), lines);
+        }
+    }
+
     /// What can be found out about a dead worker. Never fails: what cannot be found out is left open.
     pub(super) async fn autopsy(
         &self,
@@ -67,15 +74,14 @@ impl KubernetesBackend {
         cause: Cause,
         last_words: Option<String>,
     ) -> Autopsy {
-        let last_output = match self.tail(life, name, LAST_LINES).await {
-            Ok(lines) if !lines.is_empty() => lines,
-            other => {
-                if let Err(error) = other {
-                    tracing::debug!(%life, %error, "its log is lost");
-                }
-                last_lines(&last_words.unwrap_or_default(), LAST_LINES)
-            }
-        };
+        let read = self.tail(life, name, LAST_LINES).await.unwrap_or_else(|error| {
+            tracing::debug!(%life, %error, "its log is lost");
+            Vec::new()
+        });
+        let heard = self.heard().remove(name).unwrap_or_default();
+        let last_words = last_lines(&last_words.unwrap_or_default(), LAST_LINES);
+        let last_output =
+            [read, heard, last_words].into_iter().find(|lines| !lines.is_empty()).unwrap_or_default();
         Autopsy { cause, died_at: None, peak_memory_bytes: None, last_output }
     }
 
@@ -93,8 +99,15 @@ impl KubernetesBackend {
             ..LogParams::default()
         };
         let text = self.ask(Operation::ReadLog, life, self.pods().logs(name, &wanted)).await?;
-        Ok(last_lines(&text, lines))
+        Ok(if is_an_excuse(&text) { Vec::new() } else { last_lines(&text, lines) })
     }
+}
+
+/// Whether a kubelet has sent its regrets in place of a log, as it does, with success, when it cannot find it.
+fn is_an_excuse(text: &str) -> bool {
+    const EXCUSES: [&str; 2] =
+        ["failed to try resolving symlinks in path ", "unable to retrieve container logs for "];
+    text.lines().count() <= 1 && EXCUSES.iter().any(|excuse| text.starts_with(excuse))
 }
 
 fn last_lines(text: &str, lines: usize) -> Vec<String> {
@@ -109,6 +122,13 @@ fn created(pod: &Pod) -> SystemTime {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_kubelets_regrets_are_no_log() {
+        assert!(is_an_excuse("unable to retrieve container logs for docker://cb560d5d2906"));
+        assert!(!is_an_excuse("sleeper is up\nunable to retrieve container logs for docker://cb560d5d2906"));
+        assert!(!is_an_excuse(""));
+    }
 
     #[test]
     fn the_last_lines_are_the_last_ones() {

@@ -34,11 +34,15 @@ mod calls;
 mod cluster;
 mod condition;
 mod examine;
+pub mod lease;
 mod names;
+pub mod observe;
 mod pod;
+pub mod secrets;
 mod watch;
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use clap::Args;
@@ -76,6 +80,8 @@ pub struct KubernetesBackend {
     cluster: Cluster,
     mould: Mould,
     creations: Semaphore,
+    /// What those have written whom we are ending, by pod: their kubelet throws it away with them.
+    heard: Mutex<HashMap<String, Vec<String>>>,
 }
 
 /// Why workers cannot run as pods.
@@ -111,7 +117,7 @@ impl KubernetesBackend {
     fn with_image(cluster: Cluster, owner: &str, image: String) -> Self {
         let belongs_to = cluster.own_pod().and_then(|pod| pod.deployment.clone());
         let mould = Mould { owner: owner.to_owned(), image, belongs_to };
-        Self { cluster, mould, creations: Semaphore::new(AT_A_TIME) }
+        Self { cluster, mould, creations: Semaphore::new(AT_A_TIME), heard: Mutex::default() }
     }
 
     /// The cluster, for those who tell the user about it.
@@ -121,6 +127,11 @@ impl KubernetesBackend {
 
     fn pods(&self) -> Api<Pod> {
         self.cluster.api()
+    }
+
+    fn heard(&self) -> MutexGuard<'_, HashMap<String, Vec<String>>> {
+        // A small map, changed by single calls: a panic in between leaves nothing half done.
+        self.heard.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn ask<T>(

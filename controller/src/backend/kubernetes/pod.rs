@@ -164,6 +164,11 @@ impl Tags {
     }
 }
 
+/// What everything of ours carries that we have made.
+pub(super) fn product_labels() -> BTreeMap<String, String> {
+    [NAME_LABEL, MANAGER_LABEL].map(|label| (label.to_owned(), PRODUCT.to_owned())).into()
+}
+
 fn labels(owner: &str, order: &SpawnOrder) -> BTreeMap<String, String> {
     let worker = &order.life.worker;
     let network = match &order.pool.worker.network {

@@ -46,8 +46,8 @@ const WATCH_SECONDS: u32 = 60;
 /// How long a pod may wait without any word of trouble before that is trouble enough.
 const LONG: Duration = Duration::from_secs(30);
 
-/// How often those that wait are looked at.
-const LOOK: Duration = Duration::from_secs(5);
+/// How often those that wait are looked at, and an API that is away is tried.
+const LOOK: Duration = Duration::from_secs(2);
 
 const FIRST_WAIT: Duration = Duration::from_millis(100);
 const LONGEST_WAIT: Duration = Duration::from_secs(2);
@@ -72,30 +72,35 @@ async fn watch(backend: &Arc<KubernetesBackend>, tell: &mpsc::Sender<Sighting>) 
     let mut look = interval(LOOK);
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        let news = tokio::select! {
+        let (news, now) = tokio::select! {
             event = events.next() => match event {
-                Some(Ok(event)) => {
-                    if reach == Reach::Away {
-                        reach = Reach::Here;
-                        tracing::info!("the cluster's API answers again");
-                        let _ = tell.send(Sighting::Reachable).await;
-                    }
-                    seen.take(event, Instant::now())
-                }
+                Some(Ok(event)) => (seen.take(event, Instant::now()), Some(Reach::Here)),
                 Some(Err(error)) => {
-                    if reach == Reach::Here && let Err(silent) = backend.cluster.probe().await {
-                        reach = Reach::Away;
-                        tracing::warn!(%error, "lost the cluster's API; workers run on, and none is replaced until it is back");
-                        let _ = tell.send(Sighting::Unreachable(silent)).await;
-                    } else {
-                        tracing::debug!(%error, "the watch is begun anew");
-                    }
-                    continue;
+                    tracing::debug!(%error, "the watch is begun anew");
+                    (Vec::new(), None)
                 }
                 None => return,
             },
-            _ = look.tick() => seen.look(Instant::now()),
+            // A watch that goes on where it was has nothing to say for that.
+            _ = look.tick() => (seen.look(Instant::now()), (reach == Reach::Here).then_some(Reach::Here)),
         };
+        let now = match now {
+            Some(now) => Ok(now),
+            None => backend.cluster.probe().await.map(|()| Reach::Here),
+        };
+        match (reach, now) {
+            (Reach::Away, Ok(_)) => {
+                reach = Reach::Here;
+                tracing::info!("the cluster's API answers again");
+                let _ = tell.send(Sighting::Reachable).await;
+            }
+            (Reach::Here, Err(silent)) => {
+                reach = Reach::Away;
+                tracing::warn!(error = %silent, "lost the cluster's API; workers run on, and none is replaced until it is back");
+                let _ = tell.send(Sighting::Unreachable(silent)).await;
+            }
+            (Reach::Here, Ok(_)) | (Reach::Away, Err(_)) => {}
+        }
         for news in news {
             report(backend, news, tell).await;
         }
@@ -241,7 +246,7 @@ impl Seen {
 
 /// The waits between two tries.
 #[derive(Debug)]
-struct Waits(Duration);
+pub(super) struct Waits(Duration);
 
 impl Default for Waits {
     fn default() -> Self {

@@ -3,6 +3,7 @@
 pub mod api;
 pub mod backend;
 pub mod bounded;
+pub mod certificates;
 pub mod cli;
 pub mod door;
 pub mod journal;

@@ -4,7 +4,7 @@
 //! RUN/                0711
 //!   link/             0711  door.sock: workers dial it; the one thing that their containers mount
 //!   control/          0700  door.sock, secret, lock, door.log, and what the next one has to know (spec.yaml,
-//!                           quarters.json, scale.json): no worker can reach it
+//!                           quarters.json, scale.json), tunnel/: no worker can reach it
 //!   workers/          0700  state and output of process workers
 //! ```
 //! 0711 lets a worker under another user pass through to the socket whose name it was told, and read nothing.
@@ -161,6 +161,11 @@ impl RunDir {
         self.control_dir().join("scale.json")
     }
 
+    /// What the door proves itself with to those who dial its tunnel.
+    pub fn tunnel_dir(&self) -> PathBuf {
+        self.control_dir().join("tunnel")
+    }
+
     /// State and output of process workers.
     pub fn workers_dir(&self) -> PathBuf {
         self.0.join("workers")
@@ -228,6 +233,9 @@ impl RunDir {
             ours.push(control.join(name));
         }
         ours.extend([self.api_token_file(), self.api_token_file().with_extension("new")]);
+        for directory in [self.tunnel_dir(), self.tunnel_dir().with_extension("new")] {
+            ours.extend(["ca.crt", "ca.key", "tls.crt", "tls.key"].map(|name| directory.join(name)));
+        }
         for path in ours {
             match fs::remove_file(&path) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {
@@ -236,7 +244,8 @@ impl RunDir {
                 _ => {}
             }
         }
-        for directory in [&link, &workers, &control, &self.0] {
+        let tunnel = self.tunnel_dir();
+        for directory in [&tunnel.with_extension("new"), &tunnel, &link, &workers, &control, &self.0] {
             // Somebody keeps something there, or it was never made.
             let _stays = fs::remove_dir(directory);
         }

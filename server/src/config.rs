@@ -116,18 +116,18 @@ pub enum RedeliverMethods {
     All,
 }
 
-/// How workers reach a door that they share no kernel with: over TCP, which they dial.
+/// How workers reach a door that they share no kernel with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tunnel {
-    /// Where the door listens for workers. Port 0 lets the kernel choose; the door tells the controller what it chose.
+    /// Where the door listens for them. Port 0 lets the kernel choose; the door tells the controller what it chose.
     pub listen: SocketAddr,
-    /// Whether what is said there is encrypted, and the door has to prove that it is one.
+    /// Whether what goes through it is encrypted, and the door proves who it is.
     pub tls: bool,
-    /// How often each side says that it is there.
+    /// Between two signs of life, in each direction.
     pub heartbeat: Duration,
-    /// A peer that has not been heard of for so long is lost. At least twice [`Tunnel::heartbeat`].
+    /// After how long without a sign of life the other side counts as lost.
     pub lost_after: Duration,
-    /// Bytes of a turn that may be under way in each direction. At least 16 KiB.
+    /// Bytes of a turn that may be under way in each direction; at least what a whole request may have.
     pub window_bytes: u32,
 }
 

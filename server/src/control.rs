@@ -132,6 +132,13 @@ pub enum Notice {
         /// When.
         at: Stamp,
     },
+    /// A worker has gone to another door, as it was [told to](Order::Move). It lives.
+    Moved {
+        /// Which.
+        worker: Incarnation,
+        /// Where to; empty: wherever it finds one.
+        to: String,
+    },
     /// A worker said goodbye: it takes no further turn, and it will leave when it has done those it has.
     Retiring {
         /// Which.
@@ -147,6 +154,8 @@ pub enum Notice {
         at: Stamp,
         /// Whether it had said goodbye and held nothing.
         cleanly: bool,
+        /// Why the door has lost sight of it, where the kernel has not said that it is dead: it may be at work still.
+        vanished: Option<String>,
         /// The turns that it held, oldest first. What became of each follows as [`Notice::Settled`].
         held: Vec<Held>,
         /// How many other workers of its pool were linked at that moment.

@@ -182,6 +182,11 @@ impl Secret {
         Self(bytes)
     }
 
+    /// Its bytes.
+    pub fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+
     /// The token of `life`.
     pub fn token(&self, life: &Incarnation) -> Token {
         Token(self.mac(life).finalize().into_bytes().into())

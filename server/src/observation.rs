@@ -106,6 +106,12 @@ impl Histogram {
         })
     }
 
+    /// Counts all that `other` has counted, too.
+    pub fn add(&mut self, other: &Self) {
+        self.counts.iter_mut().zip(&other.counts).for_each(|(count, more)| *count += more);
+        self.sum_ns = self.sum_ns.saturating_add(other.sum_ns);
+    }
+
     /// What has been counted since `earlier`, a copy of this one from before. A histogram that has been begun anew in
     /// between, with its door, is taken for all that there is.
     #[must_use]
@@ -341,6 +347,16 @@ mod tests {
         ) {
             let all = [before.clone(), after.clone()].concat();
             prop_assert_eq!(of(&all).since(&of(&before)), of(&after));
+        }
+
+        #[test]
+        fn a_sum_is_of_both(
+            one in prop::collection::vec(duration(), 0..50),
+            other in prop::collection::vec(duration(), 0..50),
+        ) {
+            let mut sum = of(&one);
+            sum.add(&of(&other));
+            prop_assert_eq!(sum, of(&[one, other].concat()));
         }
 
         #[test]

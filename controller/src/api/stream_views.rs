@@ -307,6 +307,8 @@ pub enum IncidentStage {
 pub enum PoolChange {
     /// It is to have another number of workers.
     Scaled,
+    /// Its spec is another one now, or it has come, or goes.
+    Changed,
     /// It loses too many workers too fast.
     Degraded,
     /// It does not any more.

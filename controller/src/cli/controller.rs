@@ -7,6 +7,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 
+use super::follow::follow;
 use super::interrupts::Interrupts;
 use super::launch::{self, MasterArgs, Meeting, account};
 use super::output::print;
@@ -16,7 +17,8 @@ use crate::model::StopScope;
 /// Spawn, watch and replace workers for a door that runs elsewhere (a part of `up`)
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Killed, it leaves its workers serving; started again, it adopts them.
+Killed, it leaves its workers serving; started again, it adopts them. It follows
+a spec file that is changed while it runs.
 
 Example:
   bulkhead controller --run-dir /run/bulkhead --spec bulkhead.yaml")]
@@ -33,6 +35,7 @@ pub(super) async fn run(args: ControllerArgs) -> anyhow::Result<ExitCode> {
     };
     let prepared = prepared?;
     let (deployment, api) = (prepared.deployment.clone(), prepared.api_address);
+    let source = prepared.source.clone();
     print(&format!(
         "backend  {}\n{}Waiting for a door at {} (`bulkhead door` with the same --run-dir and --spec)\n",
         prepared.choice,
@@ -49,7 +52,8 @@ pub(super) async fn run(args: ControllerArgs) -> anyhow::Result<ExitCode> {
                 true => greeting::text(&greeting::program(), &pools, &workers, api),
                 false => "Not every pool has a worker yet; it keeps trying\n".to_owned(),
             })?;
-            interrupts.next().await
+            let following = follow(&running.master, &source, deployment, source.changes(), |_| {});
+            interrupts.next_while(following).await
         }
     };
     print(&format!("{by}: draining the workers\n"))?;

@@ -3,12 +3,22 @@
 use std::error::Error;
 use std::io;
 
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
 use anyhow::Context;
 use clap::Args;
-use server::door::{Config, DoorError};
+use server::config::Tunnel;
+use server::door::{Config, DoorError, MouthError, TunnelMouth};
+use server::link::tunnel::TlsIdentity;
 
 use super::launch::DeploymentArgs;
 use super::logging;
+use crate::certificates::Identity;
+use crate::certificates::files::{self, FilesError};
+
+/// How often a door that waits for its certificate looks for it.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// Accept clients and hand their requests to workers (a part of `up`)
 #[derive(Debug, Args)]
@@ -21,6 +31,10 @@ Example:
 pub(super) struct DoorArgs {
     #[command(flatten)]
     deployment: DeploymentArgs,
+    /// Where its certificate (tls.crt), its key (tls.key) and, where no controller brings it, the deployment's secret
+    /// (secret) are, for link: tunnel [default: in the run directory, where the controller makes them]
+    #[arg(long, env = "BULKHEAD_TUNNEL_IDENTITY", value_name = "DIRECTORY")]
+    tunnel_identity: Option<PathBuf>,
 }
 
 pub(super) fn run(args: &DoorArgs) -> anyhow::Result<()> {
@@ -28,16 +42,65 @@ pub(super) fn run(args: &DoorArgs) -> anyhow::Result<()> {
     let deployment = args.deployment.load()?;
     let run_dir = args.deployment.run_dir()?;
     run_dir.join()?;
+    let mouth = |tunnel| match &args.tunnel_identity {
+        Some(directory) => mouth(tunnel, directory, Patience::None),
+        None => mouth(tunnel, &run_dir.tunnel_dir(), Patience::Endless),
+    };
+    let tunnel = deployment.tunnel.map(mouth).transpose()?;
     let config = Config {
         pools: deployment.pools.into_iter().map(|pool| pool.door).collect(),
         link_socket: run_dir.link_socket(),
         control_socket: run_dir.control_socket(),
+        tunnel,
     };
     server::door::run(&config).context("the door cannot serve")
 }
 
+/// Whether somebody is going to make the certificate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Patience {
+    /// It should be there.
+    None,
+    /// The controller does when it comes, whichever of the two is started first.
+    Endless,
+}
+
+/// Where and as whom the door listens for workers over TCP.
+fn mouth(tunnel: Tunnel, directory: &Path, patience: Patience) -> Result<TunnelMouth, FilesError> {
+    let identity = if tunnel.tls { identity(directory, patience)? } else { None };
+    let identity = identity.map(|Identity { certificate, key }| TlsIdentity {
+        certificates_pem: certificate.into_bytes(),
+        key_pem: key.into_bytes(),
+    });
+    Ok(TunnelMouth { config: tunnel, secret: files::secret(directory)?, identity })
+}
+
+/// The door's certificate and key, waited for where that makes sense. Nothing has been opened yet, and a signal ends us.
+fn identity(directory: &Path, patience: Patience) -> Result<Option<Identity>, FilesError> {
+    let mut told = false;
+    loop {
+        let found = files::identity(directory)?;
+        if found.is_some() || patience == Patience::None {
+            return Ok(found);
+        }
+        if !told {
+            tracing::info!(directory = %directory.display(), "waiting for the controller to make this door's certificate");
+            told = true;
+        }
+        std::thread::sleep(LOOK_EVERY);
+    }
+}
+
 /// What to do about it, where we know.
 pub(super) fn remedy(error: &DoorError) -> Option<&'static str> {
+    if let DoorError::Tunnel(error) = error {
+        return match error {
+            MouthError::Listen(..) => Some(
+                "stop what listens there (`ss -ltnp` names it), or write another tunnel.listen in the spec file; it has to be an address of this machine (`ip addr` lists them)",
+            ),
+            MouthError::Identity(_) | MouthError::NoIdentity => None,
+        };
+    }
     let cause = error.source()?.downcast_ref::<io::Error>()?;
     match cause.kind() {
         io::ErrorKind::AddrInUse => Some(

@@ -18,7 +18,7 @@
 //! A kept door that hangs is killed ([`KeptDoor::replace`]), which is the one thing that is ever killed for silence: it
 //! serves nobody, and its workers live on.
 //!
-//! A kept door that dies is started again: at once, then after 100 ms, doubling up to 10 s, from the start again
+//! A kept door that dies is started again, with the spec as it is by then: at once, then after 100 ms, doubling up to 10 s, from the start again
 //! once it has lived for 10 s. Its workers dial it again by themselves; clients' connections are lost with it. A
 //! door that cannot even start (a port is taken, say) is an error of [`Door::answers`], told in its own words.
 
@@ -27,7 +27,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
@@ -88,8 +88,12 @@ pub(super) struct KeptDoor {
     doorway: Doorway,
     wish: watch::Sender<Wish>,
     hangs: Arc<Notify>,
+    next: NextSpec,
     keeper: JoinHandle<()>,
 }
+
+/// What the next door is to be started with, where that is another spec than this one's.
+type NextSpec = Arc<Mutex<Option<String>>>;
 
 /// What is wanted of a kept door.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -255,8 +259,10 @@ impl Door {
     pub(super) fn keep(self) -> KeptDoor {
         let (wish, wishes) = watch::channel(Wish::Serve);
         let hangs = Arc::new(Notify::new());
-        let keeper = tokio::spawn(keep(self.doorway.clone(), self.process, wishes, Arc::clone(&hangs)));
-        KeptDoor { doorway: self.doorway, wish, hangs, keeper }
+        let next = NextSpec::default();
+        let keeping = keep(self.doorway.clone(), self.process, wishes, Arc::clone(&hangs), Arc::clone(&next));
+        let keeper = tokio::spawn(keeping);
+        KeptDoor { doorway: self.doorway, wish, hangs, next, keeper }
     }
 }
 
@@ -264,6 +270,12 @@ impl KeptDoor {
     /// Starts it with `spec` from the next time on.
     pub(super) fn remember(&self, spec: &str) -> anyhow::Result<()> {
         store(&self.doorway.spec(), spec)
+    }
+
+    /// Starts it with `spec` the next time that it is started, whenever that is. Until then its own spec is the one that
+    /// it was started with: by that the next `up` tells whether it can adopt it.
+    pub(super) fn remember_for_the_next(&self, spec: String) {
+        *self.next.lock().unwrap_or_else(PoisonError::into_inner) = Some(spec);
     }
 
     /// It hangs: it is killed, and started again.
@@ -293,7 +305,13 @@ impl KeptDoor {
     }
 }
 
-async fn keep(doorway: Doorway, mut process: Process, mut wishes: watch::Receiver<Wish>, hangs: Arc<Notify>) {
+async fn keep(
+    doorway: Doorway,
+    mut process: Process,
+    mut wishes: watch::Receiver<Wish>,
+    hangs: Arc<Notify>,
+    next: NextSpec,
+) {
     let mut deaths_in_a_row = 0;
     let mut born = Instant::now();
     let mut trims = tokio::time::interval(TRIM_EVERY);
@@ -327,7 +345,7 @@ async fn keep(doorway: Doorway, mut process: Process, mut wishes: watch::Receive
         deaths_in_a_row = if born.elapsed() >= LONGEST_WAIT { 1 } else { deaths_in_a_row + 1 };
         let wait = wait_before(deaths_in_a_row);
         tracing::error!(log = %doorway.log().display(), ?wait, "the door {how}; it is started again");
-        process = match revive(&doorway, wait, &mut wishes).await {
+        process = match revive(&doorway, wait, &mut wishes, &next).await {
             Some(process) => process,
             None => return,
         };
@@ -342,11 +360,18 @@ async fn revive(
     doorway: &Doorway,
     mut wait: Duration,
     wishes: &mut watch::Receiver<Wish>,
+    next: &NextSpec,
 ) -> Option<Process> {
     loop {
         let unwanted = wishes.wait_for(|wish| *wish != Wish::Serve);
         if tokio::time::timeout(wait, unwanted).await.is_ok() {
             return None;
+        }
+        let spec = next.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(spec) = spec
+            && let Err(error) = store(&doorway.spec(), &spec)
+        {
+            tracing::error!("{error:#}: the next door is started with the spec of the last one");
         }
         match doorway.spawn_again() {
             Ok(process) => return Some(process),
@@ -531,6 +556,26 @@ mod tests {
         kill_process(Pid::from_raw(second.parse().unwrap()).unwrap(), Signal::TERM).unwrap();
         assert!(kept.gone(DEADLINE).await, "it left by itself");
         assert_eq!(lines(&pids, 2).await.len(), 2, "nobody started a third");
+    }
+
+    #[tokio::test]
+    async fn a_door_that_is_started_again_has_the_spec_that_is_written_by_then() {
+        let (dir, doorway) = doorway("cat run/control/spec.yaml >>specs; echo $$ >>pids; exec sleep 1000");
+        let kept = doorway.clone().engage("pools: { old: {} }\n", |_| true, DEADLINE).await.unwrap().keep();
+        let pids = dir.path().join("pids");
+        let first = lines(&pids, 1).await[0].clone();
+        kept.remember_for_the_next("pools: { new: {} }\n".to_owned());
+        assert_eq!(
+            fs::read_to_string(doorway.spec()).unwrap(),
+            "pools: { old: {} }\n",
+            "it has not changed yet"
+        );
+        kill_process(Pid::from_raw(first.parse().unwrap()).unwrap(), Signal::TERM).unwrap();
+        lines(&pids, 2).await;
+        assert_eq!(lines(&dir.path().join("specs"), 2).await, ["pools: { old: {} }", "pools: { new: {} }"]);
+        kept.expect_exit();
+        kept.kill();
+        assert!(kept.gone(DEADLINE).await);
     }
 
     #[tokio::test]

@@ -34,6 +34,16 @@ impl Interrupts {
         }
     }
 
+    /// As [`Self::next`], while `work` is being done, or has been.
+    pub(super) async fn next_while(&mut self, work: impl Future<Output = ()>) -> &'static str {
+        tokio::select! {
+            biased;
+            by = self.next() => return by,
+            () = work => {}
+        }
+        self.next().await
+    }
+
     /// What `work` comes to; `None` when one of the signals came first and the work was dropped.
     pub(super) async fn unless<T>(&mut self, work: impl Future<Output = T>) -> Option<T> {
         tokio::select! {

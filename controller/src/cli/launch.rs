@@ -4,6 +4,7 @@
 //! directory for this controller alone, binds the API's address and finds the backend. [`Prepared::start`] cannot
 //! fail. So an error leaves nothing half-started, and what is started is stopped in one place, [`Running::stop`].
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -12,23 +13,32 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::Args;
+use futures_util::StreamExt as _;
+use server::config::Tunnel;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
+use super::follow::Source;
 use super::interrupts::Interrupts;
+use super::pods::{self, Pods, PodsOptions};
 use super::quarters::Quarters;
 use super::tokens::{self, Audience};
+use super::tunnel;
 use crate::api;
 use crate::backend::docker::{self, DockerBackend, DockerOptions, Engine};
+use crate::backend::kubernetes::lease::Leadership;
+use crate::backend::kubernetes::{self, Cluster};
 use crate::backend::process::ProcessBackend;
 use crate::backend::{Backend, BackendKind, Home};
+use crate::certificates::files;
+use crate::door::{self, Approach, Site};
 use crate::model::StopScope;
 use crate::rundir::Lock;
 use crate::rundir::RunDir;
 use crate::spec::{self, Overrides, SpecError};
 use crate::spec::{BackendChoice, Deployment};
-use crate::supervisor::{self, Handle, Scales, StopSummary};
+use crate::supervisor::{self, Dialling, Doors, Handle, Scales, StopSummary};
 
 /// Where root's deployment is, of which a machine has one.
 const USUAL_RUN_DIR: &str = "/run/bulkhead";
@@ -52,6 +62,11 @@ impl DeploymentArgs {
         spec::load(self.spec.as_deref(), &self.overrides)
     }
 
+    /// Where the spec is, and what is in it.
+    fn source(&self) -> Result<Source, SpecError> {
+        Source::find(self.spec.clone(), self.overrides.clone())
+    }
+
     /// The run directory, which need not exist yet.
     pub(super) fn run_dir(&self) -> anyhow::Result<RunDir> {
         let path = match &self.run_dir {
@@ -72,6 +87,8 @@ pub(super) struct MasterArgs {
     owner: Option<String>,
     #[command(flatten)]
     docker: DockerOptions,
+    #[command(flatten)]
+    pods: PodsOptions,
 }
 
 impl MasterArgs {
@@ -90,6 +107,8 @@ impl MasterArgs {
 /// A deployment that is ready to be started, and of which nothing has been started yet.
 pub(super) struct Prepared {
     pub(super) deployment: Deployment,
+    /// Where that came from.
+    pub(super) source: Source,
     pub(super) run_dir: RunDir,
     /// The program that door and workers run.
     pub(super) program: PathBuf,
@@ -101,6 +120,11 @@ pub(super) struct Prepared {
     pub(super) token_note: String,
     pub(super) api_address: SocketAddr,
     secret: server::identity::Secret,
+    doors: Doors,
+    /// How workers find doors over TCP.
+    dialling: Option<Dialling>,
+    /// Where several controllers might be at it: that it is us.
+    leadership: Option<Leadership>,
     /// Dropped before the lock.
     scaffold: Scaffold,
     lock: Lock,
@@ -138,6 +162,7 @@ pub(super) struct Choice {
 enum Why {
     Asked,
     AtHome,
+    Inside(String),
     EngineAnswers(String),
     NoEngine(String),
 }
@@ -146,7 +171,8 @@ enum Why {
 pub(super) async fn prepare(args: &MasterArgs, meeting: Meeting) -> anyhow::Result<Prepared> {
     // Door and workers see to their own.
     let _ = server::door::raise_descriptor_limit();
-    let deployment = args.deployment.load()?;
+    let source = args.deployment.source()?;
+    let mut deployment = source.understand(&source.text)?;
     let run_dir = args.deployment.run_dir()?;
     let is_new = meeting == Meeting::Ours && !run_dir.path().exists();
     match meeting {
@@ -155,28 +181,55 @@ pub(super) async fn prepare(args: &MasterArgs, meeting: Meeting) -> anyhow::Resu
     }
     let lock = run_dir.lock()?;
     let scaffold = Scaffold(is_new.then(|| RunDir::at(run_dir.path())));
-    let secret = run_dir.secret(&lock)?;
+    let mut secret = run_dir.secret(&lock)?;
     let api = bind(deployment.api.listen).await?;
     let home = Home { owner: args.owner(&run_dir), run_dir: run_dir.path().to_owned(), program: program()? };
     let before = Quarters::noted(&run_dir)?;
     let at_home = match before {
         Some(Quarters::Process) => !Quarters::Process.living(&home, &args.docker).await?.is_empty(),
-        Some(Quarters::Docker { .. }) | None => false,
+        Some(Quarters::Docker { .. } | Quarters::Kubernetes { .. }) | None => false,
     };
-    let (choice, engine) = choose(deployment.backend, at_home).await?;
-    let quarters = engine.as_ref().map_or(Quarters::Process, |engine| Quarters::on(engine, &home));
+    let (choice, ground) = choose(deployment.backend, at_home, args).await?;
+    let quarters = match &ground {
+        Ground::Machine => Quarters::Process,
+        Ground::Engine(engine) => Quarters::on(engine, &home),
+        Ground::Cluster(cluster) => Quarters::in_pods(cluster, &home.owner),
+    };
     if let Some(before) = before.filter(|before| *before != quarters) {
         before.must_be_empty(&home, &args.docker).await?;
     }
-    let backend: Arc<dyn Backend> = match engine {
-        None => Arc::new(ProcessBackend::new(&home)?),
-        Some(engine) => Arc::new(DockerBackend::on(engine, &home, &args.docker).await?),
+    let hosts = match &ground {
+        Ground::Engine(engine) => tunnel::open_to_containers(&mut deployment, engine).await?,
+        Ground::Machine | Ground::Cluster(_) => BTreeMap::new(),
+    };
+    let on_this_machine = !matches!(ground, Ground::Cluster(_));
+    let ca = match deployment.tunnel {
+        Some(Tunnel { tls: true, .. }) if on_this_machine => Some(files::authority(&run_dir, &lock)?),
+        Some(_) | None => None,
+    };
+    let mut dialling =
+        deployment.tunnel.map(|Tunnel { tls, .. }| Dialling { tls, ca, hosts, besides: Vec::new() });
+    let mut doors = Doors {
+        sites: door::only(Site::here(run_dir.control_socket())).boxed(),
+        approach: Approach::plain(secret.clone()),
+    };
+    let mut leadership = None;
+    let backend: Arc<dyn Backend> = match ground {
+        Ground::Machine => Arc::new(ProcessBackend::new(&home)?),
+        Ground::Engine(engine) => Arc::new(DockerBackend::on(engine, &home, &args.docker).await?),
+        Ground::Cluster(cluster) => {
+            let pods = Pods::lead(cluster, &home.owner, &args.pods, deployment.tunnel, &api).await?;
+            (doors, dialling, secret) = (pods.doors, Some(pods.dialling), pods.secret);
+            leadership = Some(pods.leadership);
+            Arc::new(pods.backend)
+        }
     };
     quarters.note(&run_dir, &lock)?;
     let api_address = api.local_addr()?;
     let (admission, token_note) = tokens::admission(&deployment.api, &run_dir, &lock, Audience::of_stdout())?;
     Ok(Prepared {
         deployment,
+        source,
         run_dir,
         program: home.program,
         choice,
@@ -186,6 +239,9 @@ pub(super) async fn prepare(args: &MasterArgs, meeting: Meeting) -> anyhow::Resu
         admission,
         token_note,
         secret,
+        doors,
+        dialling,
+        leadership,
         scaffold,
         lock,
     })
@@ -207,24 +263,42 @@ fn program() -> anyhow::Result<PathBuf> {
     Ok(if path.exists() { path } else { PathBuf::from("/proc/self/exe") })
 }
 
-/// The backend, and the engine if it is one that needs it. `at_home`: workers of an earlier run live as processes.
-async fn choose(asked: BackendChoice, at_home: bool) -> anyhow::Result<(Choice, Option<Engine>)> {
-    let (kind, why, engine) = match asked {
-        BackendChoice::Process => (BackendKind::Process, Why::Asked, None),
+/// What workers run on.
+enum Ground {
+    Machine,
+    Engine(Engine),
+    Cluster(Cluster),
+}
+
+/// The backend, and what it needs. `at_home`: workers of an earlier run live as processes.
+async fn choose(asked: BackendChoice, at_home: bool, args: &MasterArgs) -> anyhow::Result<(Choice, Ground)> {
+    let namespace = args.pods.kubernetes.namespace.as_deref();
+    let (kind, why, ground) = match asked {
+        BackendChoice::Process => (BackendKind::Process, Why::Asked, Ground::Machine),
         BackendChoice::Docker => {
             let engine = docker::probe().await.context("there is no engine for `backend: docker`")?;
-            (BackendKind::Docker, Why::Asked, Some(engine))
+            (BackendKind::Docker, Why::Asked, Ground::Engine(engine))
         }
-        BackendChoice::Kubernetes => anyhow::bail!("`backend: kubernetes` is not in this build"),
-        BackendChoice::Auto if at_home => (BackendKind::Process, Why::AtHome, None),
+        BackendChoice::Kubernetes => {
+            let cluster =
+                Cluster::find(namespace).await.context("there is no cluster for `backend: kubernetes`")?;
+            (BackendKind::Kubernetes, Why::Asked, Ground::Cluster(cluster))
+        }
+        BackendChoice::Auto if at_home => (BackendKind::Process, Why::AtHome, Ground::Machine),
+        BackendChoice::Auto if kubernetes::is_inside() => {
+            let cluster = Cluster::find(namespace).await?;
+            (BackendKind::Kubernetes, Why::Inside(cluster.name().to_owned()), Ground::Cluster(cluster))
+        }
         BackendChoice::Auto => match docker::probe().await {
-            Ok(engine) => (BackendKind::Docker, Why::EngineAnswers(engine.name()), Some(engine)),
-            Err(error) => {
-                (BackendKind::Process, Why::NoEngine(format!("{:#}", anyhow::Error::new(error))), None)
-            }
+            Ok(engine) => (BackendKind::Docker, Why::EngineAnswers(engine.name()), Ground::Engine(engine)),
+            Err(error) => (
+                BackendKind::Process,
+                Why::NoEngine(format!("{:#}", anyhow::Error::new(error))),
+                Ground::Machine,
+            ),
         },
     };
-    Ok((Choice { kind, why }, engine))
+    Ok((Choice { kind, why }, ground))
 }
 
 impl fmt::Display for Choice {
@@ -238,6 +312,7 @@ impl fmt::Display for Choice {
         match &self.why {
             Why::Asked => f.write_str(", as asked"),
             Why::AtHome => f.write_str(", because those of an earlier run are there"),
+            Why::Inside(cluster) => write!(f, ", because this is a pod of one ({cluster})"),
             Why::EngineAnswers(engine) => write!(f, ", because an engine answers ({engine})"),
             Why::NoEngine(reason) => write!(f, ", because no Docker engine answers ({reason})"),
         }
@@ -252,6 +327,7 @@ pub(super) struct Running {
     end_api: oneshot::Sender<()>,
     /// Kept until everything is stopped, so that no second controller interferes.
     _lock: Lock,
+    leadership: Option<Leadership>,
     longest_drain: Duration,
 }
 
@@ -269,17 +345,29 @@ impl Prepared {
         let master = supervisor::start(supervisor::Config {
             scales,
             pools: self.deployment.pools,
+            doors: self.doors,
+            dialling: self.dialling,
             secret: self.secret,
-            control_socket: self.run_dir.control_socket(),
             backend: self.backend,
         });
+        if let Some(leadership) = &self.leadership {
+            pods::leave_when_lost(leadership);
+        }
         let (end_api, ended) = oneshot::channel::<()>();
         let ended = async {
             // Sent or dropped, it means the same.
             let _ = ended.await;
         };
         let api = tokio::spawn(api::serve(self.api, Arc::new(master.clone()), self.admission, ended));
-        Running { master, run_dir: self.run_dir, api, end_api, _lock: self.lock, longest_drain }
+        Running {
+            master,
+            run_dir: self.run_dir,
+            api,
+            end_api,
+            _lock: self.lock,
+            leadership: self.leadership,
+            longest_drain,
+        }
     }
 }
 
@@ -304,6 +392,9 @@ impl Running {
             }
         };
         drop(self.end_api);
+        if let Some(leadership) = self.leadership {
+            leadership.release().await;
+        }
         // A client that keeps its connection open must not keep us from going.
         let _ = tokio::time::timeout(Duration::from_secs(1), self.api).await;
         if scope == StopScope::DoorToo && summary.verified && !summary.door_remains {

@@ -10,12 +10,15 @@
 //! An error on the way up stops what was started before it is told. Ctrl-C, SIGTERM or a closed terminal drain;
 //! a second one cuts off what is left.
 
+use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use clap::Args;
+use server::config::Tunnel;
 
 use super::doorkeeper::{Doorway, KeptDoor};
+use super::follow::{Source, follow};
 use super::interrupts::Interrupts;
 use super::launch::{self, MasterArgs, Meeting, Prepared, Running, account};
 use super::output::{duration, print};
@@ -77,12 +80,14 @@ pub(super) async fn run(args: UpArgs) -> anyhow::Result<ExitCode> {
     }
 
     let deployment = prepared.deployment.clone();
+    let source = prepared.source.clone();
     let api = prepared.api_address;
     let adopted = door.adopted;
     let door = door.keep();
     let running = prepared.start();
 
-    let told = serve(&running, &deployment, &door, api, adopted, started, &mut interrupts).await;
+    let greeted = Greeted { api, adopted, started };
+    let told = serve(&running, &deployment, &source, &door, greeted, &mut interrupts).await;
     if let Ok(by) = told {
         // Whoever closed the terminal does not read this.
         let _ = print(&format!("\n{by}: draining; once more to cut off what is left\n"));
@@ -104,14 +109,21 @@ async fn engage_door(prepared: &Prepared, patience: Duration) -> anyhow::Result<
     doorway.engage(&prepared.deployment.to_yaml(), same_pools, patience).await
 }
 
-/// Tells what there is to see, and waits until somebody wants us to go.
+/// What people are told once all is there.
+struct Greeted {
+    api: SocketAddr,
+    /// Whether the door is one of an earlier run.
+    adopted: bool,
+    started: Instant,
+}
+
+/// Tells what there is to see, follows the spec, and waits until somebody wants us to go.
 async fn serve(
     running: &Running,
     deployment: &Deployment,
+    source: &Source,
     door: &KeptDoor,
-    api: std::net::SocketAddr,
-    adopted: bool,
-    started: Instant,
+    Greeted { api, adopted, started }: Greeted,
     interrupts: &mut Interrupts,
 ) -> anyhow::Result<&'static str> {
     let Some(ready) = interrupts.unless(ready(&running.master, deployment)).await else {
@@ -119,7 +131,8 @@ async fn serve(
     };
     let ready = ready?;
     let (pools, workers) = (running.master.pools().await?, running.master.workers().await?);
-    door.remember(&with_ports(deployment, &pools).to_yaml())?;
+    let chosen = with_ports(deployment, &pools, running.master.tunnel());
+    door.remember(&chosen.to_yaml())?;
     let mut text = greeting::text(&greeting::program(), &pools, &workers, api);
     if adopted {
         text += "The door of an earlier run was adopted, with the workers that it had.\n";
@@ -132,8 +145,10 @@ async fn serve(
         false => "Not every pool has a worker yet; it keeps trying. Ctrl-C drains and stops.\n".to_owned(),
     };
     print(&text)?;
+    let next_door = |new: &Deployment| door.remember_for_the_next(with_ports_of(&chosen, new).to_yaml());
+    let following = follow(&running.master, source, deployment.clone(), source.changes(), next_door);
     tokio::select! {
-        by = interrupts.next() => Ok(by),
+        by = interrupts.next_while(following) => Ok(by),
         () = replace_what_hangs(&running.master, door) => Ok("the master has ended"),
     }
 }
@@ -179,7 +194,8 @@ pub(super) async fn ready(master: &Handle, deployment: &Deployment) -> anyhow::R
 /// choose a port, whatever it chose is right.
 fn same_doors(stored: &str, deployment: &Deployment) -> bool {
     spec::parse("the door's spec", stored).is_ok_and(|stored| {
-        stored.pools.len() == deployment.pools.len()
+        same_tunnels(stored.tunnel, deployment.tunnel)
+            && stored.pools.len() == deployment.pools.len()
             && stored.pools.iter().zip(&deployment.pools).all(|(stored, wanted)| {
                 let mut stored = stored.door.clone();
                 if wanted.door.listen.port() == 0 {
@@ -190,10 +206,25 @@ fn same_doors(stored: &str, deployment: &Deployment) -> bool {
     })
 }
 
+fn same_tunnels(stored: Option<Tunnel>, wanted: Option<Tunnel>) -> bool {
+    match (stored, wanted) {
+        (Some(mut stored), Some(wanted)) => {
+            if wanted.listen.port() == 0 {
+                stored.listen.set_port(0);
+            }
+            stored == wanted
+        }
+        (stored, wanted) => stored == wanted,
+    }
+}
+
 /// The deployment with the ports that the kernel chose: a door that is started again must be found where the last
 /// one was.
-fn with_ports(deployment: &Deployment, pools: &[PoolView]) -> Deployment {
+fn with_ports(deployment: &Deployment, pools: &[PoolView], tunnel: Option<SocketAddr>) -> Deployment {
     let mut deployment = deployment.clone();
+    if let (Some(spec), Some(listen)) = (&mut deployment.tunnel, tunnel) {
+        spec.listen = listen;
+    }
     for pool in &mut deployment.pools {
         let view = pools.iter().find(|view| view.name == pool.name().as_str());
         if let Some(listen) = view.and_then(|view| view.listen.parse().ok()) {
@@ -201,6 +232,17 @@ fn with_ports(deployment: &Deployment, pools: &[PoolView]) -> Deployment {
         }
     }
     deployment
+}
+
+/// `new` with the ports of `chosen`, where it leaves a port open that has been chosen there.
+fn with_ports_of(chosen: &Deployment, new: &Deployment) -> Deployment {
+    let mut new = Deployment { tunnel: chosen.tunnel, ..new.clone() };
+    for pool in new.pools.iter_mut().filter(|pool| pool.door.listen.port() == 0) {
+        if let Some(known) = chosen.pools.iter().find(|known| known.name() == pool.name()) {
+            pool.door.listen = known.door.listen;
+        }
+    }
+    new
 }
 
 fn interrupted() -> anyhow::Result<ExitCode> {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use server::control::{Notice, Report};
@@ -9,6 +10,7 @@ use server::identity::{Incarnation, PoolName, WorkerId};
 use thiserror::Error;
 
 use crate::backend::{BackendError, Found, Sighting, Unit};
+use crate::spec::Pool;
 
 /// Something that has happened.
 #[derive(Debug)]
@@ -59,9 +61,28 @@ pub enum Event {
 pub enum DoorEvent {
     /// The door is there and has told what a controller needs to adopt it.
     Up(Welcome),
+    /// Another one is there besides those that are.
+    Another(Welcome),
+    /// One of several is not there any more, and these workers, whose links it had, have to dial another.
+    Lost {
+        /// Whose.
+        linked: Vec<Incarnation>,
+        /// In words for the log.
+        why: String,
+    },
+    /// One of several gives no sign of life: these workers hear of nothing that is told them by the door.
+    Mute {
+        /// Whose links it has.
+        linked: Vec<Incarnation>,
+    },
+    /// It gives one again.
+    Heard {
+        /// Whose links it has.
+        linked: Vec<Incarnation>,
+    },
     /// It says something.
     Notice(Notice),
-    /// It is there and gives no sign of life.
+    /// It is there and gives no sign of life; of several, none does.
     Silent,
     /// It gives one again.
     Answers,
@@ -107,6 +128,8 @@ pub enum Command {
         /// How many.
         workers: u32,
     },
+    /// The spec has changed: these are the pools from now on, in its order.
+    Apply(Vec<Arc<Pool>>),
     /// The door's state at this moment, which somebody asked for.
     Note(Report),
     /// Wait for nobody any more during a stop: kill them all, now. Asked for once more, it gives up on those that the

@@ -20,6 +20,9 @@ use super::death::{Autopsy, Cause};
 use super::place::KillReason;
 use crate::backend::Unit;
 
+/// As [`Cause::Signal`] has it.
+const SIGKILL: i32 = 9;
+
 /// The facts of one death.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Incident {
@@ -52,6 +55,8 @@ pub struct Left {
     pub held: Vec<Held>,
     /// How many others of its pool were linked.
     pub siblings: usize,
+    /// Why the door had lost sight of it, where nobody had told the door that it was dead.
+    pub vanished: Option<String>,
 }
 
 /// What the backend saw of a death.
@@ -141,6 +146,8 @@ pub enum Reason {
     Asked(i32),
     /// What the backend found.
     Found(Cause),
+    /// The door lost sight of it, for this reason, and its end was made certain by killing it.
+    Vanished(String),
     /// The door saw its link close, and the backend has not said why yet.
     NotKnownYet,
 }
@@ -179,9 +186,16 @@ impl Incident {
         match (self.asked().map(|asked| asked.signal), found) {
             (Some(asked), None | Some(Cause::Lost)) => Reason::Asked(asked),
             (Some(asked), Some(Cause::Signal(found))) if asked == *found => Reason::Asked(asked),
+            (None, None | Some(Cause::Lost | Cause::Signal(SIGKILL))) if let Some(why) = self.vanished() => {
+                Reason::Vanished(why.to_owned())
+            }
             (_, Some(found)) => Reason::Found(found.clone()),
             (None, None) => Reason::NotKnownYet,
         }
+    }
+
+    fn vanished(&self) -> Option<&str> {
+        self.left.as_ref()?.vanished.as_deref()
     }
 
     /// The signal sent through us that it may have died of.
@@ -204,7 +218,7 @@ impl Incident {
         let by_us = match self.cause() {
             Reason::Killed(_) => self.notes.kill_sent,
             Reason::Asked(_) => self.asked().map(|asked| asked.at),
-            Reason::Found(_) | Reason::NotKnownYet => None,
+            Reason::Found(_) | Reason::Vanished(_) | Reason::NotKnownYet => None,
         };
         let death = by_us.or(by_engine).filter(|death| *death <= detected)?;
         Some(detected.since(death))

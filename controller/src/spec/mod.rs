@@ -10,6 +10,7 @@
 //!
 //! Whether an address is free or a network exists is not decided here: only the door and the engine know.
 
+mod change;
 mod check;
 mod keys;
 mod mistake;
@@ -28,6 +29,7 @@ mod tests;
 use std::io::{self, Read as _};
 use std::path::Path;
 
+pub use change::{Change, effective};
 pub use mistake::{Mistake, Origin, Place, SpecError};
 pub use overrides::{ForPool, Overrides};
 pub use units::{spell_size, spell_time};

@@ -67,7 +67,15 @@ impl Hands {
 
     fn spawn(&self, life: Incarnation) {
         // A pool does not leave the book, and only pools in it are planned for.
-        let Some(order) = self.orders.spawn(&life) else { return };
+        let Some(order) = self.orders.spawn(&life, &self.door) else { return };
+        let order = match order {
+            Ok(order) => order,
+            Err(error) => {
+                let (operation, subject) = ("start", life.to_string());
+                let refused = BackendError::Refused { operation, subject, source: error.into() };
+                return self.report(async move { Event::Spawned { life, result: Err(refused.into()) } });
+            }
+        };
         let backend = Arc::clone(&self.backend);
         self.report(async move {
             let result = within(SPAWN_PATIENCE, "start", backend.spawn(&order)).await;

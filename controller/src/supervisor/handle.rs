@@ -4,6 +4,7 @@
 //! one order. Those that show what workers hold ask the door first; a door that does not answer within a second
 //! costs them that second and the latest figures, nothing more.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,6 +23,7 @@ use crate::backend::{Backend, BackendError, BackendKind, Unit};
 use crate::door::{Door, Turns};
 use crate::journal::Chronicle;
 use crate::model::{Command, StopScope};
+use crate::spec::Pool;
 
 /// How long the door may take to say what its workers hold.
 const REPORT_PATIENCE: Duration = Duration::from_secs(1);
@@ -256,6 +258,11 @@ impl Handle {
         self.door.silence()
     }
 
+    /// Where the door of this machine listens for workers over TCP; `None` when it does not, or is not there.
+    pub fn tunnel(&self) -> Option<SocketAddr> {
+        self.door.mouth_of_this_machine()
+    }
+
     /// Sends a signal to a worker. `SIGKILL` ends everything in its compartment.
     pub async fn kill(&self, worker: &WorkerId, signal: i32) -> Result<(), CommandError> {
         let (life, unit) = self.ask(|reply| Request::Locate(worker.clone(), reply)).await??;
@@ -285,6 +292,11 @@ impl Handle {
             self.command(Command::Note(report)).await?;
         }
         self.command(Command::Scale { pool: pool.clone(), workers }).await
+    }
+
+    /// The pools are these from now on. Workers follow one by one; what only a door can change waits for its restart.
+    pub async fn apply(&self, pools: Vec<Pool>) -> Result<(), CommandError> {
+        self.command(Command::Apply(pools.into_iter().map(Arc::new).collect())).await
     }
 
     /// The last `lines` lines that a worker wrote, oldest first.

@@ -43,16 +43,16 @@ mod testing;
 mod tests;
 mod views;
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
+use futures_util::stream::BoxStream;
 use server::control::{Notice, Stamp};
 use server::identity::Secret;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::backend::{Backend, BackendKind, Sighting};
-use crate::door::Door;
+use crate::door::{Approach, Door, Site};
 use crate::journal::Chronicle;
 use crate::model::{Command, DoorEvent, Event, Now, State, in_full};
 use crate::spec::Pool;
@@ -64,6 +64,7 @@ use order::OrderBook;
 use tell::Teller;
 
 pub use handle::{CommandError, Handle, StopSummary};
+pub use order::Dialling;
 pub use scales::Scales;
 
 /// What a supervisor is to supervise.
@@ -74,12 +75,28 @@ pub struct Config {
     /// Under which workers' tokens are made: the one that this deployment's door has been told before, if it
     /// is to adopt workers.
     pub secret: Secret,
-    /// Where the door listens for its controller.
-    pub control_socket: PathBuf,
+    /// Where the doors are.
+    pub doors: Doors,
+    /// How workers find them over TCP; `None`: they share a directory with theirs.
+    pub dialling: Option<Dialling>,
     /// Where workers run.
     pub backend: Arc<dyn Backend>,
     /// What the last controller's pools had been scaled to.
     pub scales: Scales,
+}
+
+/// Where the doors are, and how to talk to them.
+pub struct Doors {
+    /// All doors that there are, each time that others are there.
+    pub sites: BoxStream<'static, Vec<Site>>,
+    /// How to make oneself known to them.
+    pub approach: Approach,
+}
+
+impl std::fmt::Debug for Doors {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Doors").field("approach", &self.approach).finish_non_exhaustive()
+    }
 }
 
 /// Starts a supervisor on the current tokio runtime. It runs until it is [stopped](Handle::stop), or until every
@@ -87,7 +104,7 @@ pub struct Config {
 pub fn start(config: Config) -> Handle {
     let pools = config.pools.into_iter().map(|pool| (pool.spec_hash(), Arc::new(pool)));
     let pools: Vec<(Arc<Pool>, String)> = pools.map(|(hash, pool)| (pool, hash)).collect();
-    let (door, door_events) = Door::connect(config.control_socket, config.secret.clone());
+    let (door, door_events) = Door::connect(config.doors.sites, config.doors.approach);
     let (requests, asked) = mpsc::channel(64);
     let (events, done) = mpsc::unbounded_channel();
     let mut state = State::new(pools.clone(), monotonic());
@@ -108,7 +125,7 @@ pub fn start(config: Config) -> Handle {
         hands: Hands {
             backend: Arc::clone(&config.backend),
             door: door.clone(),
-            orders: OrderBook::new(config.secret, pools),
+            orders: OrderBook::new(config.secret, pools, config.dialling),
             events,
         },
         backend: config.backend.kind(),
@@ -244,6 +261,22 @@ fn log(event: &Event, logged: &mut Floods) {
         Event::Door(DoorEvent::Up(welcome)) => {
             tracing::info!(pid = welcome.pid, workers = welcome.linked.len(), "the door is there");
         }
+        Event::Door(DoorEvent::Another(welcome)) => {
+            tracing::info!(pid = welcome.pid, workers = welcome.linked.len(), "another door is there");
+        }
+        Event::Door(DoorEvent::Lost { linked, why }) => {
+            tracing::warn!(
+                why,
+                workers = linked.len(),
+                "one of several doors is away: its workers dial another"
+            );
+        }
+        Event::Door(DoorEvent::Mute { linked }) => {
+            tracing::error!(workers = linked.len(), "one of several doors gives no sign of life");
+        }
+        Event::Door(DoorEvent::Heard { linked }) => {
+            tracing::info!(workers = linked.len(), "one of several doors answers again");
+        }
         Event::Door(DoorEvent::Down { why }) => tracing::warn!(why, "the door is away"),
         Event::Door(DoorEvent::Silent) => {
             tracing::error!("the door gives no sign of life: nobody is spawned or replaced until it does");
@@ -290,6 +323,7 @@ fn log(event: &Event, logged: &mut Floods) {
 fn log_notice(notice: &Notice) {
     match notice {
         Notice::Joined { worker, .. } => tracing::info!(%worker, "ready"),
+        Notice::Moved { worker, to } => tracing::info!(%worker, to, "goes to another door"),
         Notice::Left { worker, cleanly: true, .. } => tracing::info!(%worker, "left"),
         Notice::Left { worker, held, .. } => tracing::warn!(%worker, held = held.len(), "its link closed"),
         Notice::Overran { worker, held } => {

@@ -2,8 +2,9 @@
 //!
 //! The rules, in the order in which they are applied to each worker:
 //!
-//! - Nobody is spawned before both door and engine have told whom they know, while either is away, or while the
-//!   pool has too many [remains](Remains) lying about.
+//! - Nobody is spawned before both door and engine have told whom they know, while either is away, while the door has
+//!   not heard of the pool (which was added to the spec after the door's start), or while the pool has too many
+//!   [remains](Remains) lying about.
 //! - A start time-out runs only while the door is there and answers: without one, nobody can be ready. One
 //!   that waits for room or for its image is not late. A worker that has been ready before has the time of a turn
 //!   besides: it may be at work on one of the last door's.
@@ -250,7 +251,7 @@ impl Planner<'_> {
             return false;
         }
         let door_will = self.state.stopping.is_some_and(|stopping| stopping.scope == StopScope::DoorToo);
-        let by_door = self.state.is_linked(life) && !self.door_is_silent();
+        let by_door = self.state.hears_the_door(life);
         let order = match unit {
             _ if by_door && door_will => return false,
             _ if by_door => DrainOrder::ThroughDoor,
@@ -278,6 +279,7 @@ impl Planner<'_> {
         self.door_is_up()
             && self.engine_answers()
             && !self.stopping()
+            && self.state.door_has(pool.name())
             && self.has_room(pool.name(), pool.wanted)
     }
 

@@ -1,5 +1,7 @@
 //! Answers to what the API asks: the loop's side of [`Handle`].
 
+use std::sync::Arc;
+
 use server::config::Protocol;
 use server::control::{Order, Stamp};
 use server::identity::{Incarnation, PoolName, WorkerId};
@@ -57,7 +59,16 @@ impl Supervisor {
                     {
                         self.scales.note(pool, state.spec.workers, *workers);
                     }
+                    if let Command::Apply(pools) = &command {
+                        self.scales.heed(pools);
+                    }
+                    let applied = matches!(command, Command::Apply(_));
                     self.take(Event::Command(command));
+                    if applied {
+                        let pools = self.state.pools.iter();
+                        let orders = pools.map(|pool| (Arc::clone(&pool.spec), pool.spec_hash.clone()));
+                        self.hands.orders.replace(orders.collect());
+                    }
                 }
                 tell(reply, admitted);
             }
@@ -124,7 +135,9 @@ fn tell<T>(reply: oneshot::Sender<T>, answer: T) {
 
 fn is_ready(state: &State) -> bool {
     let open = matches!(state.door, DoorState::Up { open: true, pulse: Pulse::Beats, .. });
-    open && state.pools.iter().all(|pool| pool.wanted == 0 || pool.live() > 0)
+    // A pool that the door does not have yet is not served, however long it is waited for.
+    let served = |pool: &&PoolState| pool.wanted > 0 && state.door_has(pool.name());
+    open && state.pools.iter().filter(served).all(|pool| pool.live() > 0)
 }
 
 fn locate(state: &State, worker: &WorkerId) -> Result<(Incarnation, Unit), CommandError> {
@@ -143,7 +156,7 @@ fn admit(state: &State, command: &Command) -> Result<(), CommandError> {
             Err(CommandError::UnknownSignal(*signal))
         }
         Command::Kill { worker, .. } => locate(state, worker).map(|_| ()),
-        Command::Drain { .. } | Command::Scale { .. } if state.stopping.is_some() => {
+        Command::Drain { .. } | Command::Scale { .. } | Command::Apply(_) if state.stopping.is_some() => {
             Err(CommandError::Stopping)
         }
         Command::Drain { worker } => match state.place(worker).map(|place| &place.phase) {
@@ -155,6 +168,7 @@ fn admit(state: &State, command: &Command) -> Result<(), CommandError> {
             Err(CommandError::TooManyWorkers { workers: *workers, most: Handle::MOST_WORKERS })
         }
         Command::Scale { pool, .. } => known_pool(state, pool).map(|_| ()),
+        Command::Apply(_) => Ok(()),
     }
 }
 

@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use server::identity::PoolName;
@@ -67,6 +68,10 @@ impl Scales {
         } else {
             self.scaled.insert(pool.clone(), Scaled { from, to });
         }
+        self.write();
+    }
+
+    fn write(&self) {
         // Written aside and renamed: whoever reads finds the old numbers or the new ones.
         let draft = self.path.with_extension("new");
         let written = serde_json::to_vec(&self.scaled)
@@ -76,6 +81,25 @@ impl Scales {
         if let Err(error) = written {
             tracing::warn!(path = %self.path.display(), %error, "a restart of the controller will undo this scaling");
         }
+    }
+
+    /// The spec has changed: a pool whose size has been changed in it is as large as it says, and one that is gone is
+    /// not remembered.
+    pub(super) fn heed(&mut self, pools: &[Arc<Pool>]) {
+        let said = |name: &PoolName| pools.iter().find(|pool| pool.name() == name).map(|pool| pool.workers);
+        let (kept, outdone): (BTreeMap<_, _>, BTreeMap<_, _>) = std::mem::take(&mut self.scaled)
+            .into_iter()
+            .partition(|(name, scaled)| said(name) == Some(scaled.from));
+        self.scaled = kept;
+        if outdone.is_empty() {
+            return;
+        }
+        for (pool, Scaled { to, .. }) in &outdone {
+            if let Some(workers) = said(pool) {
+                tracing::info!(%pool, workers, scaled_to = to, "its size has been changed in the spec, which wins over the scaling");
+            }
+        }
+        self.write();
     }
 
     /// Everything has been stopped: the next start is as the spec says.
@@ -110,6 +134,9 @@ mod tests {
         assert_eq!(read(5), [("raw".to_owned(), 0)], "the spec has been edited");
         scales.note(&"raw".parse().unwrap(), 2, 2);
         assert_eq!(read(4), [("web".to_owned(), 6)]);
+        scales.note(&"raw".parse().unwrap(), 2, 3);
+        scales.heed(&[pool("web", 4), pool("raw", 5)].map(Arc::new));
+        assert_eq!(read(4), [("web".to_owned(), 6)], "a size that is changed in the file wins");
         scales.forget();
         assert_eq!(read(4), []);
         fs::write(&path, "{\"web\":").unwrap();

@@ -13,6 +13,7 @@
 //! been told by then. It is not in `GET /api/v1/incidents`, which is the truth.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use server::control::{Held, Notice, Outcome, Stamp};
 use server::identity::{Incarnation, PoolName, WorkerId};
@@ -30,6 +31,7 @@ use crate::model::{
     ActionError, Command, Died, DoorEvent, DoorState, Engine, Event, Incident, Incidents, Notes, Now, State,
     in_full, signal_name,
 };
+use crate::spec::{Change, Pool};
 
 /// An entry to be.
 #[derive(Debug, Clone, PartialEq)]
@@ -61,6 +63,7 @@ fn said_by_the_door(notice: &Notice, now: Stamp) -> Option<(Stamp, Happened)> {
         // Whoever does not even say who it is comes to the log alone; what became of turns is in the incident.
         Notice::Refused { claimed: None, .. }
         | Notice::Stopping
+        | Notice::Moved { .. }
         | Notice::TrickleEnded { .. }
         | Notice::Pong
         | Notice::Welcome { .. }
@@ -88,8 +91,29 @@ fn asked(command: &Command, before: &State) -> Option<Happened> {
                 detail,
             })
         }
-        Command::Note(_) | Command::CutOff | Command::Stop { .. } => None,
+        Command::Note(_) | Command::CutOff | Command::Stop { .. } | Command::Apply(_) => None,
     }
+}
+
+/// How the pools differ from those that the spec had before.
+fn applied(pools: &[Arc<Pool>], before: &State, now: Now) -> Vec<News> {
+    let news = |pool: &PoolName, detail: String| News {
+        at: now.stamp,
+        happened: Happened::Pool { pool: pool.to_string(), what: PoolChange::Changed, detail: Some(detail) },
+    };
+    let there = |name: &PoolName| before.pool(name).filter(|pool| !pool.retired);
+    let changed = pools.iter().filter_map(|new| match there(new.name()) {
+        None if before.door_has(new.name()) => Some(news(new.name(), "it is new".to_owned())),
+        None => Some(news(new.name(), "it is new, and waits for a restart of the door".to_owned())),
+        Some(old) => {
+            let change = Change::between(&old.spec, new);
+            (!change.is_none()).then(|| news(new.name(), change.to_string()))
+        }
+    });
+    let gone =
+        before.pools.iter().filter(|old| !old.retired && !pools.iter().any(|new| new.name() == old.name()));
+    let gone = gone.map(|old| news(old.name(), "it is gone: its workers are drained".to_owned()));
+    changed.chain(gone).collect()
 }
 
 /// What has been told of the state, to be compared with what there is to tell.
@@ -193,6 +217,24 @@ impl Teller {
                 let detail = format!("process {}, {} linked", welcome.pid, counted(workers, "worker"));
                 Some((now.stamp, Happened::Door { what: PartChange::Up, detail: Some(detail) }))
             }
+            Event::Door(DoorEvent::Another(welcome)) => {
+                let workers = counted(welcome.linked.len(), "worker");
+                let detail = format!("one more: process {}, {workers} linked", welcome.pid);
+                Some((now.stamp, Happened::Door { what: PartChange::Up, detail: Some(detail) }))
+            }
+            Event::Door(DoorEvent::Lost { linked, why }) => {
+                let workers = counted(linked.len(), "worker");
+                let detail = format!("one of several: {why}; {workers} to dial another");
+                Some((now.stamp, Happened::Door { what: PartChange::Down, detail: Some(detail) }))
+            }
+            Event::Door(DoorEvent::Mute { linked }) => {
+                let detail = format!("one of several, which has {}", counted(linked.len(), "worker"));
+                Some((now.stamp, Happened::Door { what: PartChange::Silent, detail: Some(detail) }))
+            }
+            Event::Door(DoorEvent::Heard { .. }) => {
+                let detail = Some("one of several".to_owned());
+                Some((now.stamp, Happened::Door { what: PartChange::Answers, detail }))
+            }
             Event::Door(DoorEvent::Down { why }) => {
                 self.trickles.clear();
                 Some((now.stamp, Happened::Door { what: PartChange::Down, detail: Some(why.clone()) }))
@@ -219,6 +261,7 @@ impl Teller {
             Event::Spawned { life, result: Ok(unit) } => {
                 Some((now.stamp, worker(life, WorkerChange::Spawned, Some(views::unit_name(unit)))))
             }
+            Event::Command(Command::Apply(pools)) => return applied(pools, before, now),
             Event::Command(command) => asked(command, before).map(|happened| (now.stamp, happened)),
             // What these change shows when the states are compared.
             Event::Sighted(

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
+use futures_util::StreamExt as _;
 use server::config::{
     App, Clients, DoorPool, Model, Protocol, Queue, Redeliver, RedeliverMethods, Timeouts, TurnUnit,
 };
@@ -19,8 +20,9 @@ use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::mpsc;
 
-use super::{Config, Handle, Scales, start};
+use super::{Config, Doors, Handle, Scales, start};
 use crate::backend::{Backend, BackendError, BackendKind, Found, Sighting, SpawnOrder, Unit, Vital};
+use crate::door::{Approach, Site, only};
 use crate::model::{Autopsy, Cause};
 use crate::spec::{Limits, Network, Pool, Recycle, Restart, Worker};
 
@@ -332,8 +334,12 @@ pub(super) fn supervise(backend: &Arc<FakeBackend>, door: &FakeDoor, pools: Vec<
     start(Config {
         scales: Scales::left_at(door.directory.path().join("scale.json"), &pools),
         pools,
+        dialling: None,
         secret: Secret::new([7; 32]),
-        control_socket: door.socket(),
+        doors: Doors {
+            sites: only(Site::here(door.socket())).boxed(),
+            approach: Approach::plain(Secret::new([7; 32])),
+        },
         backend: Arc::clone(backend) as Arc<dyn Backend>,
     })
 }

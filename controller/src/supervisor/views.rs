@@ -168,6 +168,7 @@ fn cause(reason: &Reason) -> CauseView {
         Reason::Killed(KillReason::DrainTimeout) => {
             (CauseKind::Signal, "SIGKILL, still busy when its time to drain was over".to_owned())
         }
+        Reason::Vanished(why) => (CauseKind::Lost, why.clone()),
         Reason::NotKnownYet => {
             (CauseKind::Lost, "its link closed; what it died of is not known yet".to_owned())
         }

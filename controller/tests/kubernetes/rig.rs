@@ -100,16 +100,19 @@ impl Rig {
     /// Waits until a worker has written a line.
     pub(crate) async fn says(&self, unit: &Unit, name: &str, line: &str) -> Result<()> {
         let life = life(name)?;
+        let mut last = None;
         let waiting = async {
             loop {
                 // The kubelet may not have found its log yet.
-                let said = self.backend.logs(&life, unit, 5).await.unwrap_or_default();
-                if said.iter().any(|said| said == line) {
+                let said = self.backend.logs(&life, unit, 5).await;
+                if said.as_ref().is_ok_and(|said| said.iter().any(|said| said == line)) {
                     return;
                 }
+                last = Some(said);
             }
         };
-        timeout(DEADLINE, waiting).await.with_context(|| format!("{name} never said {line:?}"))
+        let said = timeout(DEADLINE, waiting).await;
+        said.with_context(|| format!("{name} never said {line:?}, but {last:?}"))
     }
 
     pub(crate) async fn only(&self) -> Result<Found> {

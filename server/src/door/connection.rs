@@ -129,6 +129,7 @@ async fn take_turn(client: &Rc<Client>, pool: &Rc<Pool>) -> After {
                 say(client, pool, &Problem::new(502, &"the worker gave no answer"), 502);
                 return After::End(Ending::Linger);
             }
+            TurnEnd::Done(link::After::Cut { .. }) => return After::End(Ending::Reset),
             TurnEnd::Done(link::After::Close { .. }) => {
                 return After::End(behind_the_last_answer(&client.request.borrow(), pool.config.turn));
             }

@@ -1,12 +1,12 @@
 //! The door's end of the control socket.
 
 use std::cell::{Cell, RefCell};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::rc::Rc;
 use std::time::Duration;
 
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
-use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
@@ -31,6 +31,8 @@ pub(super) struct Control {
     /// Rung when the door is to drain.
     pub(super) stop: Rc<Notify>,
     pub(super) stopping: Cell<bool>,
+    /// Where workers come in over TCP.
+    pub(super) tunnel: Option<SocketAddr>,
     /// The controller that is listened to.
     pub(super) current: RefCell<Option<AbortHandle>>,
 }
@@ -54,13 +56,17 @@ impl Control {
                 tracing::warn!("somebody else's process came to the control socket and was turned away");
                 continue;
             }
-            tokio::task::spawn_local(Rc::clone(&self).meet(stream));
+            let (from, to) = stream.into_split();
+            tokio::task::spawn_local(Rc::clone(&self).meet(from, to));
         }
     }
 
     /// Hears who has come. Only one who says hello as a controller takes the place of the last.
-    async fn meet(self: Rc<Self>, stream: UnixStream) {
-        let (from, mut to) = stream.into_split();
+    pub(super) async fn meet<R, W>(self: Rc<Self>, from: R, mut to: W)
+    where
+        R: AsyncRead + Unpin + 'static,
+        W: AsyncWrite + Unpin + 'static,
+    {
         let mut from = Lines::new(from);
         let Ok(hello) = timeout(HELLO, from.next()).await else {
             return tracing::warn!("somebody came to the control socket and said nothing");
@@ -90,7 +96,11 @@ impl Control {
         }
     }
 
-    async fn serve(self: Rc<Self>, from: Lines, mut to: OwnedWriteHalf) {
+    async fn serve<R, W>(self: Rc<Self>, from: Lines<R>, mut to: W)
+    where
+        R: AsyncRead + Unpin,
+        W: AsyncWrite + Unpin,
+    {
         if write(&mut to, &self.welcome()).await.is_err() {
             return;
         }
@@ -105,7 +115,7 @@ impl Control {
 
     fn welcome(&self) -> Notice {
         Notice::Welcome {
-            tunnel: None,
+            tunnel: self.tunnel,
             version: VERSION,
             pid: std::process::id(),
             pools: self.pools.iter().map(|pool| (pool.config.name.clone(), pool.address)).collect(),
@@ -114,7 +124,7 @@ impl Control {
         }
     }
 
-    async fn obey(&self, mut orders: Lines) {
+    async fn obey<R: AsyncRead + Unpin>(&self, mut orders: Lines<R>) {
         while let Some(Ok(order)) = orders.next().await {
             match order {
                 Order::Hello { secret, .. } => self.workers.learn(secret),
@@ -134,7 +144,7 @@ impl Control {
                     not_sent(&pool, self.trickles.begin(&pool, path, per_second, lasting));
                 }
                 Order::EndTrickle { pool } => self.trickles.end(&pool),
-                Order::Move { worker, .. } => tracing::debug!(%worker, "its link is no tunnel: it stays"),
+                Order::Move { worker, to } => self.workers.move_away(&worker, &to),
                 Order::Ping => self.notices.post(Notice::Pong),
                 Order::Stop => self.stop.notify_one(),
             }
@@ -150,7 +160,7 @@ impl Control {
         Report { pools, turns, turns_omitted, trickles: self.trickles.report() }
     }
 
-    async fn tell(&self, mut to: OwnedWriteHalf) {
+    async fn tell(&self, mut to: impl AsyncWrite + Unpin) {
         if self.stopping.get() {
             self.notices.post(Notice::Stopping);
         }
@@ -182,20 +192,22 @@ fn not_sent(pool: &PoolName, outcome: Result<(), Unfit>) {
     }
 }
 
-async fn write(to: &mut OwnedWriteHalf, notice: &Notice) -> std::io::Result<()> {
+async fn write(to: &mut (impl AsyncWrite + Unpin), notice: &Notice) -> std::io::Result<()> {
     let mut line = serde_json::to_vec(notice)?;
     line.push(b'\n');
-    to.write_all(&line).await
+    to.write_all(&line).await?;
+    // What is encrypted is kept back until then.
+    to.flush().await
 }
 
 /// Orders, a line each.
-struct Lines {
-    from: BufReader<OwnedReadHalf>,
+struct Lines<R> {
+    from: BufReader<R>,
     line: Vec<u8>,
 }
 
-impl Lines {
-    fn new(from: OwnedReadHalf) -> Self {
+impl<R: AsyncRead + Unpin> Lines<R> {
+    fn new(from: R) -> Self {
         Self { from: BufReader::new(from), line: Vec::new() }
     }
 

@@ -10,37 +10,32 @@
 //! nothing; otherwise each turn that it held is lost, and the task of that turn's client decides what becomes of it.
 //! What turns go through before that is in [`pool`](super::pool).
 
-use std::os::fd::AsFd;
 use std::rc::Rc;
 use std::time::Duration;
 
-use rustix::net::{SendFlags, Shutdown};
-use tokio::io::unix::AsyncFd;
 use tokio::time::Instant;
 
 use super::client::{Client, FailedDelivery, Loss, Stall, TurnEnd};
 use super::pool::Pool;
 use super::recent::{Ended, RecentTurns, Tracer};
 use super::roster::Seat;
+use super::wire::{Wire, WorkerLink};
 use crate::config::{Protocol, TurnUnit};
 use crate::control::{Held, Notice, Retirement, Stamp, WorkerReport};
 use crate::identity::Incarnation;
-use crate::link::{self, Scoreboard, Sent, Terms, ToWorker};
+use crate::link::{Sent, Terms};
 use crate::observation::TraceEnd;
-use crate::sys::SlowToClose;
-
-/// The door's end of a worker's link.
-pub(super) type WorkerLink = AsyncFd<SlowToClose>;
 
 /// A worker whose link is up.
 #[derive(Debug)]
 pub(super) struct Link {
     pub(super) life: Incarnation,
-    pub(super) socket: Rc<WorkerLink>,
-    pub(super) board: Scoreboard,
+    pub(super) wire: Wire,
     pub(super) tracer: Tracer,
     pub(super) credit: u16,
     pub(super) state: LinkState,
+    /// The door that it is sent to, if it is.
+    pub(super) moves_to: String,
     /// What it holds, oldest first. As many at the most as it has credit.
     pub(super) held: Vec<HeldTurn>,
     pub(super) turns_done: u64,
@@ -55,6 +50,10 @@ pub(super) enum LinkState {
     Dismissed,
     /// It has been sent its farewell: nothing more will come, and it will leave.
     Leaving,
+    /// It gets no turns, and is sent to another door as soon as it holds nothing.
+    Moving,
+    /// It has been sent there.
+    Moved,
     /// It has broken the protocol. It gets no turn and is not listened to any more; what it
     /// holds is decided when it is dead, for until then it may be at work.
     Condemned,
@@ -74,6 +73,15 @@ pub(super) struct HeldTurn {
     pub(super) sent_away: Option<SentAway>,
     /// How many bytes its client had sent, all of them read, when a drain first looked and found no more since.
     pub(super) quiet: Option<(u64, Instant)>,
+}
+
+/// How a link ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum LinkEnd {
+    /// The kernel has closed the worker's end: the worker is dead.
+    Dead,
+    /// Nobody knows what has become of it.
+    Vanished(String),
 }
 
 /// How a client was sent away that may have kept its worker waiting.
@@ -107,13 +115,7 @@ impl Pool {
     }
 
     /// Takes in a worker whose hello was good.
-    pub(super) fn welcome(
-        &self,
-        life: Incarnation,
-        credit: u16,
-        socket: Rc<WorkerLink>,
-        board: Scoreboard,
-    ) -> Seat {
+    pub(super) fn welcome(&self, life: Incarnation, credit: u16, wire: Wire) -> Seat {
         let floor = &mut *self.floor.borrow_mut();
         let seat = floor.next_seat;
         floor.next_seat += 1;
@@ -121,10 +123,10 @@ impl Pool {
         let link = Link {
             tracer: Tracer::new(&life),
             life,
-            socket,
-            board,
+            wire,
             credit,
             state: LinkState::Open,
+            moves_to: String::new(),
             held: Vec::new(),
             turns_done: 0,
             idle_since: Instant::now(),
@@ -150,9 +152,19 @@ impl Pool {
         floor.links.iter().find_map(|(&seat, link)| (link.life == *life).then_some(seat))
     }
 
-    /// The link of a worker.
-    pub(super) fn link(&self, seat: Seat) -> Option<Rc<WorkerLink>> {
-        self.floor.borrow().links.get(&seat).map(|link| Rc::clone(&link.socket))
+    /// The socket of a worker's fd link.
+    pub(super) fn fd_link(&self, seat: Seat) -> Option<Rc<WorkerLink>> {
+        match &self.floor.borrow().links.get(&seat)?.wire {
+            Wire::Fd { socket, .. } => Some(Rc::clone(socket)),
+            Wire::Tunnel(_) => None,
+        }
+    }
+
+    /// Ends a worker's link for whoever still holds the other end.
+    pub(super) fn sever(&self, seat: Seat) {
+        if let Some(link) = self.floor.borrow().links.get(&seat) {
+            link.wire.sever();
+        }
     }
 
     /// A worker said goodbye, or is to be sent away: it gets no further turns, and its farewell.
@@ -167,16 +179,33 @@ impl Pool {
         self.say_farewell(link);
     }
 
+    /// Sends a worker to another door once it has done what it holds. One whose link is no tunnel knows only this one.
+    pub(super) fn move_away(&self, seat: Seat, to: &str) {
+        let floor = &mut *self.floor.borrow_mut();
+        let Some(link) = floor.links.get_mut(&seat) else { return };
+        if link.state != LinkState::Open || !matches!(link.wire, Wire::Tunnel(_)) {
+            return;
+        }
+        link.state = LinkState::Moving;
+        to.clone_into(&mut link.moves_to);
+        floor.roster.close(seat);
+        self.send_off(link);
+    }
+
+    /// Tells a worker that is to move, if it holds nothing, that it may go now.
+    pub(super) fn send_off(&self, link: &mut Link) {
+        if let Wire::Tunnel(tunnel) = &link.wire
+            && link.held.is_empty()
+        {
+            // A tunnel that takes no more is about to end by itself.
+            let _ = tunnel.send_to(&link.moves_to);
+            link.state = LinkState::Moved;
+        }
+    }
+
     pub(super) fn say_farewell(&self, link: &mut Link) {
-        let mut farewell = Vec::new();
-        ToWorker::Farewell.encode(&mut farewell);
-        match link::send(link.socket.as_fd(), &farewell, SendFlags::DONTWAIT) {
-            // One of its threads hears it; the others see the end of what the door has to say, behind every turn that
-            // was given before.
-            Ok(Sent::Whole) => {
-                link.state = LinkState::Leaving;
-                let _ = rustix::net::shutdown(&link.socket, Shutdown::Write);
-            }
+        match link.wire.say_farewell() {
+            Ok(Sent::Whole) => link.state = LinkState::Leaving,
             // Again when it is done with a turn; or its death is about to be read from the link.
             Ok(Sent::Full | Sent::Closed) => {}
             Err(error) => self.condemn(link, &format!("its link has failed: {error}")),
@@ -231,11 +260,16 @@ impl Pool {
         }
     }
 
-    /// A worker's link has closed: it is dead, and what it held is decided by each client's own task.
-    pub(super) fn left(&self, seat: Seat) {
+    /// A worker's link has ended, and what it held is decided by each client's own task. Whether it lives on, as far as is
+    /// known: it has been sent to another door, and was free to go.
+    pub(super) fn left(&self, seat: Seat, end: &LinkEnd) -> bool {
         let floor = &mut *self.floor.borrow_mut();
         floor.roster.leave(seat);
-        let Some(mut link) = floor.links.remove(&seat) else { return };
+        let Some(mut link) = floor.links.remove(&seat) else { return false };
+        if link.state == LinkState::Moved && *end == LinkEnd::Dead {
+            self.notices.post(Notice::Moved { worker: link.life, to: link.moves_to });
+            return true;
+        }
         let cleanly = link.state == LinkState::Leaving && link.held.is_empty();
         if !cleanly {
             self.counters.borrow_mut().deaths += 1;
@@ -247,15 +281,22 @@ impl Pool {
             cleanly,
             held: link.held.iter().map(|held| held.describe(now)).collect(),
             siblings: floor.links.len(),
+            vanished: match end {
+                LinkEnd::Dead => None,
+                LinkEnd::Vanished(why) => Some(why.clone()),
+            },
         });
         for held in &link.held {
             held.trace(&self.recent, &mut link.tracer, TraceEnd::Lost, now);
         }
         for HeldTurn { turn, client, given, untouched, overran, .. } in link.held {
             let delivery = FailedDelivery { worker: link.life.clone(), turn, given };
-            let note = link.board.of_turn(turn, link.credit);
+            // Who may still be at work on the far side of a partition may have begun, whatever we have heard.
+            let untouched = untouched && *end == LinkEnd::Dead;
+            let note = link.wire.note_of(turn, link.credit);
             client.end_turn(TurnEnd::Lost(Loss { delivery, untouched, overran, note }));
         }
+        false
     }
 
     /// Says again what a controller has to act on, for one that may not have heard it.

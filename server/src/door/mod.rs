@@ -44,7 +44,11 @@ mod roster;
 #[expect(clippy::expect_used, reason = "a test that cannot go on has failed")]
 mod testing;
 mod trickle;
+mod tunnel;
+mod wire;
 mod workers;
+
+pub use self::tunnel::{MouthError, TunnelMouth};
 
 use std::cell::{Cell, RefCell};
 use std::fs::{self, Permissions};
@@ -70,6 +74,7 @@ use self::notices::Notices;
 use self::pool::Pool;
 use self::recent::RecentTurns;
 use self::trickle::Trickles;
+use self::tunnel::Mouth;
 use self::workers::Workers;
 use crate::config::DoorPool;
 use crate::control::Notice;
@@ -85,6 +90,8 @@ pub struct Config {
     pub link_socket: PathBuf,
     /// Where the controller dials: likewise, in a directory that no worker can reach.
     pub control_socket: PathBuf,
+    /// Where workers dial that share no directory with it.
+    pub tunnel: Option<TunnelMouth>,
 }
 
 /// Why a door could not open, or had to stop.
@@ -116,6 +123,9 @@ pub enum DoorError {
         /// Its control socket.
         path: PathBuf,
     },
+    /// Workers could not be listened for over TCP.
+    #[error("cannot open the tunnel")]
+    Tunnel(#[from] MouthError),
     /// The event loop could not be set up.
     #[error("cannot set up the event loop")]
     Runtime(#[source] io::Error),
@@ -149,6 +159,10 @@ async fn serve(config: &Config) -> Result<(), DoorError> {
         let pool = Pool::new(pool.clone(), clients, address, notices, turns, recent);
         opened.push((Rc::new(pool), listener));
     }
+    let mouth = match &config.tunnel {
+        Some(mouth) => Some(Mouth::open(mouth).await?),
+        None => None,
+    };
     let (link, controllers) = open_sockets(config)?;
     let (mut terminate, mut interrupt) = signals().map_err(DoorError::Runtime)?;
 
@@ -165,8 +179,15 @@ async fn serve(config: &Config) -> Result<(), DoorError> {
         trickles: Rc::clone(&trickles),
         stop: Rc::clone(&stop),
         stopping: Cell::new(false),
+        tunnel: mouth.as_ref().map(|mouth| mouth.address),
         current: RefCell::default(),
     });
+    if let Some(secret) = config.tunnel.as_ref().and_then(|mouth| mouth.secret.clone()) {
+        workers.learn(secret);
+    }
+    if let Some(mouth) = mouth {
+        tokio::task::spawn_local(mouth.accept(Rc::clone(&workers), Rc::clone(&control)));
+    }
     tokio::task::spawn_local(workers.accept(link));
     tokio::task::spawn_local(Rc::clone(&control).accept(controllers));
     let guests = Rc::new(Guests::default());
@@ -315,6 +336,7 @@ mod tests {
             pools: pools(connections),
             link_socket: PathBuf::new(),
             control_socket: PathBuf::new(),
+            tunnel: None,
         };
         let shared_out = |connections, descriptors| {
             within(&config(connections), descriptors)

@@ -12,7 +12,6 @@
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::net::SocketAddr;
-use std::os::fd::AsFd;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -27,7 +26,7 @@ use super::recent::RecentTurns;
 use super::roster::{Roster, Seat};
 use crate::config::{Clients, DoorPool, Protocol, RedeliverMethods, TurnUnit};
 use crate::control::{Counters, Notice, Outcome, PoolReport, Stamp};
-use crate::link::{self, After, Sent, ToWorker, TurnFrame};
+use crate::link::{After, Sent, TurnFrame};
 use crate::observation::{Histogram, TraceEnd};
 
 /// One pool, open for business.
@@ -233,9 +232,7 @@ impl Pool {
             continued: request.continued,
             last: self.draining.get(),
         };
-        let mut bytes = Vec::with_capacity(16);
-        ToWorker::Turn(frame).encode(&mut bytes);
-        let sent = link::send_with(link.socket.as_fd(), &bytes, client.fd())?;
+        let sent = link.wire.give(frame, client)?;
         if sent != Sent::Whole {
             return Ok(sent);
         }
@@ -308,8 +305,10 @@ impl Pool {
         link.idle_since = now;
         self.times.borrow_mut().turn.observe(now.saturating_duration_since(held.given));
         held.trace(&self.recent, &mut link.tracer, TraceEnd::Done, now);
-        if link.state == LinkState::Dismissed {
-            self.say_farewell(link);
+        match link.state {
+            LinkState::Dismissed => self.say_farewell(link),
+            LinkState::Moving => self.send_off(link),
+            LinkState::Open | LinkState::Leaving | LinkState::Moved | LinkState::Condemned => {}
         }
         floor.roster.take_back(seat);
         self.counters.borrow_mut().turns += 1;
@@ -398,7 +397,7 @@ impl Pool {
 /// as if it had come anew, whatever the contract says, or its client would wait for an answer that nobody owes it.
 fn flaw(after: After, protocol: Protocol, turn: TurnUnit) -> Option<&'static str> {
     match (protocol, turn, after) {
-        (_, _, After::Close { .. }) => None,
+        (_, _, After::Close { .. } | After::Cut { .. }) => None,
         (Protocol::Http, TurnUnit::Request, After::Keep { written: 1.. }) => None,
         (Protocol::Http, TurnUnit::Request, After::Keep { written: 0 }) => {
             Some("keeps a connection on which it has written no answer")
@@ -416,6 +415,7 @@ mod tests {
 
     use super::super::testing::{guest, in_time, life, link, pool};
     use super::*;
+    use crate::door::wire::Wire;
     use crate::link::Scoreboard;
     use crate::sys::{self, SlowToClose};
 
@@ -440,7 +440,7 @@ mod tests {
             let pool = pool();
             let (client, _peer) = guest()?;
             let (link, _worker) = link()?;
-            let seat = pool.welcome(life(), 1, link, Scoreboard::new(1)?);
+            let seat = pool.welcome(life(), 1, Wire::Fd { socket: link, board: Scoreboard::new(1)? });
             assert_eq!(pool.submit(&client, Position::Back), Ok(()));
             let _ = pool.notices.all();
             let panics = |turn| pool.panicked(seat, turn, "once more".to_owned());
@@ -459,14 +459,14 @@ mod tests {
         assert_eq!(pool.submit(&client, Position::Back), Ok(()));
         let (not_a_socket, _writer) = std::io::pipe()?;
         let link = Rc::new(sys::watch_slow(SlowToClose::new(not_a_socket.into()))?);
-        let seat = pool.welcome(life(), 1, link, Scoreboard::new(1)?);
+        let seat = pool.welcome(life(), 1, Wire::Fd { socket: link, board: Scoreboard::new(1)? });
         Ok((pool, seat, client, peer))
     }
 
     fn get_unstuck(pool: &Pool, seat: Seat) -> std::io::Result<OwnedFd> {
         let (ours, theirs) = link()?;
         if let Some(link) = pool.floor.borrow_mut().links.get_mut(&seat) {
-            link.socket = ours;
+            link.wire = Wire::Fd { socket: ours, board: Scoreboard::new(1)? };
         }
         Ok(theirs)
     }

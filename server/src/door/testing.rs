@@ -10,9 +10,9 @@ use std::time::Duration;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 
 use super::client::Client;
-use super::links::WorkerLink;
 use super::notices::Notices;
 use super::pool::Pool;
+use super::wire::WorkerLink;
 use crate::config::{Clients, DoorPool, Protocol, Queue, Redeliver, RedeliverMethods, Timeouts, TurnUnit};
 use crate::identity::Incarnation;
 use crate::sys::{self, SlowToClose};

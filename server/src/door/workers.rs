@@ -6,23 +6,24 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 use std::time::Duration;
 
-use rustix::net::{SendFlags, Shutdown, SocketFlags, accept_with};
+use rustix::net::{SendFlags, SocketFlags, accept_with};
 use tokio::io::Interest;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 use tokio::time::timeout;
 
-use super::links::WorkerLink;
+use super::links::LinkEnd;
 use super::notices::Notices;
 use super::pool::{Heard, Pool};
 use super::roster::Seat;
+use super::wire::{Wire, WorkerLink};
 use crate::control::{Notice, Retirement};
 use crate::identity::{Incarnation, PoolName, Secret, WorkerId};
 use crate::link::{self, FromWorker, LONGEST, Received, Scoreboard, ToWorker};
 use crate::sys::{self, SlowToClose};
 
 /// How long somebody who has connected may take to say hello.
-const HELLO: Duration = Duration::from_secs(2);
+pub(super) const HELLO: Duration = Duration::from_secs(2);
 /// How many may be about to say it at a time. One more, and the one that has been silent longest is turned away: a
 /// worker says hello at once, and must not be kept out by those who never do.
 const MOST_STRANGERS: usize = 256;
@@ -33,7 +34,7 @@ const FRAMES_AT_A_TIME: usize = 64;
 #[derive(Debug)]
 pub(super) struct Workers {
     pools: HashMap<PoolName, Rc<Pool>>,
-    notices: Rc<Notices>,
+    pub(super) notices: Rc<Notices>,
     /// `None` until a controller has said what it is.
     secret: watch::Sender<Option<Secret>>,
     /// The latest life that was seen of each place, and whether it is over.
@@ -83,6 +84,15 @@ impl Workers {
         found.is_some()
     }
 
+    /// Sends a worker to another door.
+    pub(super) fn move_away(&self, life: &Incarnation, to: &str) {
+        if let Some(pool) = self.pools.get(&life.worker.pool)
+            && let Some(seat) = pool.seat_of(life)
+        {
+            pool.move_away(seat, to);
+        }
+    }
+
     /// Gives a worker that is about to be killed no turn for a while.
     pub(super) fn withhold(&self, life: &Incarnation) {
         let found = self.pools.get(&life.worker.pool).and_then(|pool| Some((pool, pool.seat_of(life)?)));
@@ -101,14 +111,15 @@ impl Workers {
         self.note(life, true);
         let found = self.pools.get(&life.worker.pool).and_then(|pool| Some((pool, pool.seat_of(life)?)));
         let Some((pool, seat)) = found else { return };
-        let Some(link) = pool.link(seat) else { return };
-        hear_last_words(pool, seat, &link);
-        pool.left(seat);
+        if let Some(link) = pool.fd_link(seat) {
+            hear_last_words(pool, seat, &link);
+        }
         // Somebody who has inherited the other end may go on talking, to nobody.
-        let _ = rustix::net::shutdown(link.as_fd(), Shutdown::Both);
+        pool.sever(seat);
+        pool.left(seat, &LinkEnd::Dead);
     }
 
-    fn note(&self, life: &Incarnation, over: bool) {
+    pub(super) fn note(&self, life: &Incarnation, over: bool) {
         let mut lives = self.lives.borrow_mut();
         let known = lives.entry(life.worker.clone()).or_insert(Life { generation: 0, over: true });
         if life.generation >= known.generation {
@@ -127,16 +138,7 @@ impl Workers {
             match accept_with(&listener, SocketFlags::CLOEXEC) {
                 Ok(socket) => {
                     let greeting = tokio::task::spawn_local(Rc::clone(&self).greet(socket));
-                    let mut strangers = self.strangers.borrow_mut();
-                    strangers.push_back(greeting.abort_handle());
-                    if strangers.len() > MOST_STRANGERS {
-                        strangers.retain(|stranger| !stranger.is_finished());
-                    }
-                    if strangers.len() > MOST_STRANGERS
-                        && let Some(oldest) = strangers.pop_front()
-                    {
-                        oldest.abort();
-                    }
+                    self.host(greeting.abort_handle());
                 }
                 Err(rustix::io::Errno::AGAIN) => ready.clear_ready(),
                 Err(rustix::io::Errno::INTR | rustix::io::Errno::CONNABORTED) => {}
@@ -150,6 +152,36 @@ impl Workers {
         }
     }
 
+    /// Keeps somebody among those who have not yet said who they are, of whom there are not too many.
+    pub(super) fn host(&self, greeting: AbortHandle) {
+        let mut strangers = self.strangers.borrow_mut();
+        strangers.push_back(greeting);
+        if strangers.len() > MOST_STRANGERS {
+            strangers.retain(|stranger| !stranger.is_finished());
+        }
+        if strangers.len() > MOST_STRANGERS
+            && let Some(oldest) = strangers.pop_front()
+        {
+            oldest.abort();
+        }
+    }
+
+    /// The secret, as soon as it is known: who comes before the controller does has to wait for it.
+    pub(super) async fn secret(&self) -> Option<Secret> {
+        self.secret.subscribe().wait_for(Option::is_some).await.ok()?.clone()
+    }
+
+    /// Whether there may be such a worker at all, before it has proved anything by its hello.
+    pub(super) fn may_come(&self, life: &Incarnation) -> Result<(), String> {
+        self.judge(link::VERSION, 1, life, true).map(|_| ())
+    }
+
+    /// A worker's link has ended.
+    pub(super) fn gone(&self, life: &Incarnation, pool: &Pool, seat: Seat, end: &LinkEnd) {
+        let lives_on = pool.left(seat, end);
+        self.note(life, !lives_on);
+    }
+
     /// Hears out somebody who has connected, and serves the link if it is a worker of ours.
     async fn greet(self: Rc<Self>, socket: OwnedFd) {
         if let Some(guest) = self.hear_out(socket).await {
@@ -160,16 +192,14 @@ impl Workers {
 
     async fn serve(self: Rc<Self>, Guest { pool, life, seat, link }: Guest) {
         listen(&pool, seat, &link).await;
-        self.note(&life, true);
-        pool.left(seat);
+        self.gone(&life, &pool, seat, &LinkEnd::Dead);
     }
 
     async fn hear_out(&self, socket: OwnedFd) -> Option<Guest> {
         let link = Rc::new(sys::watch_slow(SlowToClose::new(socket)).ok()?);
         let (claimed, refusal) = match timeout(HELLO, receive_hello(&link)).await {
             Ok(Some(Ok(FromWorker::Hello { version, credit, token, life }))) => {
-                // Who comes before the controller does has to wait for it: it alone knows the secret.
-                let secret = self.secret.subscribe().wait_for(Option::is_some).await.ok()?.clone()?;
+                let secret = self.secret().await?;
                 match self.judge(version, credit, &life, secret.vouches_for(&life, &token)) {
                     Ok(pool) => {
                         let credit = granted(&life, credit, pool.config.credit);
@@ -180,7 +210,8 @@ impl Workers {
                         // Without waiting for anything since it was judged: whoever says that it is the same one, and
                         // is judged next, has to be found out.
                         self.note(&life, false);
-                        let seat = pool.welcome(life.clone(), credit, Rc::clone(&link), board);
+                        let seat =
+                            pool.welcome(life.clone(), credit, Wire::Fd { socket: Rc::clone(&link), board });
                         return Some(Guest { pool, life, seat, link });
                     }
                     Err(refusal) => (Some(life), refusal),
@@ -197,7 +228,13 @@ impl Workers {
     }
 
     /// Whether a worker that says this of itself may come in; the pool that it belongs to.
-    fn judge(&self, version: u16, credit: u16, life: &Incarnation, proven: bool) -> Result<Rc<Pool>, String> {
+    pub(super) fn judge(
+        &self,
+        version: u16,
+        credit: u16,
+        life: &Incarnation,
+        proven: bool,
+    ) -> Result<Rc<Pool>, String> {
         if version != link::VERSION {
             return Err(format!(
                 "it speaks version {version} of the link, this door speaks {}",
@@ -230,7 +267,7 @@ impl Workers {
 
 /// The credit of a worker that says it takes `claimed` turns at a time, in a pool whose model takes `most`. A worker that
 /// is left over from another model is as good with less; one that lies gets no more clients to harm than an honest one.
-fn granted(life: &Incarnation, claimed: u16, most: u16) -> u16 {
+pub(super) fn granted(life: &Incarnation, claimed: u16, most: u16) -> u16 {
     if claimed > most {
         tracing::warn!(worker = %life, claimed, most, "it takes more turns at a time than its pool's model: it gets no more");
     }
@@ -304,7 +341,7 @@ async fn listen(pool: &Rc<Pool>, seat: Seat, link: &WorkerLink) {
     }
 }
 
-fn hear(pool: &Rc<Pool>, seat: Seat, frame: FromWorker) -> Heard {
+pub(super) fn hear(pool: &Rc<Pool>, seat: Seat, frame: FromWorker) -> Heard {
     match frame {
         FromWorker::Done { turn, after } => return pool.done(seat, turn, after),
         FromWorker::Acknowledge { turn } => return pool.acknowledged(seat, turn),
@@ -377,7 +414,10 @@ mod tests {
             let pool = pool();
             let workers = Workers::new([Rc::clone(&pool)], Rc::clone(&pool.notices));
             let (link, theirs) = link()?;
-            let seat = pool.welcome(life(), 1, Rc::clone(&link), Scoreboard::new(1)?);
+            let seat = {
+                let (socket, board) = (Rc::clone(&link), Scoreboard::new(1)?);
+                pool.welcome(life(), 1, Wire::Fd { socket, board })
+            };
             // It never stops talking, until nobody can listen any more.
             let talker = std::thread::spawn(move || {
                 while let Ok(link::Sent::Whole) =
@@ -388,7 +428,7 @@ mod tests {
             {
             }
             workers.bury(&life());
-            assert_eq!(pool.link(seat).map(|_| ()), None);
+            assert_eq!(pool.fd_link(seat).map(|_| ()), None);
             talker.join().map_err(|_| std::io::Error::other("the talker panicked"))
         });
         assert_eq!(buried, Ok(()));

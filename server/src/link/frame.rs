@@ -66,6 +66,11 @@ pub enum After {
         /// Likewise. None, and the door looks whether anybody is there who ought to be told.
         written: u64,
     },
+    /// Likewise, and its client must not take what it has got for a whole answer.
+    Cut {
+        /// Likewise.
+        written: u64,
+    },
 }
 
 /// What the door says.
@@ -132,6 +137,7 @@ const HELLO: u8 = b'H';
 const ACKNOWLEDGE: u8 = b'A';
 const DONE_KEEP: u8 = b'D';
 const DONE_CLOSE: u8 = b'C';
+const DONE_CUT: u8 = b'B';
 const PANICKED: u8 = b'P';
 const RECYCLED: u8 = b'G';
 const WELCOME: u8 = b'W';
@@ -158,6 +164,7 @@ impl FromWorker {
                 let (kind, written) = match after {
                     After::Keep { written } => (DONE_KEEP, written),
                     After::Close { written } => (DONE_CLOSE, written),
+                    After::Cut { written } => (DONE_CUT, written),
                 };
                 to.push(kind);
                 to.extend(turn.to_le_bytes());
@@ -189,13 +196,15 @@ impl FromWorker {
                 Self::Hello { version, credit, token, life }
             }
             ACKNOWLEDGE => Self::Acknowledge { turn: u64::from_le_bytes(fields.take()?) },
-            DONE_KEEP => {
+            DONE_KEEP | DONE_CLOSE | DONE_CUT => {
                 let turn = u64::from_le_bytes(fields.take()?);
-                Self::Done { turn, after: After::Keep { written: u64::from_le_bytes(fields.take()?) } }
-            }
-            DONE_CLOSE => {
-                let turn = u64::from_le_bytes(fields.take()?);
-                Self::Done { turn, after: After::Close { written: u64::from_le_bytes(fields.take()?) } }
+                let written = u64::from_le_bytes(fields.take()?);
+                let after = match fields.kind {
+                    DONE_KEEP => After::Keep { written },
+                    DONE_CUT => After::Cut { written },
+                    _ => After::Close { written },
+                };
+                Self::Done { turn, after }
             }
             PANICKED => {
                 let turn = u64::from_le_bytes(fields.take()?);
@@ -326,8 +335,12 @@ mod tests {
                 }
             ),
             any::<u64>().prop_map(|turn| FromWorker::Acknowledge { turn }),
-            (any::<u64>(), any::<bool>(), any::<u64>()).prop_map(|(turn, keep, written)| {
-                let after = if keep { After::Keep { written } } else { After::Close { written } };
+            (any::<u64>(), any::<Option<bool>>(), any::<u64>()).prop_map(|(turn, keep, written)| {
+                let after = match keep {
+                    Some(true) => After::Keep { written },
+                    Some(false) => After::Close { written },
+                    None => After::Cut { written },
+                };
                 FromWorker::Done { turn, after }
             }),
             (any::<u64>(), ".{0,100}").prop_map(|(turn, message)| FromWorker::Panicked { turn, message }),

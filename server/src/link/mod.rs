@@ -38,6 +38,7 @@ mod dial;
 mod fd;
 mod frame;
 mod scoreboard;
+pub mod tunnel;
 
 pub use dial::{Dial, NoDoor};
 pub use fd::{FrameBuffer, Received, Sent, dial, listen, receive, receive_bare, send, send_with};

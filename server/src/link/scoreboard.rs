@@ -85,6 +85,16 @@ impl ScoreboardPen {
         SharedWords::map(board).map(Self)
     }
 
+    /// What was noted of a turn, for whoever shares the worker's memory.
+    pub fn of_turn(&self, turn: u64, lines: u16) -> Option<Note> {
+        (0..lines).find_map(|line| {
+            let word = |at: usize| self.0.get(usize::from(line) * WORDS + at);
+            (word(0)?.load(Ordering::Acquire) == turn).then_some(())?;
+            let (bytes, keep) = (word(1)?.load(Ordering::Relaxed), word(2)?.load(Ordering::Relaxed));
+            Some(Note { turn, bytes, keep: keep == 1 })
+        })
+    }
+
     /// The line of a turn. Only the caller may write to it until the turn is over.
     pub fn line(&self, line: u16, turn: u64) -> ScoreLine<'_> {
         ScoreLine { pen: self, line, turn }

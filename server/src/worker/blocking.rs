@@ -14,14 +14,14 @@ use rustix::net::RecvFlags;
 use super::client::Client;
 use super::exchange::Exchange;
 use super::next::{Next, await_request, refusal_in};
-use super::session::{Joined, join, say};
+use super::session::{Doors, Joined, say};
 use super::{Ending, Options};
 use crate::apps::{Me, demo, echo};
 use crate::config::{App, Model, Protocol, TurnUnit};
 use crate::control::Retirement;
 use crate::http::problem::{AnswerBody, Problem};
 use crate::http::{HeaderSpace, parse_head};
-use crate::link::{self, After, FromWorker, LONGEST, Received, ScoreboardPen, Terms, ToWorker, TurnFrame};
+use crate::link::{self, FromWorker, LONGEST, Received, ScoreboardPen, Terms, ToWorker, TurnFrame};
 use crate::sys::{self, Termination};
 
 /// What a thread needs of stack: handlers of the demo keep their buffers on the heap.
@@ -32,8 +32,9 @@ const USUAL_REQUEST: usize = 4 * 1024;
 /// Serves until told to go.
 pub(super) fn run(options: &Options) -> Ending {
     let me = Me::new(options.life.clone(), options.model);
+    let doors = Doors::of(options);
     loop {
-        let Joined { link, board, terms } = match join(options) {
+        let Joined { link, board, terms, relay } = match doors.join() {
             Ok(joined) => joined,
             Err(ending) => return ending,
         };
@@ -53,6 +54,8 @@ pub(super) fn run(options: &Options) -> Ending {
             Model::Prefork | Model::Event(_) => worker.take_turns(0),
         };
         drop(on_signal);
+        drop(worker);
+        drop(relay);
         match ended {
             Ended::Farewell => return Ending::Goodbye,
             Ended::LinkLost if sys::told_to_go() => return Ending::Goodbye,
@@ -151,8 +154,7 @@ impl Worker<'_> {
             let client = Client::new(socket);
             // A client that goes away in the middle is no concern of anybody's: its connection is closed.
             let keep = self.serve(&client, &turn, &mut buffers).unwrap_or(false);
-            let written = client.written();
-            let after = if keep { After::Keep { written } } else { After::Close { written } };
+            let after = client.after(keep);
             // Before the door hears that it is done: from then on the descriptor is the door's alone.
             drop(client);
             say(&self.link, &FromWorker::Done { turn: turn.turn, after });

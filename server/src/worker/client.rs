@@ -10,6 +10,8 @@ use rustix::io::Errno;
 use rustix::net::sockopt::{Timeout, set_socket_timeout, socket_timeout};
 use rustix::net::{RecvFlags, SendFlags, Shutdown, recv, send};
 
+use crate::link::After;
+
 /// A client that this worker holds for one turn. Dropping it closes the worker's duplicate of the socket, and
 /// nothing else: the door has its own.
 ///
@@ -20,6 +22,8 @@ pub struct Client {
     socket: OwnedFd,
     /// Bytes written so far. The door counts them, so nothing may be written past this.
     written: Cell<u64>,
+    /// Whether it has been [reset](Self::reset).
+    cut: Cell<bool>,
 }
 
 /// What [`Client::peek_at_least`] has seen.
@@ -36,7 +40,7 @@ pub enum Peeked {
 impl Client {
     /// The client behind `socket`.
     pub fn new(socket: OwnedFd) -> Self {
-        Self { socket, written: Cell::new(0) }
+        Self { socket, written: Cell::new(0), cut: Cell::new(false) }
     }
 
     /// Looks at what the client has sent and leaves it where it is. 0: there is nothing and nothing will come.
@@ -149,7 +153,14 @@ impl Client {
 
     /// Ends the connection with a reset, so that the client cannot take what it got for a whole answer.
     pub fn reset(&self) {
+        // Where it is not the client's own socket it fails, and the door does it when it hears what has become of the turn.
         let _ = rustix::net::connect_unspec(&self.socket);
+        self.cut.set(true);
+    }
+
+    /// What this worker leaves of the connection, if the connection could be kept as far as the handler is concerned.
+    pub(super) fn after(&self, keep: bool) -> After {
+        after(keep, self.cut.get(), self.written())
     }
 
     /// Its socket, to look at.
@@ -175,6 +186,15 @@ impl Client {
                 Err(error) => return Err(error.into()),
             }
         }
+    }
+}
+
+/// What is left of a connection to which so many bytes were written, and which was reset if it was `cut`. Pure.
+pub(super) fn after(keep: bool, cut: bool, written: u64) -> After {
+    match keep {
+        _ if cut => After::Cut { written },
+        true => After::Keep { written },
+        false => After::Close { written },
     }
 }
 

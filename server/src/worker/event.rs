@@ -23,8 +23,9 @@ use tokio::sync::watch;
 use tokio::task::{JoinError, JoinSet, LocalSet};
 use tokio::time::{Instant, timeout_at};
 
+use super::client::after;
 use super::next::{Next, cut_short, is_served, refusal_in, refused, stalled};
-use super::session::{Joined, join, say};
+use super::session::{Doors, Joined, say};
 use super::{Ending, Options};
 use crate::apps::demo::{self, Act};
 use crate::apps::{Me, echo};
@@ -46,9 +47,10 @@ pub(super) fn run(options: &Options) -> Ending {
     let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else {
         return Ending::Setup;
     };
+    let doors = Doors::of(options);
     loop {
         // Its answers are not announced: what is compared is how turns share a thread.
-        let Joined { link, terms, board: _ } = match join(options) {
+        let Joined { link, terms, board: _, relay } = match doors.join() {
             Ok(joined) => joined,
             Err(ending) => return ending,
         };
@@ -57,6 +59,7 @@ pub(super) fn run(options: &Options) -> Ending {
         let turns = take_turns(options.clone(), terms, Rc::clone(&me), link);
         let ended = runtime.block_on(LocalSet::new().run_until(turns));
         drop(on_signal);
+        drop(relay);
         match ended {
             Some(ending) => return ending,
             None if sys::told_to_go() => return Ending::Goodbye,
@@ -169,8 +172,7 @@ impl Worker {
     /// Serves one turn. A client that goes away in the middle is no concern of anybody's: its connection is closed.
     async fn serve(&self, turn: &TurnFrame, client: Client) -> After {
         let keep = self.serve_until(turn, &client).await.unwrap_or(false);
-        let written = client.written.get();
-        if keep { After::Keep { written } } else { After::Close { written } }
+        after(keep, client.cut.get(), client.written.get())
     }
 
     /// The same; whether the connection can carry another request.
@@ -247,6 +249,7 @@ impl Worker {
                         // An HTTP/1.0 client may take the end of the connection for the end of the answer.
                         if head.http_1_0 {
                             let _ = rustix::net::connect_unspec(&client.socket);
+                            client.cut.set(true);
                         }
                         return Err(error);
                     }
@@ -321,12 +324,19 @@ struct Client {
     patience: Duration,
     /// Bytes written so far.
     written: Cell<u64>,
+    /// Whether it was reset.
+    cut: Cell<bool>,
 }
 
 impl Client {
     fn new(socket: AsyncFd<OwnedFd>) -> Self {
         let patience = rustix::net::sockopt::socket_timeout(socket.get_ref(), Timeout::Recv).ok().flatten();
-        Self { socket, patience: patience.unwrap_or(Duration::MAX), written: Cell::new(0) }
+        Self {
+            socket,
+            patience: patience.unwrap_or(Duration::MAX),
+            written: Cell::new(0),
+            cut: Cell::new(false),
+        }
     }
 
     /// Waits until the client has sent something, or takes something again.

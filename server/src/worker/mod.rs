@@ -27,6 +27,7 @@ mod event;
 mod exchange;
 mod limits;
 mod next;
+mod relay;
 mod session;
 
 use std::num::NonZeroU32;

@@ -1,12 +1,12 @@
 //! Getting a link, and what the blocking models and the event loop do with it alike.
 
-use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{RecvFlags, SendFlags};
 
+use super::relay::{self, Detour, NoTunnel, Relay};
 use super::{Ending, Options};
 use crate::link::{self, Dial, FromWorker, LONGEST, Received, ScoreboardPen, Terms, ToWorker};
 use crate::sys;
@@ -19,44 +19,77 @@ pub(super) struct Joined {
     pub(super) link: OwnedFd,
     pub(super) board: ScoreboardPen,
     pub(super) terms: Terms,
+    /// What the link runs through where it is a tunnel: to be dropped behind the link.
+    pub(super) relay: Option<Relay>,
 }
 
-/// Gets a link, or says how the worker ends without one. Waits for a door for as long as nobody tells the worker to go.
-pub(super) fn join(options: &Options) -> Result<Joined, Ending> {
-    let mut wait = REDIAL.0;
-    let mut told_why = false;
-    while !sys::told_to_go() {
-        match dial(options) {
-            Ok(link) => match greet(&link, options) {
-                Greeting::Welcome(board, terms) => {
-                    // Starting up is over. Where that is not possible, the worker is as good, and larger.
-                    let _ = sys::release_code_pages();
-                    return Ok(Joined { link, board, terms });
-                }
-                Greeting::Refused(why) => {
-                    eprintln!("{}: the door refuses this worker: {why}", options.life);
+/// The doors that a worker may come to.
+pub(super) struct Doors<'o> {
+    options: &'o Options,
+    detour: Detour,
+}
+
+impl<'o> Doors<'o> {
+    pub(super) fn of(options: &'o Options) -> Self {
+        Self { options, detour: Detour::default() }
+    }
+
+    /// Gets a link, or says how the worker ends without one. Waits for a door for as long as nobody tells the worker to
+    /// go.
+    pub(super) fn join(&self) -> Result<Joined, Ending> {
+        let options = self.options;
+        let mut wait = REDIAL.0;
+        let mut told_why = false;
+        while !sys::told_to_go() {
+            match self.dial() {
+                Ok((link, relay)) => match greet(&link, options) {
+                    Greeting::Welcome(board, terms) => {
+                        // Starting up is over. Where that is not possible, the worker is as good, and larger.
+                        let _ = sys::release_code_pages();
+                        return Ok(Joined { link, board, terms, relay });
+                    }
+                    Greeting::Refused(why) => {
+                        eprintln!("{}: the door refuses this worker: {why}", options.life);
+                        return Err(Ending::Refused);
+                    }
+                    // It went down in between: there will be another.
+                    Greeting::Closed => {}
+                },
+                Err(NoTunnel::Over) => {
+                    eprintln!("{}: the door knows that this worker is dead, or has it already", options.life);
                     return Err(Ending::Refused);
                 }
-                // It went down in between: there will be another.
-                Greeting::Closed => {}
-            },
-            // Said once: a door that is being restarted is away for a moment.
-            Err(error) if !std::mem::replace(&mut told_why, true) => {
-                eprintln!("{}: no door at {} yet: {error}", options.life, options.link);
+                Err(NoTunnel::Tls(error)) => {
+                    eprintln!("{}: no door can be trusted: {}", options.life, in_full(&error));
+                    return Err(Ending::Setup);
+                }
+                // Said once: a door that is being restarted is away for a moment.
+                Err(NoTunnel::Away(error)) if !std::mem::replace(&mut told_why, true) => {
+                    eprintln!("{}: no door at {} yet: {error}", options.life, options.link);
+                }
+                Err(NoTunnel::Away(_)) => {}
             }
-            Err(_) => {}
+            std::thread::sleep(wait);
+            wait = (wait * 2).min(REDIAL.1);
         }
-        std::thread::sleep(wait);
-        wait = (wait * 2).min(REDIAL.1);
+        Err(Ending::Goodbye)
     }
-    Err(Ending::Goodbye)
+
+    fn dial(&self) -> Result<(OwnedFd, Option<Relay>), NoTunnel> {
+        match &self.options.link {
+            Dial::Fd(path) => link::dial(path).map(|link| (link, None)).map_err(NoTunnel::Away),
+            Dial::Tunnel { doors, tls } => {
+                let (link, relay) = relay::dial(self.options, doors, *tls, &self.detour)?;
+                Ok((link, Some(relay)))
+            }
+        }
+    }
 }
 
-fn dial(options: &Options) -> io::Result<OwnedFd> {
-    match &options.link {
-        Dial::Fd(path) => link::dial(path),
-        Dial::Tunnel { .. } => Err(io::ErrorKind::Unsupported.into()),
-    }
+/// An error and all its causes.
+fn in_full(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
 
 enum Greeting {

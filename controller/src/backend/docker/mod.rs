@@ -20,6 +20,7 @@ mod calls;
 mod container;
 mod engine;
 mod examine;
+mod gateway;
 mod image;
 mod pace;
 mod pack;
@@ -40,6 +41,7 @@ use tokio::sync::mpsc;
 
 pub use self::container::DEFAULT_OWNER;
 pub use self::engine::{Address, ApiVersion, ConnectError, Engine};
+pub use self::gateway::NoGateway;
 pub use self::image::ImageError;
 pub use self::pack::PackError;
 pub use self::signals::NotForwarded;

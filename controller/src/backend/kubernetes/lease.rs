@@ -29,6 +29,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
 use super::cluster::Cluster;
+use super::names;
 
 /// How long a lease is good for that is not renewed.
 const GOOD_FOR: Duration = Duration::from_secs(10);
@@ -68,6 +69,11 @@ pub struct Leadership {
     renewing: JoinHandle<()>,
 }
 
+/// The lease of the controllers of this owner's deployment.
+pub fn name(owner: &str) -> String {
+    format!("{}-controller", names::label(owner))
+}
+
 /// Waits until the lease of this name is ours; `us` is how we are known there ([`Cluster::identity`]). `following` is told who has it, whenever that changes.
 pub async fn win(cluster: &Cluster, lease: &str, us: &str, following: impl Fn(Option<&str>)) -> Leadership {
     let post = Post { leases: cluster.api(), lease: lease.to_owned(), us: us.to_owned() };
@@ -99,13 +105,15 @@ pub async fn win(cluster: &Cluster, lease: &str, us: &str, following: impl Fn(Op
 
 impl Leadership {
     /// Returns when we lead no longer, and says why. From then on nothing may be done.
-    pub async fn lost(&self) -> Lost {
+    pub fn lost(&self) -> impl Future<Output = Lost> + Send + use<> {
         let mut lost = self.lost.clone();
-        let told = lost.wait_for(Option::is_some).await;
-        match told.ok().and_then(|lost| lost.clone()) {
-            Some(lost) => lost,
-            // The task that renews has ended without a word, which it does only when it is dropped with its runtime.
-            None => std::future::pending().await,
+        async move {
+            let told = lost.wait_for(Option::is_some).await.ok().and_then(|lost| lost.clone());
+            match told {
+                Some(lost) => lost,
+                // Nobody renews it any more because it has been released, which is no loss.
+                None => std::future::pending().await,
+            }
         }
     }
 

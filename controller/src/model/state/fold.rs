@@ -42,6 +42,7 @@ impl State {
             let any_live = pool.live() > 0;
             pool.intensity.settle(&pool.spec.restart, any_live, now.at);
         }
+        self.forget_retired_pools();
         if anybody && self.stopping.is_some() && self.books_are_empty() {
             self.list_soon(now.at);
         }
@@ -68,6 +69,7 @@ impl State {
                     pool.wanted = workers;
                 }
             }
+            Command::Apply(pools) => self.apply(&pools, now),
             Command::Note(report) => self.report = Some(report),
             Command::CutOff => self.cut_off(now.at),
             Command::Stop { scope, within } => {

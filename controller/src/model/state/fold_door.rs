@@ -17,6 +17,21 @@ impl State {
     pub(super) fn fold_door(&mut self, event: DoorEvent, now: Now) {
         match event {
             DoorEvent::Up(welcome) => self.door_is_up(welcome, now),
+            DoorEvent::Another(welcome) => self.another_is_up(&welcome, now),
+            DoorEvent::Lost { linked, why: _ } => {
+                linked.iter().for_each(|life| self.dials_another(life, now));
+            }
+            DoorEvent::Mute { linked } => {
+                linked.iter().for_each(|life| self.was_told_nothing(life));
+                if let DoorState::Up { mute, .. } = &mut self.door {
+                    mute.extend(linked);
+                }
+            }
+            DoorEvent::Heard { linked } => {
+                if let DoorState::Up { mute, .. } = &mut self.door {
+                    mute.retain(|life| !linked.contains(life));
+                }
+            }
             DoorEvent::Notice(notice) => self.fold_notice(notice, now),
             DoorEvent::Silent => {
                 self.take_pulse(Pulse::Silent);
@@ -37,8 +52,49 @@ impl State {
     }
 
     fn take_pulse(&mut self, now: Pulse) {
-        if let DoorState::Up { pulse, .. } = &mut self.door {
+        if let DoorState::Up { pulse, mute, .. } = &mut self.door {
             *pulse = now;
+            mute.clear();
+        }
+    }
+
+    /// What another door sees is added to what is known; nothing is known any less for its being there.
+    fn another_is_up(&mut self, welcome: &Welcome, now: Now) {
+        for life in welcome.linked.iter().chain(&welcome.seen) {
+            self.saw(life);
+        }
+        if let DoorState::Up { linked, open, pools, .. } = &mut self.door {
+            *open = true;
+            linked.extend(welcome.linked.iter().cloned());
+            for (pool, address) in &welcome.pools {
+                pools.entry(pool.clone()).or_insert(*address);
+            }
+        }
+        for life in &welcome.linked {
+            self.is_there(life, now);
+            if let Some(remains) = self.remains.get_mut(life)
+                && matches!(remains.stage, Stage::Dead(_))
+            {
+                remains.burial = Burial::Needed;
+            }
+        }
+    }
+
+    /// A worker whose door has gone while another is there, or that has been sent to another. It is not presumed dead: it dials the other one, and has its
+    /// start time-out for that, and the time of a turn, for it may be at work on one.
+    fn dials_another(&mut self, life: &Incarnation, now: Now) {
+        self.unlink(life);
+        self.was_told_nothing(life);
+        if let Some(phase) = self.phase_mut(life) {
+            phase.change(|phase| match phase {
+                Phase::Starting { tenant, .. } | Phase::Live { tenant, .. } => {
+                    Phase::Starting { tenant, since: now.at }
+                }
+                other => other,
+            });
+        }
+        if let Some(remains) = self.remains.get_mut(life) {
+            remains.burial = Burial::NotNeeded;
         }
     }
 
@@ -66,8 +122,14 @@ impl State {
             remains.burial =
                 if is_dead && linked.contains(life) { Burial::Needed } else { Burial::NotNeeded };
         }
-        self.door =
-            DoorState::Up { pid: welcome.pid, pools: welcome.pools, linked, open: true, pulse: Pulse::Beats };
+        self.door = DoorState::Up {
+            pid: welcome.pid,
+            pools: welcome.pools,
+            linked,
+            open: true,
+            pulse: Pulse::Beats,
+            mute: BTreeSet::new(),
+        };
         for pool in &mut self.pools {
             pool.intensity.first_ready(now.at);
         }
@@ -92,9 +154,22 @@ impl State {
         }
     }
 
+    /// What the door was to tell this worker, it may not have told.
+    fn was_told_nothing(&mut self, life: &Incarnation) {
+        if let Some(Phase::Draining { told: told @ Told::ByDoor, .. }) = self.phase_mut(life) {
+            *told = Told::Nobody;
+        }
+        if let Some(remains) = self.remains.get_mut(life)
+            && let Stage::Excess { told: told @ Told::ByDoor, .. } = &mut remains.stage
+        {
+            *told = Told::Nobody;
+        }
+    }
+
     fn fold_notice(&mut self, notice: Notice, now: Now) {
         match notice {
             Notice::Joined { worker, at } => self.joined(&worker, at, now),
+            Notice::Moved { worker, .. } => self.dials_another(&worker, now),
             Notice::Retiring { worker, why } => {
                 let Some(deadline) = self.drain_deadline(&worker.worker.pool, now.at) else { return };
                 if let Some(phase) = self.phase_mut(&worker) {
@@ -106,10 +181,10 @@ impl State {
                 self.depart(&worker, Departure::Goodbye, now);
                 self.pardon(&worker, now);
             }
-            Notice::Left { worker, at, cleanly: false, held, siblings } => {
+            Notice::Left { worker, at, cleanly: false, held, siblings, vanished } => {
                 self.unlink(&worker);
                 self.depart(&worker, Departure::Severed, now);
-                self.incidents.of(&worker).left.get_or_insert(Left { at, held, siblings });
+                self.incidents.of(&worker).left.get_or_insert(Left { at, held, siblings, vanished });
             }
             Notice::Settled { worker, turn, at, outcome } => {
                 self.incidents.of(&worker).settled.entry(turn).or_insert(Settled { at, outcome });
@@ -135,9 +210,11 @@ impl State {
 
     fn joined(&mut self, life: &Incarnation, at: Stamp, now: Now) {
         self.saw(life);
-        if let DoorState::Up { linked, .. } = &mut self.door {
+        if let DoorState::Up { linked, mute, .. } = &mut self.door {
             linked.insert(life.clone());
+            mute.remove(life);
         }
+        self.is_there(life, now);
         let Some(phase) = self.phase_mut(life) else {
             // Linked, with a good token, and not in our books: a listing will tell who that is.
             if !self.remains.contains_key(life) && self.listing != Errand::UnderWay {
@@ -145,11 +222,16 @@ impl State {
             }
             return;
         };
-        phase.join(now.at);
         let lost = phase.tenant().and_then(|tenant| tenant.succeeds.clone());
         if let Some(incident) = lost.and_then(|lost| self.incidents.known(&lost)) {
             incident.ready.get_or_insert(at);
         }
+    }
+
+    /// A worker's link is up.
+    fn is_there(&mut self, life: &Incarnation, now: Now) {
+        let Some(phase) = self.phase_mut(life) else { return };
+        phase.join(now.at);
         if let Some(pool) = self.pool_mut(&life.worker.pool)
             && pool.live() == 1
         {
@@ -174,8 +256,9 @@ impl State {
     }
 
     fn unlink(&mut self, life: &Incarnation) {
-        if let DoorState::Up { linked, .. } = &mut self.door {
+        if let DoorState::Up { linked, mute, .. } = &mut self.door {
             linked.remove(life);
+            mute.remove(life);
         }
     }
 }

@@ -8,6 +8,7 @@
 //! Nothing of this is kept on disk. A controller that starts finds its workers in the backend's listing and the
 //! latest generation of each place in the door's welcome, and does nothing before it has both.
 
+mod apply;
 mod begin;
 mod fold;
 mod fold_backend;
@@ -75,6 +76,8 @@ pub enum DoorState {
         open: bool,
         /// Whether it answers.
         pulse: Pulse,
+        /// The workers of one of several doors that does not: they are not told anything by it.
+        mute: BTreeSet<Incarnation>,
     },
 }
 
@@ -189,6 +192,24 @@ impl State {
     /// Whether this worker's link is up.
     pub fn is_linked(&self, life: &Incarnation) -> bool {
         matches!(&self.door, DoorState::Up { linked, .. } if linked.contains(life))
+    }
+
+    /// Whether a door that is there serves this pool. One that was started before the pool was in the spec does not.
+    pub fn door_has(&self, pool: &PoolName) -> bool {
+        match &self.door {
+            DoorState::Up { pools, .. } => pools.is_empty() || pools.contains_key(pool),
+            DoorState::NotMetYet | DoorState::Away => false,
+        }
+    }
+
+    /// Whether this worker hears what the door is told to tell it: it is linked, to a door that answers.
+    pub fn hears_the_door(&self, life: &Incarnation) -> bool {
+        match &self.door {
+            DoorState::Up { linked, pulse: Pulse::Beats, mute, .. } => {
+                linked.contains(life) && !mute.contains(life)
+            }
+            DoorState::Up { .. } | DoorState::NotMetYet | DoorState::Away => false,
+        }
     }
 
     /// The next life of this place. Door and backend have each been asked for the latest one they saw before

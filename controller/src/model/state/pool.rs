@@ -23,6 +23,8 @@ pub struct PoolState {
     pub places: BTreeMap<u32, Place>,
     /// How fast it loses workers.
     pub intensity: Intensity,
+    /// Whether it is not in the spec any more: it goes when nobody is left in it.
+    pub retired: bool,
     /// Why the last worker that was ordered for it could not be had; `None` when it could.
     pub(super) refusal: Option<String>,
 }
@@ -35,6 +37,7 @@ impl PoolState {
             spec_hash,
             places: BTreeMap::new(),
             intensity: Intensity::new(),
+            retired: false,
             refusal: None,
         };
         pool.reshape(now);

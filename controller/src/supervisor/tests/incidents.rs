@@ -33,8 +33,14 @@ fn tell(state: &mut State, what: Told, now: Now) {
     let worker = life("web-0.1");
     match what {
         Told::Left => {
-            let left =
-                Notice::Left { worker, at: now.stamp, cleanly: false, held: vec![held()], siblings: 1 };
+            let left = Notice::Left {
+                worker,
+                at: now.stamp,
+                cleanly: false,
+                held: vec![held()],
+                siblings: 1,
+                vanished: None,
+            };
             notice(state, left, now);
         }
         Told::Settled => {
@@ -97,7 +103,7 @@ proptest! {
             notice(&mut state, Notice::Retiring { worker: worker.clone(), why }, now);
         }
         let left =
-            Notice::Left { worker: worker.clone(), at: now.stamp, cleanly: true, held: vec![], siblings: 1 };
+            Notice::Left { worker: worker.clone(), at: now.stamp, cleanly: true, held: vec![], siblings: 1 , vanished: None};
         let died = Event::Sighted(Sighting::Died { life: worker, autopsy: died_of(Cause::Exit(0)) });
         if died_first {
             state.fold(died, now);
@@ -126,7 +132,7 @@ proptest! {
             }
             let at = now.stamp;
             let died = Event::Sighted(Sighting::Died { life: worker.clone(), autopsy: died_of(Cause::Exit(0)) });
-            let left = Notice::Left { worker: worker.clone(), at, cleanly: true, held: vec![], siblings: 1 };
+            let left = Notice::Left { worker: worker.clone(), at, cleanly: true, held: vec![], siblings: 1 , vanished: None};
             if died_first {
                 state.fold(died, now);
                 notice(&mut state, left, now);
@@ -141,7 +147,7 @@ proptest! {
         }
         let soon = later(now, Duration::from_millis(1));
         let worker = state.place(&life("web-0.1").worker).unwrap().phase.tenant().unwrap().life.clone();
-        let left = Notice::Left { worker, at: soon.stamp, cleanly: true, held: vec![], siblings: 1 };
+        let left = Notice::Left { worker, at: soon.stamp, cleanly: true, held: vec![], siblings: 1 , vanished: None};
         notice(&mut state, left, soon);
         let spawns = plan(&state, soon.at).actions.into_iter().any(|it| matches!(it, Action::Spawn { .. }));
         prop_assert!(!spawns, "the seventh in a row has to wait");
@@ -156,7 +162,7 @@ proptest! {
         let (mut state, now) = adopting();
         let worker = life("web-0.4");
         let left =
-            Notice::Left { worker: worker.clone(), at: now.stamp, cleanly: true, held: vec![], siblings: 1 };
+            Notice::Left { worker: worker.clone(), at: now.stamp, cleanly: true, held: vec![], siblings: 1 , vanished: None};
         let cause = if code_is_known { Cause::Exit(0) } else { Cause::Lost };
         let heard = later(now, Duration::from_millis(5));
         if listed_first {
@@ -187,7 +193,7 @@ proptest! {
         let (mut state, now) = adopting();
         let worker = life("web-0.4");
         let left = Notice::Left {
-            worker: worker.clone(), at: now.stamp, cleanly: false, held: vec![held()], siblings: 1,
+            worker: worker.clone(), at: now.stamp, cleanly: false, held: vec![held()], siblings: 1, vanished: None
         };
         let heard = later(now, Duration::from_millis(5));
         if listed_first {
@@ -251,7 +257,8 @@ fn a_worker_that_was_healthy_for_long_is_replaced_at_once_whatever_it_is_killed_
     let (mut state, mut now) = two_live();
     for generation in 1..=4 {
         let worker = life("web-0.1").worker.life(generation);
-        let left = Notice::Left { worker, at: now.stamp, cleanly: false, held: vec![], siblings: 1 };
+        let left =
+            Notice::Left { worker, at: now.stamp, cleanly: false, held: vec![], siblings: 1, vanished: None };
         notice(&mut state, left, now);
         now = later(now, Duration::from_secs(1));
         join(&mut state, "web-0", now);
@@ -260,7 +267,14 @@ fn a_worker_that_was_healthy_for_long_is_replaced_at_once_whatever_it_is_killed_
     let worker = life("web-0.5");
     assert!(state.tenant(&worker).is_some());
     notice(&mut state, Notice::Overran { worker: worker.clone(), held: held() }, now);
-    let left = Notice::Left { worker, at: now.stamp, cleanly: false, held: vec![held()], siblings: 1 };
+    let left = Notice::Left {
+        worker,
+        at: now.stamp,
+        cleanly: false,
+        held: vec![held()],
+        siblings: 1,
+        vanished: None,
+    };
     notice(&mut state, left, now);
     let spawn = Action::Spawn { life: life("web-0.6") };
     assert!(plan(&state, now.at).actions.contains(&spawn), "{:?}", state.pools[0].places[&0]);
@@ -350,6 +364,7 @@ fn a_controller_that_was_away_still_hears_of_the_dead() {
         cleanly: false,
         held: vec![held()],
         siblings: 0,
+        vanished: None,
     };
     notice(&mut state, left, now);
     let incident = state.incidents.get(&life("gone-0.4")).unwrap();
@@ -365,7 +380,7 @@ fn only_the_latest_incidents_are_kept() {
         let worker = life("gone-0.1").worker.life(generation);
         notice(
             &mut state,
-            Notice::Left { worker, at: now.stamp, cleanly: false, held: vec![], siblings: 0 },
+            Notice::Left { worker, at: now.stamp, cleanly: false, held: vec![], siblings: 0, vanished: None },
             now,
         );
     }

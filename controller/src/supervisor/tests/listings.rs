@@ -59,8 +59,14 @@ fn an_earlier_listing_does_not_bring_the_dead_back() {
 #[test]
 fn whoever_is_alive_after_the_end_of_its_place_was_seen_is_sent_away() {
     let (mut state, now) = two_live();
-    let left =
-        Notice::Left { worker: life("web-0.4"), at: now.stamp, cleanly: false, held: vec![], siblings: 1 };
+    let left = Notice::Left {
+        worker: life("web-0.4"),
+        at: now.stamp,
+        cleanly: false,
+        held: vec![],
+        siblings: 1,
+        vanished: None,
+    };
     notice(&mut state, left, now);
     listed(&mut state, after(now, 1), &["web-0.1", "web-1.1", "web-0.4"], after(now, 2));
     assert_eq!(tenants(&state), ["web-0.1", "web-1.1"]);

@@ -2,6 +2,8 @@
 //! fake backend and a fake door, with real sockets and real time.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+mod applying;
+mod doors;
 mod incidents;
 mod listings;
 mod starts;

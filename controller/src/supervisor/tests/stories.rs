@@ -17,11 +17,18 @@ fn joined(worker: &str) -> Notice {
 }
 
 fn left(worker: &str, held: Vec<Held>) -> Notice {
-    Notice::Left { worker: life(worker), at: Stamp::now(), cleanly: false, held, siblings: 1 }
+    Notice::Left { worker: life(worker), at: Stamp::now(), cleanly: false, held, siblings: 1, vanished: None }
 }
 
 fn left_cleanly(worker: &str) -> Notice {
-    Notice::Left { worker: life(worker), at: Stamp::now(), cleanly: true, held: Vec::new(), siblings: 1 }
+    Notice::Left {
+        worker: life(worker),
+        at: Stamp::now(),
+        cleanly: true,
+        held: Vec::new(),
+        siblings: 1,
+        vanished: None,
+    }
 }
 
 fn turn(number: u64, request: &str) -> Held {

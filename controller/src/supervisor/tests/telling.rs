@@ -50,7 +50,14 @@ impl Told {
 
     fn link_closes(&mut self, worker: &str, held: Vec<Held>) -> Vec<Happened> {
         let at = self.now.stamp;
-        self.notice(Notice::Left { worker: life(worker), at, cleanly: false, held, siblings: 1 })
+        self.notice(Notice::Left {
+            worker: life(worker),
+            at,
+            cleanly: false,
+            held,
+            siblings: 1,
+            vanished: None,
+        })
     }
 
     fn dies(&mut self, worker: &str) -> Vec<Happened> {
@@ -271,7 +278,14 @@ fn a_pool_that_loses_too_many_is_told_once_and_when_it_is_sound_again() {
 fn a_goodbye_leaves_no_incident() {
     let mut world = Told::two_live();
     let at = world.now.stamp;
-    let left = Notice::Left { worker: life("web-0.1"), at, cleanly: true, held: Vec::new(), siblings: 1 };
+    let left = Notice::Left {
+        worker: life("web-0.1"),
+        at,
+        cleanly: true,
+        held: Vec::new(),
+        siblings: 1,
+        vanished: None,
+    };
     assert_eq!(short(&world.notice(left)), ["web-0 left"]);
     assert_eq!(world.teller.total_incidents(), 0);
 }
@@ -290,6 +304,7 @@ fn more_incidents_than_are_kept_are_each_told_once() {
             cleanly: false,
             held: vec![],
             siblings: 0,
+            vanished: None,
         };
         opened += world
             .notice(left)

@@ -310,7 +310,14 @@ impl World {
         body.alive = false;
         if self.linked.remove(life) {
             let at = Stamp::now();
-            self.notice(Notice::Left { worker: life.clone(), at, cleanly: false, held: vec![], siblings: 0 });
+            self.notice(Notice::Left {
+                worker: life.clone(),
+                at,
+                cleanly: false,
+                held: vec![],
+                siblings: 0,
+                vanished: None,
+            });
         }
         if seen && self.silence().is_none() {
             self.later(25, Happening::Sighted(life.clone(), cause));
@@ -357,7 +364,14 @@ impl World {
                         let (worker, at) = (life.clone(), Stamp::now());
                         let why = Retirement::Told;
                         self.notice(Notice::Retiring { worker: worker.clone(), why });
-                        self.notice(Notice::Left { worker, at, cleanly: true, held: vec![], siblings: 0 });
+                        self.notice(Notice::Left {
+                            worker,
+                            at,
+                            cleanly: true,
+                            held: vec![],
+                            siblings: 0,
+                            vanished: None,
+                        });
                     }
                     self.die(&life, Cause::Exit(0), true);
                 }

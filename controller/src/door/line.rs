@@ -1,11 +1,8 @@
-//! The controller's end of the door's control socket.
+//! The connection to one door.
 //!
-//! A task dials, says hello, and from then on turns the door's notices into [`DoorEvent`]s and our orders into
+//! A task dials, says hello, and from then on turns the door's notices into what is [`Said`] and what is [asked](Ask) into
 //! lines. When the connection is lost it says so once and dials again: after 10 ms, then after ever longer, up
 //! to half a second, for ever. Neither side's death costs a client anything, so there is no hurry and no end.
-//!
-//! Orders are not kept for a door that is away ([`Door::order`] forgets them): the supervisor plans anew when
-//! the door is back, and an order from before might by then be about somebody else's state.
 //!
 //! A door that hangs keeps its sockets open, so it is asked for a sign of life once a second; anything that it says
 //! is one. After [`SILENT_AFTER`] beats without any it counts as silent: the supervisor is told, and does less, for
@@ -15,27 +12,31 @@
 //! [`PATIENCE`], which counts as so many beats, and it is dialled again. A silent door is asked for no reports: who
 //! wants one is told at once that there is none.
 //!
+//! A door at the other end of a network can be gone without anything ever saying so: its machine was switched off. So
+//! there a connection on which nothing is heard for [`HANGS_AFTER`] beats is given up. Whether the door lives is then
+//! found by dialling it.
+//!
 //! What can go wrong: nobody listens (the door has not started, or is restarting); a line is too long or is no
 //! notice (then the connection is given up and dialled again); the door is of another version, which no amount
 //! of dialling cures, but replacing the door does, so that goes on as well and is said aloud each time the
 //! reason changes.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use futures_util::StreamExt;
 use server::control::{LONGEST_LINE, Notice, Order, Report, VERSION};
-use server::identity::Secret;
 use thiserror::Error;
-use tokio::io::AsyncWriteExt;
-use tokio::net::UnixStream;
-use tokio::net::unix::OwnedWriteHalf;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 use tokio_util::codec::{FramedRead, LinesCodec, LinesCodecError};
 
-use crate::model::{DoorEvent, Welcome, in_full};
+use super::Turns;
+use super::muster::MemberId;
+use super::site::{Address, Approach, Wire};
+use crate::model::{Welcome, in_full};
 
 /// The first wait before dialling again.
 const FIRST_WAIT: Duration = Duration::from_millis(10);
@@ -51,26 +52,15 @@ pub const SILENT_AFTER: u32 = 5;
 pub const HANGS_AFTER: u32 = 15;
 /// How many beats a door has let pass that does not even answer a hello.
 const BEATS_OF_PATIENCE: u32 = 5;
-/// How many orders may wait for the socket. One a worker is plenty.
-const ORDERS: usize = 4096;
-/// How many events may wait for the supervisor before the door has to.
-const EVENTS: usize = 1024;
-
-/// Where orders to the door go.
-#[derive(Debug, Clone)]
-pub struct Door {
-    requests: mpsc::Sender<Request>,
-    silence: watch::Receiver<u32>,
-}
 
 /// Why the door could not be talked to.
 #[derive(Debug, Error)]
-pub enum DoorError {
+pub(super) enum DoorError {
     /// Nobody listens on its socket. It may come.
-    #[error("cannot reach the door at {path}")]
+    #[error("cannot reach the door at {address}")]
     Dial {
-        /// The socket.
-        path: PathBuf,
+        /// Where.
+        address: Address,
         /// Why.
         #[source]
         source: std::io::Error,
@@ -84,6 +74,9 @@ pub enum DoorError {
     /// It accepted the connection and said nothing, or takes nothing of what it is told. It may be hanging.
     #[error("the door has not answered our hello, or taken an order, within {}s", PATIENCE.as_secs())]
     Mute,
+    /// Nothing has been heard of it for so long that it may as well be gone, and only its network would tell.
+    #[error("nothing has been heard of the door for {HANGS_AFTER} beats")]
+    Vanished,
     /// It speaks another version. Dialling again helps only when one of the two has been replaced.
     #[error(
         "the door speaks version {theirs} of the control protocol and this controller version {VERSION}: start one of the two again, so that both are of the same build (SIGTERM drains a door); until then nobody is replaced"
@@ -106,70 +99,52 @@ pub enum DoorError {
     Order(#[source] serde_json::Error),
 }
 
-/// The door is away, or did not answer in time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
-#[error("the door does not answer")]
-pub struct NoReport;
+/// What a line tells the fleet.
+#[derive(Debug)]
+pub(super) enum Said {
+    /// Its door is there.
+    Up {
+        /// What a controller needs to adopt it.
+        welcome: Welcome,
+        /// Where it listens for workers over TCP.
+        tunnel: Option<SocketAddr>,
+    },
+    /// The door says something.
+    Notice(Notice),
+    /// For so many beats it has given no sign of life.
+    Beats(u32),
+    /// It counts as silent from now on.
+    Silent,
+    /// It answers again.
+    Answers,
+    /// Nobody answers there any more.
+    Down {
+        /// In words for the log.
+        why: String,
+    },
+}
 
-enum Request {
+/// What a line is asked for.
+#[derive(Debug)]
+pub(super) enum Ask {
+    /// To pass this on.
     Order(Order),
+    /// For a report.
     Report(Turns, oneshot::Sender<Report>),
 }
 
-/// What becomes of the turns that have ended, when the door is asked for a report: they have one reader.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Turns {
-    /// They stay with the door.
-    Leave,
-    /// They come with the report, and the door forgets them.
-    Take,
-}
-
-impl Door {
-    /// Starts to dial the door at `path`, for as long as this handle or a clone of it lives.
-    pub fn connect(path: impl Into<PathBuf>, secret: Secret) -> (Self, mpsc::Receiver<DoorEvent>) {
-        let (requests, orders) = mpsc::channel(ORDERS);
-        let (events, heard) = mpsc::channel(EVENTS);
-        let (beats, silence) = watch::channel(0);
-        let line = Line { path: path.into(), secret, requests: orders, events, beats, unheard_turns: 0 };
-        tokio::spawn(line.keep_up());
-        (Self { requests, silence }, heard)
-    }
-
-    /// For how many beats the door has been there and has given no sign of life.
-    pub fn silence(&self) -> watch::Receiver<u32> {
-        self.silence.clone()
-    }
-
-    /// Gives an order. It is forgotten when the door is away.
-    pub fn order(&self, order: Order) {
-        if self.requests.try_send(Request::Order(order)).is_err() {
-            tracing::warn!("an order to the door was dropped: too many wait already");
-        }
-    }
-
-    /// Asks for the state at this moment and waits for it for no longer than `patience`; not at all for a door that
-    /// is silent.
-    pub async fn report(&self, turns: Turns, patience: Duration) -> Result<Report, NoReport> {
-        if *self.silence.borrow() >= SILENT_AFTER {
-            return Err(NoReport);
-        }
-        let (reply, answer) = oneshot::channel();
-        self.requests.try_send(Request::Report(turns, reply)).map_err(|_| NoReport)?;
-        tokio::time::timeout(patience, answer).await.map_err(|_| NoReport)?.map_err(|_| NoReport)
-    }
-}
-
-/// The task behind a [`Door`].
-struct Line {
-    path: PathBuf,
-    secret: Secret,
-    requests: mpsc::Receiver<Request>,
-    events: mpsc::Sender<DoorEvent>,
+/// The task behind one connection.
+pub(super) struct Line {
+    /// Whose words these are to the fleet.
+    pub(super) member: MemberId,
+    pub(super) address: Address,
+    pub(super) approach: Approach,
+    pub(super) requests: mpsc::Receiver<Ask>,
+    pub(super) events: mpsc::Sender<(MemberId, Said)>,
     /// Let pass without a sign of life.
-    beats: watch::Sender<u32>,
+    pub(super) beats: u32,
     /// Ended turns that came too late for whoever had asked for them.
-    unheard_turns: u64,
+    pub(super) unheard_turns: u64,
 }
 
 /// Why a connection is over.
@@ -181,32 +156,34 @@ enum Over {
 }
 
 impl Line {
-    async fn keep_up(mut self) {
+    pub(super) async fn keep_up(mut self) {
         let mut wait = FIRST_WAIT;
         let mut last_said = String::new();
         loop {
-            let lost = match greet(&self.path, &self.secret).await {
-                Ok((welcome, speaking)) => {
+            let lost = match greet(&self.approach, &self.address).await {
+                Ok((welcome, tunnel, speaking)) => {
                     wait = FIRST_WAIT;
-                    self.beats.send_replace(0);
                     last_said.clear();
-                    if self.events.send(DoorEvent::Up(welcome)).await.is_err() {
+                    if !(self.let_pass(0).await && self.tell(Said::Up { welcome, tunnel }).await) {
                         return;
                     }
                     let error = match self.talk(speaking).await {
                         Over::NotNeeded => return,
                         Over::Lost(error) => error,
                     };
-                    if self.events.send(DoorEvent::Down { why: error.to_string() }).await.is_err() {
+                    if !self.tell(Said::Down { why: error.to_string() }).await {
                         return;
                     }
                     error
                 }
                 Err(error) => error,
             };
-            match lost {
-                DoorError::Mute => self.beats.send_modify(|beats| *beats += BEATS_OF_PATIENCE),
-                _ => drop(self.beats.send_replace(0)),
+            let beats = match lost {
+                DoorError::Mute => self.beats + BEATS_OF_PATIENCE,
+                _ => 0,
+            };
+            if !self.let_pass(beats).await {
+                return;
             }
             let said = in_full(&lost);
             if said != last_said {
@@ -235,7 +212,7 @@ impl Line {
                 notice = hear(&mut notices) => notice,
                 _ = beat.tick() => {
                     let over = if asked_for_a_sign {
-                        self.let_pass().await
+                        self.nothing_heard().await
                     } else {
                         asked_for_a_sign = true;
                         say(&mut orders, &Order::Ping).await.err().map(Over::Lost)
@@ -248,8 +225,8 @@ impl Line {
                 request = self.requests.recv() => {
                     let order = match request {
                         None => return Over::NotNeeded,
-                        Some(Request::Order(order)) => order,
-                        Some(Request::Report(turns, reply)) => {
+                        Some(Ask::Order(order)) => order,
+                        Some(Ask::Report(turns, reply)) => {
                             asked.retain(|_, (_, reply)| !reply.is_closed());
                             next_query += 1;
                             asked.insert(next_query, (turns, reply));
@@ -267,8 +244,8 @@ impl Line {
                 Err(error) => return Over::Lost(error),
             };
             asked_for_a_sign = false;
-            let back = self.beats.send_replace(0) >= SILENT_AFTER;
-            if back && self.events.send(DoorEvent::Answers).await.is_err() {
+            let back = self.beats >= SILENT_AFTER;
+            if !self.let_pass(0).await || (back && !self.tell(Said::Answers).await) {
                 return Over::NotNeeded;
             }
             match notice {
@@ -290,7 +267,7 @@ impl Line {
                     }
                 }
                 notice => {
-                    if self.events.send(DoorEvent::Notice(notice)).await.is_err() {
+                    if !self.tell(Said::Notice(notice)).await {
                         return Over::NotNeeded;
                     }
                 }
@@ -299,40 +276,63 @@ impl Line {
     }
 
     /// One more beat without a sign of life.
-    async fn let_pass(&self) -> Option<Over> {
-        self.beats.send_modify(|beats| *beats += 1);
-        let silent = *self.beats.borrow() == SILENT_AFTER;
-        (silent && self.events.send(DoorEvent::Silent).await.is_err()).then_some(Over::NotNeeded)
+    async fn nothing_heard(&mut self) -> Option<Over> {
+        let beats = self.beats + 1;
+        if !self.let_pass(beats).await || (beats == SILENT_AFTER && !self.tell(Said::Silent).await) {
+            return Some(Over::NotNeeded);
+        }
+        let far = matches!(self.address, Address::There(_));
+        (far && beats >= HANGS_AFTER).then_some(Over::Lost(DoorError::Vanished))
+    }
+
+    /// So many beats have been let pass by now. Whether anybody still wants to know.
+    async fn let_pass(&mut self, beats: u32) -> bool {
+        self.beats == beats || {
+            self.beats = beats;
+            self.tell(Said::Beats(beats)).await
+        }
+    }
+
+    /// Whether anybody still wants to know.
+    async fn tell(&self, said: Said) -> bool {
+        self.events.send((self.member, said)).await.is_ok()
     }
 
     /// Waits, and meanwhile drops what nobody is there to hear. Fails when nobody needs a door any more.
-    async fn forget_requests_for(&mut self, wait: Duration) -> Result<(), NoReport> {
+    async fn forget_requests_for(&mut self, wait: Duration) -> Result<(), NotNeeded> {
         let forget = async { while self.requests.recv().await.is_some() {} };
         match tokio::time::timeout(wait, forget).await {
             Err(_elapsed) => Ok(()),
-            Ok(()) => Err(NoReport),
+            Ok(()) => Err(NotNeeded),
         }
     }
 }
 
+/// Nobody needs a door any more.
+struct NotNeeded;
+
 /// Both directions of a connection on which hello and welcome have been said.
 struct Speaking {
     notices: Notices,
-    orders: OwnedWriteHalf,
+    orders: Orders,
 }
 
-type Notices = FramedRead<tokio::net::unix::OwnedReadHalf, LinesCodec>;
+type Notices = FramedRead<Box<dyn AsyncRead + Send + Unpin>, LinesCodec>;
+type Orders = Box<dyn AsyncWrite + Send + Unpin>;
 
-async fn greet(path: &Path, secret: &Secret) -> Result<(Welcome, Speaking), DoorError> {
-    let dial = |source| DoorError::Dial { path: path.to_owned(), source };
-    let (read, mut orders) = UnixStream::connect(path).await.map_err(dial)?.into_split();
-    let mut notices = FramedRead::new(read, LinesCodec::new_with_max_length(LONGEST_LINE));
-    say(&mut orders, &Order::Hello { version: VERSION, secret: secret.clone() }).await?;
+async fn greet(
+    approach: &Approach,
+    address: &Address,
+) -> Result<(Welcome, Option<SocketAddr>, Speaking), DoorError> {
+    let dial = |source| DoorError::Dial { address: address.clone(), source };
+    let Wire { from, to: mut orders } = approach.dial(address).await.map_err(dial)?;
+    let mut notices = FramedRead::new(from, LinesCodec::new_with_max_length(LONGEST_LINE));
+    say(&mut orders, &Order::Hello { version: VERSION, secret: approach.secret.clone() }).await?;
     let first = tokio::time::timeout(PATIENCE, hear(&mut notices)).await.map_err(|_| DoorError::Mute)??;
     match first {
         Notice::Welcome { version, .. } if version != VERSION => Err(DoorError::Version { theirs: version }),
-        Notice::Welcome { version: _, pid, pools, tunnel: _, linked, seen } => {
-            Ok((Welcome { pid, pools, linked, seen }, Speaking { notices, orders }))
+        Notice::Welcome { version: _, pid, pools, tunnel, linked, seen } => {
+            Ok((Welcome { pid, pools, linked, seen }, tunnel, Speaking { notices, orders }))
         }
         _ => Err(DoorError::NoWelcome),
     }
@@ -347,10 +347,15 @@ async fn hear(notices: &mut Notices) -> Result<Notice, DoorError> {
     }
 }
 
-async fn say(orders: &mut OwnedWriteHalf, order: &Order) -> Result<(), DoorError> {
+async fn say(orders: &mut Orders, order: &Order) -> Result<(), DoorError> {
     let mut line = serde_json::to_vec(order).map_err(DoorError::Order)?;
     line.push(b'\n');
-    let written = tokio::time::timeout(PATIENCE, orders.write_all(&line)).await;
+    // What TLS has taken is not on its way before it is flushed.
+    let write = async {
+        orders.write_all(&line).await?;
+        orders.flush().await
+    };
+    let written = tokio::time::timeout(PATIENCE, write).await;
     written.map_err(|_| DoorError::Mute)?.map_err(DoorError::Broken)
 }
 
@@ -360,7 +365,18 @@ mod tests {
     use tokio::io::{AsyncBufReadExt, BufReader};
     use tokio::net::UnixListener;
 
+    use std::path::Path;
+
+    use server::identity::Secret;
+    use tokio::sync::mpsc::Receiver;
+
     use super::*;
+    use crate::door::{Door, ORDERS, Site, only};
+    use crate::model::DoorEvent;
+
+    fn connect(path: &Path) -> (Door, Receiver<DoorEvent>) {
+        Door::connect(only(Site::here(path)), Approach::plain(Secret::new([7; 32])))
+    }
 
     /// A door that welcomes whoever comes first and does nothing after that, not even read.
     async fn hang(listener: UnixListener) {
@@ -379,7 +395,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("door.sock");
         let hung = tokio::spawn(hang(UnixListener::bind(&path).unwrap()));
-        let (door, mut events) = Door::connect(&path, Secret::new([7; 32]));
+        let (door, mut events) = connect(&path);
         assert!(matches!(events.recv().await, Some(DoorEvent::Up(_))));
         // More than any socket's buffer holds.
         for _ in 0..ORDERS {

@@ -1,0 +1,242 @@
+//! Where tunnels come in: who is let through, in steps that each cost the door more.
+//!
+//! ```text
+//!  accept ─► preface: one hash ─► known, and alive? ─► TLS handshake ─► hello, judged as on an fd link ─► welcome
+//!     └─ not all of it within 2 s   └─ closed, or told       └─ within 5 s
+//! ```
+//! A controller comes in here as well, and speaks the control protocol behind the same steps.
+
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::Duration;
+
+use thiserror::Error;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::timeout;
+
+use super::Tunnel;
+use crate::config;
+use crate::control::Notice;
+use crate::door::control::Control;
+use crate::door::wire::Wire;
+use crate::door::workers::{HELLO, Workers, granted};
+use crate::identity::{Incarnation, Secret};
+use crate::link::tunnel::{
+    Acceptor, Frame, GO_ON, OVER, Pace, Preface, Role, Stream, TlsError, TlsIdentity, watch_over,
+};
+use crate::link::{Breach, FromWorker, ToWorker};
+
+/// How long a handshake may take.
+const HANDSHAKE: Duration = Duration::from_secs(5);
+/// The most bytes of a hello.
+const LONGEST_HELLO: usize = 4096;
+
+/// What a door is to be told to listen for workers over TCP.
+#[derive(Debug, Clone)]
+pub struct TunnelMouth {
+    /// Where, and how.
+    pub config: config::Tunnel,
+    /// What tokens are made with, where it is known before a controller has come.
+    pub secret: Option<Secret>,
+    /// How it proves that it is this deployment's door; `None`: what it says is not encrypted.
+    pub identity: Option<TlsIdentity>,
+}
+
+/// Why a door cannot listen for workers over TCP.
+#[derive(Debug, Error)]
+pub enum MouthError {
+    /// The address cannot be listened on.
+    #[error("cannot listen on {0}")]
+    Listen(SocketAddr, #[source] io::Error),
+    /// Its certificate is of no use.
+    #[error("cannot prove that it is this deployment's door")]
+    Identity(#[from] TlsError),
+    /// There is none.
+    #[error("`tunnel.tls` is on and the door has no certificate: give it one with --tunnel-identity")]
+    NoIdentity,
+}
+
+/// A listener for tunnels.
+pub(in crate::door) struct Mouth {
+    listener: TcpListener,
+    acceptor: Acceptor,
+    config: config::Tunnel,
+    pub(in crate::door) address: SocketAddr,
+}
+
+impl Mouth {
+    /// Listens.
+    pub(in crate::door) async fn open(mouth: &TunnelMouth) -> Result<Self, MouthError> {
+        let acceptor = match (&mouth.identity, mouth.config.tls) {
+            (_, false) => Acceptor::Plain,
+            (Some(identity), true) => Acceptor::tls(identity)?,
+            (None, true) => return Err(MouthError::NoIdentity),
+        };
+        let failed = |error| MouthError::Listen(mouth.config.listen, error);
+        let listener = TcpListener::bind(mouth.config.listen).await.map_err(failed)?;
+        let address = listener.local_addr().map_err(failed)?;
+        Ok(Self { listener, acceptor, config: mouth.config, address })
+    }
+
+    /// Takes tunnels in for as long as it is polled.
+    pub(in crate::door) async fn accept(self, workers: Rc<Workers>, control: Rc<Control>) {
+        let mouth = Rc::new(self);
+        loop {
+            match mouth.listener.accept().await {
+                Ok((stream, peer)) => {
+                    let (workers, control) = (Rc::clone(&workers), Rc::clone(&control));
+                    let greeting = Rc::clone(&mouth).greet(stream, peer, Rc::clone(&workers), control);
+                    workers.host(tokio::task::spawn_local(greeting).abort_handle());
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "cannot accept a tunnel");
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+            }
+            tokio::task::consume_budget().await;
+        }
+    }
+
+    async fn greet(
+        self: Rc<Self>,
+        mut stream: TcpStream,
+        peer: SocketAddr,
+        workers: Rc<Workers>,
+        control: Rc<Control>,
+    ) {
+        let refuse = |claimed, detail: String| {
+            workers.notices.post(Notice::Refused { claimed, detail: format!("{peer}: {detail}") });
+        };
+        let preface = match timeout(HELLO, Preface::read(&mut stream)).await {
+            Ok(Ok(preface)) => preface,
+            Ok(Err(error)) => return refuse(None, error.to_string()),
+            Err(_elapsed) => return refuse(None, format!("it did not say who it is within {HELLO:?}")),
+        };
+        let Some(secret) = workers.secret().await else { return };
+        let Some(role) = preface.proven(&secret) else {
+            return refuse(None, "it cannot prove that it belongs here".to_owned());
+        };
+        if let Role::Worker(life) = &role
+            && let Err(why) = workers.may_come(life)
+        {
+            let _ = stream.write_all(&[OVER]).await;
+            return refuse(Some(life.clone()), why);
+        }
+        let pace = self.pace();
+        if watch_over(&stream, pace.lost_after).is_err() || stream.write_all(&[GO_ON]).await.is_err() {
+            return;
+        }
+        let stream = match timeout(HANDSHAKE, self.acceptor.accept(stream)).await {
+            Ok(Ok(stream)) => stream,
+            Ok(Err(error)) => return refuse(None, format!("its handshake failed: {error}")),
+            Err(_elapsed) => return refuse(None, format!("its handshake took longer than {HANDSHAKE:?}")),
+        };
+        match role {
+            Role::Controller => {
+                let (from, to) = tokio::io::split(stream);
+                // A task of its own: who has proved what he is cannot be turned away as a stranger any more.
+                tokio::task::spawn_local(control.meet(from, to));
+            }
+            Role::Worker(life) => match hear_out(&life, stream, pace, &workers).await {
+                Ok(Some(guest)) => {
+                    tokio::task::spawn_local(guest.serve(workers));
+                }
+                Ok(None) => {}
+                Err(why) => refuse(Some(life), why),
+            },
+        }
+    }
+
+    fn pace(&self) -> Pace {
+        Pace {
+            heartbeat: self.config.heartbeat,
+            lost_after: self.config.lost_after,
+            window: self.config.window_bytes,
+        }
+    }
+}
+
+/// A worker whose hello was good.
+struct Guest {
+    life: Incarnation,
+    tunnel: Rc<Tunnel>,
+    seat: u64,
+    stream: Stream,
+    already: Vec<u8>,
+}
+
+impl Guest {
+    async fn serve(self, workers: Rc<Workers>) {
+        let Self { life, tunnel, seat, stream, already } = self;
+        let end = tunnel.serve(stream, already, seat).await;
+        workers.gone(&life, &tunnel.pool, seat, &end);
+        tunnel.forget();
+    }
+}
+
+/// Hears what it says of itself; `Ok(None)`: it has hung up.
+async fn hear_out(
+    life: &Incarnation,
+    mut stream: Stream,
+    pace: Pace,
+    workers: &Rc<Workers>,
+) -> Result<Option<Guest>, String> {
+    let mut read = Vec::new();
+    let hello = timeout(HELLO, receive_hello(&mut stream, &mut read)).await;
+    let Ok(hello) = hello else { return Err(format!("it said no hello within {HELLO:?}")) };
+    let Some(hello) = hello.map_err(|breach| breach.to_string())? else { return Ok(None) };
+    let (refusal, mut out) = match hello {
+        FromWorker::Hello { version, credit, token, life: claimed } if claimed == *life => {
+            let Some(secret) = workers.secret().await else { return Ok(None) };
+            match workers.judge(version, credit, life, secret.vouches_for(life, &token)) {
+                Ok(pool) => {
+                    let credit = granted(life, credit, pool.config.credit);
+                    let clients = pool.clients;
+                    // Whatever is whole has to fit: it is sent before there is anybody to give room back.
+                    let whole = u32::try_from(clients.head_bytes + clients.buffered_body_bytes);
+                    let window = pace.window.max(whole.unwrap_or(u32::MAX));
+                    let pace = Pace { window, ..pace };
+                    let tunnel = Tunnel::new(Rc::clone(&pool), pace);
+                    tunnel.post(&Frame::Pace(pace));
+                    let mut welcome = Vec::new();
+                    ToWorker::Welcome(pool.terms()).encode(&mut welcome);
+                    tunnel.say(&welcome);
+                    // Without waiting for anything since it was judged.
+                    workers.note(life, false);
+                    let seat = pool.welcome(life.clone(), credit, Wire::Tunnel(Rc::clone(&tunnel)));
+                    return Ok(Some(Guest { life: life.clone(), tunnel, seat, stream, already: read }));
+                }
+                Err(refusal) => (refusal, Vec::new()),
+            }
+        }
+        FromWorker::Hello { life: claimed, .. } => (format!("it then says that it is {claimed}"), Vec::new()),
+        _ => ("it did not begin with a hello".to_owned(), Vec::new()),
+    };
+    let mut refused = Vec::new();
+    ToWorker::Refused { why: refusal.clone() }.encode(&mut refused);
+    Frame::Link(&refused).encode(&mut out);
+    let _ = timeout(HELLO, stream.write_all(&out)).await;
+    let _ = timeout(HELLO, stream.shutdown()).await;
+    Err(refusal)
+}
+
+/// The first frame, which `read` is then left without.
+async fn receive_hello(stream: &mut Stream, read: &mut Vec<u8>) -> Result<Option<FromWorker>, Breach> {
+    loop {
+        if let Some((frame, length)) = Frame::decode(read)? {
+            let Frame::Link(frame) = frame else { return Err(Breach::Kind(0)) };
+            let hello = FromWorker::decode(frame)?;
+            read.drain(..length);
+            return Ok(Some(hello));
+        }
+        if read.len() > LONGEST_HELLO {
+            return Err(Breach::Length(0));
+        }
+        match stream.read_buf(read).await {
+            Ok(0) | Err(_) => return Ok(None),
+            Ok(_) => {}
+        }
+    }
+}

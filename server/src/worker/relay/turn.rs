@@ -1,0 +1,268 @@
+//! One turn, between its local sockets and the tunnel.
+
+use std::cell::{Cell, RefCell};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::rc::Rc;
+
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, SendFlags, Shutdown, recv, send, shutdown};
+use tokio::sync::Notify;
+use tokio::task::AbortHandle;
+
+use super::Shared;
+use super::pair::Pair;
+use crate::link::tunnel::{Frame, MOST_DATA};
+use crate::link::{self, Sent, ToWorker, TurnFrame};
+
+/// A turn that the worker holds, or is about to.
+pub(super) struct Turn {
+    frame: TurnFrame,
+    pair: RefCell<Option<Pair>>,
+    /// Bytes of the whole request that have not come yet.
+    missing: Cell<usize>,
+    /// Whether the worker has heard of the turn: it does when all of its request is in the pair.
+    handed_over: Cell<bool>,
+    /// What has come from the client and has no room in the pair.
+    inbox: RefCell<Vec<u8>>,
+    /// Bytes that have gone into the pair since room was last given back.
+    owed: Cell<usize>,
+    /// Bytes of an answer that may still be sent.
+    room: Cell<usize>,
+    /// Whether nothing more will come from the client behind the inbox.
+    ended: Cell<bool>,
+    /// Whether the pair has been shut down in some direction, and is of no use to another turn.
+    worn: Cell<bool>,
+    /// Whether the door has been told what the worker noted of its answer.
+    noted: Cell<bool>,
+    /// Whether the worker has ended its answer and the connection with it.
+    answered: Cell<bool>,
+    /// The worker's last word on it, which waits until its answer is out.
+    done: RefCell<Option<Vec<u8>>>,
+    /// Rung when there is room again, or something else that its flow waits for.
+    pub(super) changed: Notify,
+    flow: Cell<Option<AbortHandle>>,
+}
+
+impl Turn {
+    pub(super) fn new(frame: TurnFrame, pair: Pair, window: usize) -> Rc<Self> {
+        Rc::new(Self {
+            frame,
+            pair: RefCell::new(Some(pair)),
+            missing: Cell::new(frame.whole as usize),
+            handed_over: Cell::new(false),
+            inbox: RefCell::default(),
+            owed: Cell::new(0),
+            room: Cell::new(window),
+            ended: Cell::new(false),
+            worn: Cell::new(false),
+            noted: Cell::new(false),
+            answered: Cell::new(false),
+            done: RefCell::default(),
+            changed: Notify::new(),
+            flow: Cell::new(None),
+        })
+    }
+
+    /// Starts what has to be started for it; `None`: the link is over.
+    pub(super) fn begin(self: &Rc<Self>, shared: &Rc<Shared>) -> Option<()> {
+        let flow = flow(Rc::clone(shared), Rc::clone(self));
+        self.flow.set(Some(tokio::task::spawn_local(flow).abort_handle()));
+        if self.missing.get() == 0 { self.hand_over(shared, self.frame) } else { Some(()) }
+    }
+
+    fn hand_over(&self, shared: &Shared, frame: TurnFrame) -> Option<()> {
+        self.handed_over.set(true);
+        let mut bytes = Vec::with_capacity(16);
+        ToWorker::Turn(frame).encode(&mut bytes);
+        let pair = self.pair.borrow();
+        let sent = link::send_with(shared.link.as_fd(), &bytes, pair.as_ref()?.theirs.as_fd());
+        (sent.ok()? == Sent::Whole).then_some(())
+    }
+
+    /// Takes what has come from the client; `None`: the link is over.
+    pub(super) fn feed(&self, shared: &Shared, bytes: &[u8]) -> Option<()> {
+        if self.inbox.borrow().len() + bytes.len() > shared.end.window() {
+            return None;
+        }
+        let taken = if self.inbox.borrow().is_empty() { self.put(shared, bytes) } else { 0 };
+        self.inbox.borrow_mut().extend(&bytes[taken..]);
+        self.missing.set(self.missing.get().saturating_sub(bytes.len()));
+        match (self.handed_over.get(), self.inbox.borrow().is_empty()) {
+            (true, _) => Some(()),
+            (false, true) if self.missing.get() > 0 => Some(()),
+            (false, true) => self.hand_over(shared, self.frame),
+            // More than the kernel has room for: the worker reads it as it comes.
+            (false, false) => self.hand_over(shared, TurnFrame { whole: 0, ..self.frame }),
+        }
+    }
+
+    /// Puts into the pair what goes in; how many bytes. What its worker does not want to read is let go.
+    fn put(&self, shared: &Shared, bytes: &[u8]) -> usize {
+        let mut taken = 0;
+        let pair = self.pair.borrow();
+        let Some(pair) = pair.as_ref() else { return bytes.len() };
+        while taken < bytes.len() {
+            match send(pair.ours.get_ref(), &bytes[taken..], SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
+                Ok(sent) => taken += sent,
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => break,
+                Err(_) => taken = bytes.len(),
+            }
+        }
+        self.owed.set(self.owed.get() + taken);
+        if self.owed.get() >= shared.end.window() / 4 {
+            let bytes = u32::try_from(self.owed.take()).unwrap_or(u32::MAX);
+            shared.end.post_at_any_rate(&Frame::Room { turn: self.frame.turn, bytes });
+        }
+        taken
+    }
+
+    /// Nothing more will come from the client.
+    pub(super) fn end(&self, _cut_off: bool) {
+        self.ended.set(true);
+        if self.inbox.borrow().is_empty() {
+            self.shut(Shutdown::Write);
+        }
+    }
+
+    /// The client is gone.
+    pub(super) fn cut(&self) {
+        self.inbox.borrow_mut().clear();
+        self.shut(Shutdown::Both);
+    }
+
+    fn shut(&self, how: Shutdown) {
+        self.worn.set(true);
+        if let Some(pair) = &*self.pair.borrow() {
+            let _ = shutdown(pair.ours.get_ref(), how);
+        }
+    }
+
+    pub(super) fn make_room(&self, shared: &Shared, bytes: u32) {
+        self.room.set(self.room.get().saturating_add(bytes as usize).min(shared.end.window()));
+        self.changed.notify_waiters();
+    }
+
+    /// The worker is done: `last_word` goes out behind its answer.
+    pub(super) fn finish(self: &Rc<Self>, shared: &Shared, last_word: &[u8]) {
+        self.done.replace(Some(last_word.to_vec()));
+        self.pass_answer_on(shared);
+        self.changed.notify_waiters();
+    }
+
+    /// Sends as much of the answer as there is room for, and the last word if that was all of it.
+    fn pass_answer_on(&self, shared: &Shared) {
+        let mut piece = [0; MOST_DATA];
+        while let Some(there) = self.take_answer(shared, &mut piece) {
+            self.note(shared);
+            let data = Frame::Data { turn: self.frame.turn, bytes: &piece[..there] };
+            shared.end.post_at_any_rate(&data);
+        }
+        if self.room.get() == 0 || shared.end.is_clogged() {
+            return;
+        }
+        if let Some(last_word) = self.done.take() {
+            shared.end.post_at_any_rate(&Frame::Link(&last_word));
+            self.leave(shared);
+        }
+    }
+
+    /// The next bytes of the answer; `None`: there are none now, or there is no room for any.
+    fn take_answer(&self, shared: &Shared, piece: &mut [u8]) -> Option<usize> {
+        let room = self.room.get().min(piece.len());
+        if room == 0 || shared.end.is_clogged() || self.answered.get() {
+            return None;
+        }
+        let pair = self.pair.borrow();
+        let ours = pair.as_ref()?.ours.get_ref().as_fd();
+        match receive(ours, &mut piece[..room]) {
+            Ok(0) => {
+                self.answered.set(true);
+                self.worn.set(true);
+                shared.end.post_at_any_rate(&Frame::End { turn: self.frame.turn, cut_off: false });
+                None
+            }
+            Ok(there) => {
+                self.room.set(self.room.get() - there);
+                Some(there)
+            }
+            Err(Errno::AGAIN) => None,
+            Err(_) => {
+                self.answered.set(true);
+                None
+            }
+        }
+    }
+
+    /// Tells the door what the worker has noted of this answer, once, in front of its bytes.
+    fn note(&self, shared: &Shared) {
+        if self.noted.get() {
+            return;
+        }
+        let board = shared.board.borrow();
+        if let Some(note) = board.as_ref().and_then(|board| board.of_turn(self.frame.turn, shared.credit)) {
+            self.noted.set(true);
+            shared.end.post_at_any_rate(&Frame::Note(note));
+        }
+    }
+
+    /// It is over.
+    fn leave(&self, shared: &Shared) {
+        shared.turns.borrow_mut().remove(&self.frame.turn);
+        if let Some(flow) = self.flow.take() {
+            flow.abort();
+        }
+        let is_as_it_was = !self.worn.get() && self.inbox.borrow().is_empty();
+        if let Some(pair) = self.pair.take().filter(|_| is_as_it_was) {
+            shared.pairs.put_back(pair);
+        }
+    }
+}
+
+fn receive(from: BorrowedFd<'_>, into: &mut [u8]) -> Result<usize, Errno> {
+    loop {
+        match recv(from, &mut *into, RecvFlags::DONTWAIT) {
+            Err(Errno::INTR) => {}
+            received => return received.map(|(_, received)| received),
+        }
+    }
+}
+
+/// Sees to a turn whenever its pair can be read or written, or something has changed.
+async fn flow(shared: Rc<Shared>, turn: Rc<Turn>) {
+    loop {
+        turn.pass_answer_on(&shared);
+        if !turn.inbox.borrow().is_empty() {
+            let mut inbox = turn.inbox.take();
+            let taken = turn.put(&shared, &inbox);
+            inbox.drain(..taken);
+            turn.inbox.replace(inbox);
+            if turn.inbox.borrow().is_empty() && turn.ended.get() {
+                turn.shut(Shutdown::Write);
+            }
+        }
+        let wants_to_read = turn.room.get() > 0 && !shared.end.is_clogged() && !turn.answered.get();
+        let wants_to_write = !turn.inbox.borrow().is_empty();
+        let ready = std::future::poll_fn(|context| {
+            let pair = turn.pair.borrow();
+            let Some(pair) = pair.as_ref() else { return std::task::Poll::Pending };
+            if wants_to_read && let std::task::Poll::Ready(ready) = pair.ours.poll_read_ready(context) {
+                if let Ok(mut ready) = ready {
+                    ready.clear_ready();
+                }
+                return std::task::Poll::Ready(());
+            }
+            if wants_to_write && let std::task::Poll::Ready(ready) = pair.ours.poll_write_ready(context) {
+                if let Ok(mut ready) = ready {
+                    ready.clear_ready();
+                }
+                return std::task::Poll::Ready(());
+            }
+            std::task::Poll::Pending
+        });
+        tokio::select! {
+            () = ready => {}
+            () = turn.changed.notified() => {}
+        }
+    }
+}

@@ -221,6 +221,7 @@ pub(super) async fn prepare(args: &MasterArgs, meeting: Meeting) -> anyhow::Resu
             let pods = Pods::lead(cluster, &home.owner, &args.pods, deployment.tunnel, &api).await?;
             (doors, dialling, secret) = (pods.doors, Some(pods.dialling), pods.secret);
             leadership = Some(pods.leadership);
+            run_dir.keep_api_token(&lock, &pods.api_token)?;
             Arc::new(pods.backend)
         }
     };
@@ -372,6 +373,19 @@ impl Prepared {
 }
 
 impl Running {
+    /// Whether another controller takes over when this one goes, so that the workers are to stay.
+    pub(super) fn has_successors(&self) -> bool {
+        self.leadership.is_some()
+    }
+
+    /// Goes and leaves everything as it is, to the next controller.
+    pub(super) async fn hand_over(self) {
+        drop(self.end_api);
+        if let Some(leadership) = self.leadership {
+            leadership.release().await;
+        }
+    }
+
     /// Drains and removes everything within `scope`. When somebody interrupts that, all workers are killed at once and
     /// `cut_off` is called, which sees to the rest. When somebody interrupts even that, it waits for nothing more.
     pub(super) async fn stop(

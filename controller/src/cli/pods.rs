@@ -46,6 +46,8 @@ pub(super) struct Pods {
     pub(super) dialling: Dialling,
     pub(super) secret: Secret,
     pub(super) leadership: Leadership,
+    /// What the API asks for, where the spec names no token.
+    pub(super) api_token: String,
 }
 
 impl Pods {
@@ -66,7 +68,8 @@ impl Pods {
         // What can be wrong is found by whoever follows too.
         let backend = KubernetesBackend::on(cluster.clone(), owner, &options.kubernetes)?;
         let leadership = lead(&cluster, owner, api).await?;
-        let Material { ca_certificate, secret, .. } = secrets::get_or_create(&cluster, make).await?;
+        let Material { ca_certificate, secret, api_token, .. } =
+            secrets::get_or_create(&cluster, make).await?;
         let ca = tunnel.tls.then_some(ca_certificate);
         let port = tunnel.listen.port();
         let sites = observe::doors(&cluster, owner).map(move |doors| {
@@ -81,7 +84,14 @@ impl Pods {
             besides: vec![format!("{}:{port}", options.door_service)],
             ..Dialling::default()
         };
-        Ok(Self { backend, doors: Doors { sites: sites.boxed(), approach }, dialling, secret, leadership })
+        Ok(Self {
+            backend,
+            doors: Doors { sites: sites.boxed(), approach },
+            dialling,
+            secret,
+            leadership,
+            api_token,
+        })
     }
 }
 
@@ -124,14 +134,17 @@ async fn lead(cluster: &Cluster, owner: &str, api: &TcpListener) -> anyhow::Resu
 fn make() -> Result<Material, MakeError> {
     let authority = Authority::new(today())?;
     let door = authority.door(today())?;
-    let mut bytes = [0; 32];
-    getrandom::fill(&mut bytes).map_err(MakeError::Random)?;
+    let random = || {
+        let mut bytes = [0; 32];
+        getrandom::fill(&mut bytes).map_err(MakeError::Random).map(|()| bytes)
+    };
     Ok(Material {
         ca_certificate: authority.certificate,
         ca_key: authority.key,
         certificate: door.certificate,
         key: door.key,
-        secret: Secret::new(bytes),
+        secret: Secret::new(random()?),
+        api_token: random()?.iter().map(|byte| format!("{byte:02x}")).collect(),
     })
 }
 

@@ -60,6 +60,7 @@ pub(crate) async fn secrets_are_made_once(rig: &Rig) -> Result<()> {
             ca_key: text("ca.key"),
             certificate: text("tls.crt"),
             key: text("tls.key"),
+            api_token: text("api-token"),
             secret: Secret::new([u8::try_from(which).unwrap_or_default(); 32]),
         })
     };

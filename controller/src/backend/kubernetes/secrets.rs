@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   bulkhead-tunnel   ca.crt, tls.crt, tls.key, secret     mounted by doors, read by the controller
-//!   bulkhead-ca       ca.key, ca.crt                       read by the controller alone
+//!   bulkhead-ca       ca.key, ca.crt, api-token            read by the controller alone
 //! ```
 //! They are made by whichever controller finds none, and never changed by us. Two that make them at the same time agree:
 //! the API lets one of them create `bulkhead-ca`, and only that one goes on to create `bulkhead-tunnel`, for which the
@@ -47,6 +47,8 @@ pub struct Material {
     pub key: String,
     /// Under which workers' tokens are made, and by which a controller proves to a door that it is one.
     pub secret: Secret,
+    /// What the API asks for where the spec names no token of its own: the same, whichever controller leads.
+    pub api_token: String,
 }
 
 /// Why the material cannot be had.
@@ -163,7 +165,17 @@ fn written(cluster: &Cluster, material: &Material) -> [SecretObject; 2] {
             ("secret", &String::from(material.secret.clone())),
         ],
     );
-    [tunnel, object(AUTHORITY, &[("ca.key", &material.ca_key), ("ca.crt", &material.ca_certificate)])]
+    [
+        tunnel,
+        object(
+            AUTHORITY,
+            &[
+                ("ca.key", &material.ca_key),
+                ("ca.crt", &material.ca_certificate),
+                ("api-token", &material.api_token),
+            ],
+        ),
+    ]
 }
 
 fn read(tunnel: &SecretObject, authority: &SecretObject) -> Result<Material, SecretsError> {
@@ -184,6 +196,7 @@ fn read(tunnel: &SecretObject, authority: &SecretObject) -> Result<Material, Sec
         key: text(tunnel, TUNNEL, "tls.key")?,
         secret: Secret::try_from(secret.trim().to_owned())
             .map_err(|_| SecretsError::Damaged { secret: TUNNEL, entry: "secret" })?,
+        api_token: text(authority, AUTHORITY, "api-token")?.trim().to_owned(),
     })
 }
 

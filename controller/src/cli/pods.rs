@@ -207,7 +207,7 @@ mod tests {
         assert_eq!(answer.status(), 503);
         insta::assert_snapshot!(answer.text().await.unwrap(), @"this controller waits; the-other leads");
         drop(standby);
-        let (asked, _) = tokio::join!(reqwest::get(at("/readyz")), async {
+        let (asked, ()) = tokio::join!(reqwest::get(at("/readyz")), async {
             // Whoever comes now is the API's.
             drop(api.accept().await.unwrap());
         });

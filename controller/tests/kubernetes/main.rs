@@ -3,7 +3,7 @@
 //! Each story has a namespace of its own. Where there is no cluster, or its nodes' engines are not known, they are
 //! ignored, with the reason; `cluster` says what they need.
 
-#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
+#![expect(clippy::expect_used, reason = "a test that cannot go on has failed")]
 
 mod cluster;
 mod rig;

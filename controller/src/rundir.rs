@@ -323,6 +323,11 @@ impl RunDir {
         self.control_dir().join("api-token")
     }
 
+    /// Lets `token` be that token. The caller holds the [`Lock`].
+    pub fn keep_api_token(&self, _held: &Lock, token: &str) -> Result<(), RunDirError> {
+        create_private(&self.api_token_file(), &format!("{token}\n"))
+    }
+
     /// That token, and whether it is new. The caller holds the [`Lock`].
     pub fn api_token(&self, _held: &Lock) -> Result<(String, Novelty), RunDirError> {
         let path = self.api_token_file();

@@ -33,7 +33,7 @@ const MEDIA_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=u
 pub struct Measured {
     /// Bulkhead's version.
     pub version: String,
-    /// `process` or `docker`.
+    /// `process`, `docker` or `kubernetes`.
     pub backend: String,
     /// When this controller started, in seconds since the Unix epoch.
     pub started_at: f64,

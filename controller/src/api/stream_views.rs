@@ -42,7 +42,7 @@ pub struct StateFrame {
 pub struct ControllerView {
     /// Bulkhead's version.
     pub version: String,
-    /// `process` or `docker`.
+    /// `process`, `docker` or `kubernetes`.
     pub backend: String,
     /// Since when it has been running.
     pub started_at: String,

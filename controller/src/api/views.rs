@@ -14,7 +14,7 @@ pub struct WorkerView {
     pub id: String,
     /// The pool that it belongs to.
     pub pool: String,
-    /// `process` or `docker`.
+    /// `process`, `docker` or `kubernetes`.
     pub backend: String,
     /// What it is doing.
     pub phase: PhaseView,
@@ -126,7 +126,7 @@ pub struct IncidentView {
     pub siblings_failed: Option<u64>,
     /// A command that does the same again, where there is one.
     pub reproduce: Option<String>,
-    /// `process` or `docker`.
+    /// `process`, `docker` or `kubernetes`.
     #[serde(default)]
     pub backend: String,
     /// Where it ran: `pid 123`, or the container's name.

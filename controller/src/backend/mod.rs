@@ -5,6 +5,7 @@
 //! listings are the truth that makes it certain.
 
 pub mod docker;
+pub mod kubernetes;
 pub mod process;
 
 use std::num::NonZeroU32;
@@ -30,6 +31,8 @@ pub enum BackendKind {
     Process,
     /// Containers of a Docker engine.
     Docker,
+    /// Pods of a Kubernetes cluster.
+    Kubernetes,
 }
 
 /// What the backend is asked to start.
@@ -76,6 +79,13 @@ pub enum Unit {
         /// The pid of its first process on the engine's host, where known.
         pid: Option<u32>,
     },
+    /// A pod, by its name in the deployment's namespace. No two lives have the same one.
+    Pod {
+        /// The name for people: `kubectl describe pod NAME`.
+        name: String,
+        /// The node that it is on, once that is known.
+        node: Option<String>,
+    },
 }
 
 /// A worker of ours that a listing found.
@@ -112,6 +122,21 @@ pub enum Sighting {
         life: Incarnation,
         /// What of.
         autopsy: Autopsy,
+    },
+    /// A worker has been made and does not run yet: it waits for room, or for its image. Told again when the reason
+    /// changes. Its start time-out does not run meanwhile.
+    Waiting {
+        /// Who.
+        life: Incarnation,
+        /// Why it takes that long, in the engine's words, when something is wrong.
+        trouble: Option<String>,
+    },
+    /// A worker that waited runs now.
+    Started {
+        /// Who.
+        life: Incarnation,
+        /// Where it is, which may have been open until now.
+        unit: Unit,
     },
     /// The engine does not answer; what was spawned may live on.
     Unreachable(BackendError),

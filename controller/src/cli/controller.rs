@@ -1,7 +1,8 @@
 //! `bulkhead controller`: the master alone, for a door that somebody else starts.
 //!
 //! Compose and service managers run door and controller side by side. Whichever is first waits for the other, and
-//! either may be started again at any time. Told to go, it drains and removes its workers and leaves the door.
+//! either may be started again at any time. Told to go, it drains and removes its workers and leaves the door;
+//! but in a cluster, where another controller takes over, it leaves its workers too.
 
 use std::process::ExitCode;
 
@@ -56,6 +57,12 @@ pub(super) async fn run(args: ControllerArgs) -> anyhow::Result<ExitCode> {
             interrupts.next_while(following).await
         }
     };
+    if running.has_successors() {
+        // A rollout, or its node is emptied. Whoever deletes its Deployment deletes the workers with it.
+        print(&format!("{by}: the workers stay, for the controller that takes over\n"))?;
+        running.hand_over().await;
+        return Ok(ExitCode::SUCCESS);
+    }
     print(&format!("{by}: draining the workers\n"))?;
     let summary = running.stop(StopScope::WorkersOnly, &mut interrupts, || {}).await?;
     print(&account(&summary))?;

@@ -21,11 +21,14 @@ use tokio::task::JoinHandle;
 
 use super::follow::Source;
 use super::interrupts::Interrupts;
+use super::pods::{self, Pods, PodsOptions};
 use super::quarters::Quarters;
 use super::tokens::{self, Audience};
 use super::tunnel;
 use crate::api;
 use crate::backend::docker::{self, DockerBackend, DockerOptions, Engine};
+use crate::backend::kubernetes::lease::Leadership;
+use crate::backend::kubernetes::{self, Cluster};
 use crate::backend::process::ProcessBackend;
 use crate::backend::{Backend, BackendKind, Home};
 use crate::certificates::files;
@@ -84,6 +87,8 @@ pub(super) struct MasterArgs {
     owner: Option<String>,
     #[command(flatten)]
     docker: DockerOptions,
+    #[command(flatten)]
+    pods: PodsOptions,
 }
 
 impl MasterArgs {
@@ -118,6 +123,8 @@ pub(super) struct Prepared {
     doors: Doors,
     /// How workers find doors over TCP.
     dialling: Option<Dialling>,
+    /// Where several controllers might be at it: that it is us.
+    leadership: Option<Leadership>,
     /// Dropped before the lock.
     scaffold: Scaffold,
     lock: Lock,
@@ -155,6 +162,7 @@ pub(super) struct Choice {
 enum Why {
     Asked,
     AtHome,
+    Inside(String),
     EngineAnswers(String),
     NoEngine(String),
 }
@@ -173,36 +181,49 @@ pub(super) async fn prepare(args: &MasterArgs, meeting: Meeting) -> anyhow::Resu
     }
     let lock = run_dir.lock()?;
     let scaffold = Scaffold(is_new.then(|| RunDir::at(run_dir.path())));
-    let secret = run_dir.secret(&lock)?;
+    let mut secret = run_dir.secret(&lock)?;
     let api = bind(deployment.api.listen).await?;
     let home = Home { owner: args.owner(&run_dir), run_dir: run_dir.path().to_owned(), program: program()? };
     let before = Quarters::noted(&run_dir)?;
     let at_home = match before {
         Some(Quarters::Process) => !Quarters::Process.living(&home, &args.docker).await?.is_empty(),
-        Some(Quarters::Docker { .. }) | None => false,
+        Some(Quarters::Docker { .. } | Quarters::Kubernetes { .. }) | None => false,
     };
-    let (choice, engine) = choose(deployment.backend, at_home).await?;
-    let quarters = engine.as_ref().map_or(Quarters::Process, |engine| Quarters::on(engine, &home));
+    let (choice, ground) = choose(deployment.backend, at_home, args).await?;
+    let quarters = match &ground {
+        Ground::Machine => Quarters::Process,
+        Ground::Engine(engine) => Quarters::on(engine, &home),
+        Ground::Cluster(cluster) => Quarters::in_pods(cluster, &home.owner),
+    };
     if let Some(before) = before.filter(|before| *before != quarters) {
         before.must_be_empty(&home, &args.docker).await?;
     }
-    let hosts = match &engine {
-        Some(engine) => tunnel::open_to_containers(&mut deployment, engine).await?,
-        None => BTreeMap::new(),
+    let hosts = match &ground {
+        Ground::Engine(engine) => tunnel::open_to_containers(&mut deployment, engine).await?,
+        Ground::Machine | Ground::Cluster(_) => BTreeMap::new(),
     };
+    let on_this_machine = !matches!(ground, Ground::Cluster(_));
     let ca = match deployment.tunnel {
-        Some(Tunnel { tls: true, .. }) => Some(files::authority(&run_dir, &lock)?),
-        Some(Tunnel { tls: false, .. }) | None => None,
+        Some(Tunnel { tls: true, .. }) if on_this_machine => Some(files::authority(&run_dir, &lock)?),
+        Some(_) | None => None,
     };
-    let dialling =
+    let mut dialling =
         deployment.tunnel.map(|Tunnel { tls, .. }| Dialling { tls, ca, hosts, besides: Vec::new() });
-    let doors = Doors {
+    let mut doors = Doors {
         sites: door::only(Site::here(run_dir.control_socket())).boxed(),
         approach: Approach::plain(secret.clone()),
     };
-    let backend: Arc<dyn Backend> = match engine {
-        None => Arc::new(ProcessBackend::new(&home)?),
-        Some(engine) => Arc::new(DockerBackend::on(engine, &home, &args.docker).await?),
+    let mut leadership = None;
+    let backend: Arc<dyn Backend> = match ground {
+        Ground::Machine => Arc::new(ProcessBackend::new(&home)?),
+        Ground::Engine(engine) => Arc::new(DockerBackend::on(engine, &home, &args.docker).await?),
+        Ground::Cluster(cluster) => {
+            let pods = Pods::lead(cluster, &home.owner, &args.pods, deployment.tunnel, &api).await?;
+            (doors, dialling, secret) = (pods.doors, Some(pods.dialling), pods.secret);
+            leadership = Some(pods.leadership);
+            run_dir.keep_api_token(&lock, &pods.api_token)?;
+            Arc::new(pods.backend)
+        }
     };
     quarters.note(&run_dir, &lock)?;
     let api_address = api.local_addr()?;
@@ -221,6 +242,7 @@ pub(super) async fn prepare(args: &MasterArgs, meeting: Meeting) -> anyhow::Resu
         secret,
         doors,
         dialling,
+        leadership,
         scaffold,
         lock,
     })
@@ -242,24 +264,42 @@ fn program() -> anyhow::Result<PathBuf> {
     Ok(if path.exists() { path } else { PathBuf::from("/proc/self/exe") })
 }
 
-/// The backend, and the engine if it is one that needs it. `at_home`: workers of an earlier run live as processes.
-async fn choose(asked: BackendChoice, at_home: bool) -> anyhow::Result<(Choice, Option<Engine>)> {
-    let (kind, why, engine) = match asked {
-        BackendChoice::Process => (BackendKind::Process, Why::Asked, None),
+/// What workers run on.
+enum Ground {
+    Machine,
+    Engine(Engine),
+    Cluster(Cluster),
+}
+
+/// The backend, and what it needs. `at_home`: workers of an earlier run live as processes.
+async fn choose(asked: BackendChoice, at_home: bool, args: &MasterArgs) -> anyhow::Result<(Choice, Ground)> {
+    let namespace = args.pods.kubernetes.namespace.as_deref();
+    let (kind, why, ground) = match asked {
+        BackendChoice::Process => (BackendKind::Process, Why::Asked, Ground::Machine),
         BackendChoice::Docker => {
             let engine = docker::probe().await.context("there is no engine for `backend: docker`")?;
-            (BackendKind::Docker, Why::Asked, Some(engine))
+            (BackendKind::Docker, Why::Asked, Ground::Engine(engine))
         }
-        BackendChoice::Kubernetes => anyhow::bail!("`backend: kubernetes` is not in this build"),
-        BackendChoice::Auto if at_home => (BackendKind::Process, Why::AtHome, None),
+        BackendChoice::Kubernetes => {
+            let cluster =
+                Cluster::find(namespace).await.context("there is no cluster for `backend: kubernetes`")?;
+            (BackendKind::Kubernetes, Why::Asked, Ground::Cluster(cluster))
+        }
+        BackendChoice::Auto if at_home => (BackendKind::Process, Why::AtHome, Ground::Machine),
+        BackendChoice::Auto if kubernetes::is_inside() => {
+            let cluster = Cluster::find(namespace).await?;
+            (BackendKind::Kubernetes, Why::Inside(cluster.name().to_owned()), Ground::Cluster(cluster))
+        }
         BackendChoice::Auto => match docker::probe().await {
-            Ok(engine) => (BackendKind::Docker, Why::EngineAnswers(engine.name()), Some(engine)),
-            Err(error) => {
-                (BackendKind::Process, Why::NoEngine(format!("{:#}", anyhow::Error::new(error))), None)
-            }
+            Ok(engine) => (BackendKind::Docker, Why::EngineAnswers(engine.name()), Ground::Engine(engine)),
+            Err(error) => (
+                BackendKind::Process,
+                Why::NoEngine(format!("{:#}", anyhow::Error::new(error))),
+                Ground::Machine,
+            ),
         },
     };
-    Ok((Choice { kind, why }, engine))
+    Ok((Choice { kind, why }, ground))
 }
 
 impl fmt::Display for Choice {
@@ -267,11 +307,13 @@ impl fmt::Display for Choice {
         let workers_are = match self.kind {
             BackendKind::Process => "process: workers are plain processes of this machine",
             BackendKind::Docker => "docker: each worker is a container",
+            BackendKind::Kubernetes => "kubernetes: each worker is a pod",
         };
         f.write_str(workers_are)?;
         match &self.why {
             Why::Asked => f.write_str(", as asked"),
             Why::AtHome => f.write_str(", because those of an earlier run are there"),
+            Why::Inside(cluster) => write!(f, ", because this is a pod of one ({cluster})"),
             Why::EngineAnswers(engine) => write!(f, ", because an engine answers ({engine})"),
             Why::NoEngine(reason) => write!(f, ", because no Docker engine answers ({reason})"),
         }
@@ -286,6 +328,7 @@ pub(super) struct Running {
     end_api: oneshot::Sender<()>,
     /// Kept until everything is stopped, so that no second controller interferes.
     _lock: Lock,
+    leadership: Option<Leadership>,
     longest_drain: Duration,
 }
 
@@ -308,17 +351,41 @@ impl Prepared {
             secret: self.secret,
             backend: self.backend,
         });
+        if let Some(leadership) = &self.leadership {
+            pods::leave_when_lost(leadership);
+        }
         let (end_api, ended) = oneshot::channel::<()>();
         let ended = async {
             // Sent or dropped, it means the same.
             let _ = ended.await;
         };
         let api = tokio::spawn(api::serve(self.api, Arc::new(master.clone()), self.admission, ended));
-        Running { master, run_dir: self.run_dir, api, end_api, _lock: self.lock, longest_drain }
+        Running {
+            master,
+            run_dir: self.run_dir,
+            api,
+            end_api,
+            _lock: self.lock,
+            leadership: self.leadership,
+            longest_drain,
+        }
     }
 }
 
 impl Running {
+    /// Whether another controller takes over when this one goes, so that the workers are to stay.
+    pub(super) fn has_successors(&self) -> bool {
+        self.leadership.is_some()
+    }
+
+    /// Goes and leaves everything as it is, to the next controller.
+    pub(super) async fn hand_over(self) {
+        drop(self.end_api);
+        if let Some(leadership) = self.leadership {
+            leadership.release().await;
+        }
+    }
+
     /// Drains and removes everything within `scope`. When somebody interrupts that, all workers are killed at once and
     /// `cut_off` is called, which sees to the rest. When somebody interrupts even that, it waits for nothing more.
     pub(super) async fn stop(
@@ -339,6 +406,9 @@ impl Running {
             }
         };
         drop(self.end_api);
+        if let Some(leadership) = self.leadership {
+            leadership.release().await;
+        }
         // A client that keeps its connection open must not keep us from going.
         let _ = tokio::time::timeout(Duration::from_secs(1), self.api).await;
         if scope == StopScope::DoorToo && summary.verified && !summary.door_remains {

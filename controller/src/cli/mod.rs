@@ -26,6 +26,7 @@ mod launch;
 mod logging;
 mod logs;
 mod output;
+mod pods;
 mod ps;
 mod quarters;
 mod scale;

@@ -19,8 +19,9 @@ use serde::{Deserialize, Serialize};
 use server::identity::Incarnation;
 
 use crate::backend::docker::{DockerBackend, DockerOptions, Engine};
+use crate::backend::kubernetes::{Cluster, KubernetesBackend};
 use crate::backend::process::ProcessBackend;
-use crate::backend::{Backend, Home, Vital};
+use crate::backend::{Backend, Found, Home, Vital};
 use crate::model::in_full;
 use crate::rundir::{Lock, RunDir};
 
@@ -34,6 +35,15 @@ pub(super) enum Quarters {
     Docker {
         /// Of the engine there, written as in `DOCKER_HOST`.
         engine: String,
+        /// Labelled so.
+        owner: String,
+    },
+    /// In pods.
+    Kubernetes {
+        /// Of the cluster whose API is there.
+        api: String,
+        /// In this namespace.
+        namespace: String,
         /// Labelled so.
         owner: String,
     },
@@ -128,6 +138,25 @@ impl Quarters {
                 living.sort();
                 Ok(living)
             }
+            Self::Kubernetes { api, namespace, owner } => {
+                let cannot_tell = || {
+                    format!(
+                        "cannot tell whether workers of an earlier run still live {self}: let KUBECONFIG lead to that \
+                         cluster again, or, if it is gone for good, remove {}",
+                        RunDir::at(&home.run_dir).quarters().display()
+                    )
+                };
+                let cluster = Cluster::find(Some(namespace)).await.with_context(cannot_tell)?;
+                if cluster.address() != api {
+                    bail!(cannot_tell());
+                }
+                let found = KubernetesBackend::to_look_around(cluster, owner).list().await;
+                let alive = |found: Found| matches!(found.vital, Vital::Alive { .. }).then_some(found.life);
+                let mut living: Vec<_> =
+                    found.with_context(cannot_tell)?.into_iter().filter_map(alive).collect();
+                living.sort();
+                Ok(living)
+            }
         }
     }
 
@@ -137,6 +166,9 @@ impl Quarters {
             Self::Process => "with --backend process".to_owned(),
             Self::Docker { engine, owner } => {
                 format!("with DOCKER_HOST={engine}, --backend docker and --owner {owner:?}")
+            }
+            Self::Kubernetes { namespace, owner, .. } => {
+                format!("with --backend kubernetes, --namespace {namespace} and --owner {owner:?}")
             }
         }
     }
@@ -149,6 +181,9 @@ impl std::fmt::Display for Quarters {
             Self::Process => f.write_str("as plain processes"),
             Self::Docker { engine, owner } => {
                 write!(f, "in containers of the engine at {engine} (owner {owner:?})")
+            }
+            Self::Kubernetes { api, namespace, owner } => {
+                write!(f, "in pods of the cluster at {api} (namespace {namespace}, owner {owner:?})")
             }
         }
     }

@@ -15,6 +15,11 @@ pub enum Cause {
         /// The limit in bytes, where one is set.
         limit_bytes: Option<u64>,
     },
+    /// Whoever runs the machines has taken it away, or could not get it to run; in their words.
+    Taken {
+        /// `Evicted: The node was low on resource: memory`.
+        why: String,
+    },
     /// The backend knows that it is gone and not how: it died while nobody watched.
     Lost,
 }
@@ -43,6 +48,7 @@ impl fmt::Display for Cause {
             }
             Self::Oom { limit_bytes: Some(bytes) } => write!(f, "{bytes} bytes"),
             Self::Oom { limit_bytes: None } => f.write_str("no limit of its own: the machine ran out"),
+            Self::Taken { why } => f.write_str(why),
             Self::Lost => f.write_str("it is gone, and nobody saw how"),
         }
     }

@@ -20,6 +20,6 @@ pub use event::{ActionError, Command, DoorEvent, Event, StopScope, Welcome};
 pub use in_full::in_full;
 pub use incident::{Asked, Died, Incident, Incidents, Notes, Reason, Settled};
 pub use now::Now;
-pub use place::{Came, Compartment, Errand, Fate, KillReason, Phase, Place, Purpose, Tenant, Told};
+pub use place::{Came, Compartment, Errand, Fate, KillReason, Launch, Phase, Place, Purpose, Tenant, Told};
 pub use remains::{Burial, Remains, Stage};
 pub use state::{DoorState, Engine, Haste, PoolState, Pulse, State, Stopping};

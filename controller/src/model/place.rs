@@ -110,6 +110,8 @@ pub struct Tenant {
     pub life: Incarnation,
     /// Where it runs.
     pub compartment: Compartment,
+    /// Whether it runs yet.
+    pub launch: Launch,
     /// What it was made from: another hash than its pool's says that it is out of date.
     pub spec_hash: String,
     /// When it was ordered, or, when it was adopted, started.
@@ -122,6 +124,18 @@ pub struct Tenant {
     pub succeeds: Option<Incarnation>,
     /// What its own incident will have to say, should there be one.
     pub notes: Notes,
+}
+
+/// Whether a worker that has been made runs yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Launch {
+    /// It does, as far as anybody has told.
+    Done,
+    /// The backend has made it, and it waits for what it needs to run.
+    Awaited {
+        /// What is wrong, in the engine's words.
+        trouble: Option<String>,
+    },
 }
 
 /// How a worker has come into our books.

@@ -295,6 +295,10 @@ fn log(event: &Event, logged: &mut Floods) {
         Event::Sighted(Sighting::Died { life, autopsy }) => {
             tracing::info!(%life, cause = %autopsy.cause, "died");
         }
+        Event::Sighted(Sighting::Waiting { life, trouble: Some(trouble) }) => {
+            tracing::warn!(%life, trouble, "cannot run yet");
+        }
+        Event::Sighted(Sighting::Waiting { .. } | Sighting::Started { .. }) => tracing::debug!(?event),
         Event::Sighted(Sighting::Unreachable(error)) => tracing::warn!(%error, "the engine is away"),
         Event::Sighted(Sighting::Reachable) => tracing::info!("the engine is back"),
         Event::Spawned { life, result: Err(error) } => {

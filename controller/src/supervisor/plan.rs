@@ -5,8 +5,9 @@
 //! - Nobody is spawned before both door and engine have told whom they know, while either is away, while the door has
 //!   not heard of the pool (which was added to the spec after the door's start), or while the pool has too many
 //!   [remains](Remains) lying about.
-//! - A start time-out runs only while the door is there and answers: without one, nobody can be ready. A worker that
-//!   has been ready before has the time of a turn besides: it may be at work on one of the last door's.
+//! - A start time-out runs only while the door is there and answers: without one, nobody can be ready. One
+//!   that waits for room or for its image is not late. A worker that has been ready before has the time of a turn
+//!   besides: it may be at work on one of the last door's.
 //! - Whoever is to finish is told by the door, if the door knows it and answers, and by SIGTERM otherwise, which is
 //!   repeated: who has only just been started does not hear it.
 //! - When a stop is cut off, nobody is told anything any more: they are all killed at once, side by side.
@@ -24,8 +25,8 @@ use server::identity::{Incarnation, PoolName};
 
 use crate::backend::Unit;
 use crate::model::{
-    Action, Burial, DoorState, DrainOrder, Engine, Errand, Fate, Haste, KillReason, Phase, PoolState, Pulse,
-    Purpose, Remains, Stage, State, StopScope, Tenant, Told,
+    Action, Burial, DoorState, DrainOrder, Engine, Errand, Fate, Haste, KillReason, Launch, Phase, PoolState,
+    Pulse, Purpose, Remains, Stage, State, StopScope, Tenant, Told,
 };
 
 /// What is to be done, and when to think again if nothing happens before.
@@ -105,6 +106,7 @@ impl Planner<'_> {
                     if let Some(stopping) = &self.state.stopping {
                         self.dismiss(tenant, stopping.deadline);
                     } else if self.door_is_up()
+                        && tenant.launch == Launch::Done
                         && self.alarm.has_rung(*since + allowed)
                         && let Some(unit) = tenant.compartment.unit()
                     {

@@ -113,7 +113,7 @@ pub(super) fn reproduce(incident: &Incident, listen: Option<SocketAddr>) -> Opti
         // Whoever sent it past us named a pid or a container, which may be somebody else's by now.
         Reason::Found(Cause::Signal(signal)) => Some(by_us(incident, signal)),
         Reason::Found(Cause::Exit(_) | Cause::Oom { .. }) => by_request(),
-        Reason::Found(Cause::Lost) | Reason::Vanished(_) | Reason::NotKnownYet => None,
+        Reason::Found(Cause::Taken { .. } | Cause::Lost) | Reason::Vanished(_) | Reason::NotKnownYet => None,
     }
 }
 

@@ -264,7 +264,12 @@ impl Teller {
             Event::Command(Command::Apply(pools)) => return applied(pools, before, now),
             Event::Command(command) => asked(command, before).map(|happened| (now.stamp, happened)),
             // What these change shows when the states are compared.
-            Event::Sighted(Sighting::Unreachable(_) | Sighting::Reachable)
+            Event::Sighted(
+                Sighting::Waiting { .. }
+                | Sighting::Started { .. }
+                | Sighting::Unreachable(_)
+                | Sighting::Reachable,
+            )
             | Event::Spawned { result: Err(_), .. }
             | Event::Signalled { .. }
             | Event::Removed { .. }
@@ -329,9 +334,9 @@ impl Teller {
                 told.degraded = degraded;
                 tell(if degraded { PoolChange::Degraded } else { PoolChange::Sound }, None);
             }
-            if told.trouble != pool.trouble {
-                told.trouble.clone_from(&pool.trouble);
-                if let Some(trouble) = &pool.trouble {
+            if told.trouble.as_deref() != pool.trouble() {
+                told.trouble = pool.trouble().map(str::to_owned);
+                if let Some(trouble) = &told.trouble {
                     tell(PoolChange::Trouble, Some(trouble.clone()));
                 }
             }

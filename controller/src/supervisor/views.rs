@@ -93,14 +93,20 @@ fn worker(state: &State, backend: BackendKind, pool: &PoolState, number: u32, pl
         pid: match unit {
             Some(Unit::Process { pid, .. }) => Some(*pid),
             Some(Unit::Container { pid, .. }) => *pid,
-            None => None,
+            Some(Unit::Pod { .. }) | None => None,
         },
         container: match unit {
             Some(Unit::Container { name, .. }) => Some(name.clone()),
-            Some(Unit::Process { .. }) | None => None,
+            Some(Unit::Process { .. } | Unit::Pod { .. }) | None => None,
         },
-        pod: None,
-        node: None,
+        pod: match unit {
+            Some(Unit::Pod { name, .. }) => Some(name.clone()),
+            Some(Unit::Process { .. } | Unit::Container { .. }) | None => None,
+        },
+        node: match unit {
+            Some(Unit::Pod { node, .. }) => node.clone(),
+            Some(Unit::Process { .. } | Unit::Container { .. }) | None => None,
+        },
         started_at: tenant.map(|tenant: &Tenant| rfc3339(tenant.born)),
         turns: seen.map_or(0, |seen| seen.turns),
         holding: holding.iter().map(holding_view).collect(),
@@ -123,7 +129,7 @@ fn pool_view(state: &State, backend: BackendKind, pool: &PoolState) -> PoolView 
         ready: u32::try_from(pool.live()).unwrap_or(u32::MAX),
         busy: u32::try_from(busy).unwrap_or(u32::MAX),
         degraded: *pool.intensity.health() != Health::Sound,
-        trouble: pool.trouble.clone(),
+        trouble: pool.trouble().map(str::to_owned),
         queued: seen.map_or(0, |seen| seen.queued),
         connections: seen.map_or(0, |seen| seen.connections),
         counters: seen.map(|seen| seen.counters.clone()).unwrap_or_default(),
@@ -145,7 +151,8 @@ fn listens_at(state: &State, name: &PoolName) -> Option<SocketAddr> {
 pub(super) fn unit_name(unit: &Unit) -> String {
     match unit {
         Unit::Process { pid, .. } => format!("pid {pid}"),
-        Unit::Container { name, .. } => name.clone(),
+        Unit::Container { name, .. } | Unit::Pod { name, node: None } => name.clone(),
+        Unit::Pod { name, node: Some(node) } => format!("{name} on {node}"),
     }
 }
 
@@ -171,7 +178,7 @@ fn cause(reason: &Reason) -> CauseView {
                 Cause::Signal(_) => CauseKind::Signal,
                 Cause::Exit(_) => CauseKind::Exit,
                 Cause::Oom { .. } => CauseKind::Oom,
-                Cause::Lost => CauseKind::Lost,
+                Cause::Taken { .. } | Cause::Lost => CauseKind::Lost,
             };
             (kind, cause.to_string())
         }
@@ -220,6 +227,7 @@ pub(super) fn backend_name(backend: BackendKind) -> &'static str {
     match backend {
         BackendKind::Process => "process",
         BackendKind::Docker => "docker",
+        BackendKind::Kubernetes => "kubernetes",
     }
 }
 

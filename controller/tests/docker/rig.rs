@@ -115,7 +115,12 @@ pub(crate) async fn died(sightings: &mut mpsc::Receiver<Sighting>, name: &str) -
         loop {
             match sightings.recv().await {
                 Some(Sighting::Died { life, autopsy }) if life == whom => return Ok(autopsy),
-                Some(Sighting::Died { .. } | Sighting::Reachable) => {}
+                Some(
+                    Sighting::Died { .. }
+                    | Sighting::Waiting { .. }
+                    | Sighting::Started { .. }
+                    | Sighting::Reachable,
+                ) => {}
                 Some(Sighting::Unreachable(error)) => return Err(error.into()),
                 None => bail!("the watch has ended"),
             }

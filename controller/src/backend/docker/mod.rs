@@ -254,6 +254,6 @@ fn container_id<'a>(life: &Incarnation, unit: &'a Unit) -> Result<&'a str, Backe
     match unit {
         Unit::Container { id, .. } => Ok(id),
         // Left by a deployment that ran on another backend; there is nothing of it on this engine.
-        Unit::Process { .. } => Err(BackendError::Gone { subject: life.to_string() }),
+        Unit::Process { .. } | Unit::Pod { .. } => Err(BackendError::Gone { subject: life.to_string() }),
     }
 }

@@ -372,7 +372,7 @@ fn process_of(unit: &Unit) -> Result<Process, Trouble> {
         Unit::Process { pid, started_ticks } => {
             Process::try_from(Numbers { pid: *pid, started_ticks: *started_ticks })
         }
-        Unit::Container { .. } => Err(Trouble::Container),
+        Unit::Container { .. } | Unit::Pod { .. } => Err(Trouble::Container),
     }
 }
 

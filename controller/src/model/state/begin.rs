@@ -9,7 +9,9 @@ use super::{DoorState, State, Stopping};
 use crate::model::action::{Action, DrainOrder};
 use crate::model::incident::Notes;
 use crate::model::now::Now;
-use crate::model::place::{Came, Compartment, Errand, Fate, KillReason, Phase, Purpose, Tenant, Told};
+use crate::model::place::{
+    Came, Compartment, Errand, Fate, KillReason, Launch, Phase, Purpose, Tenant, Told,
+};
 use crate::model::remains::{Burial, Remains, Stage};
 
 impl State {
@@ -66,6 +68,7 @@ impl State {
         let tenant = Tenant {
             life: life.clone(),
             compartment: Compartment::Ordered,
+            launch: Launch::Done,
             spec_hash,
             born: SystemTime::from(now.stamp),
             first_ready: None,

@@ -15,7 +15,7 @@ use crate::model::event::ActionError;
 use crate::model::in_full::in_full;
 use crate::model::incident::Notes;
 use crate::model::now::Now;
-use crate::model::place::{Came, Compartment, Errand, Fate, Phase, Place, Tenant, Told};
+use crate::model::place::{Came, Compartment, Errand, Fate, Launch, Phase, Place, Tenant, Told};
 use crate::model::remains::{Burial, Remains, Stage};
 use crate::supervisor::restart;
 
@@ -32,8 +32,26 @@ impl State {
     pub(super) fn fold_sighting(&mut self, sighting: Sighting, now: Now) {
         match sighting {
             Sighting::Died { life, autopsy } => self.depart(&life, Departure::Dead(autopsy), now),
+            Sighting::Waiting { life, trouble } => {
+                if let Some(tenant) = self.tenant_mut(&life) {
+                    tenant.launch = Launch::Awaited { trouble };
+                }
+            }
+            Sighting::Started { life, unit } => self.fold_started(&life, unit, now.at),
             Sighting::Unreachable(_) => self.engine_is_silent(now.at + PROBE_PERIOD),
             Sighting::Reachable => self.list_soon(now.at),
+        }
+    }
+
+    /// A worker that waited runs; only now does the time count that it has until it is ready.
+    fn fold_started(&mut self, life: &Incarnation, unit: Unit, now: Instant) {
+        if let Some(Phase::Starting { since, .. }) = self.phase_mut(life) {
+            *since = now;
+        }
+        let Some(tenant) = self.tenant_mut(life) else { return };
+        tenant.launch = Launch::Done;
+        if let Compartment::Up { unit: known, .. } = &mut tenant.compartment {
+            *known = unit;
         }
     }
 
@@ -42,7 +60,7 @@ impl State {
             Ok(unit) => {
                 self.found_at(life, unit, now.at);
                 if let Some(pool) = self.pool_mut(&life.worker.pool) {
-                    pool.trouble = None;
+                    pool.refusal = None;
                 }
                 let lost = self.tenant(life).and_then(|tenant| tenant.succeeds.clone());
                 if let Some(incident) = lost.and_then(|lost| self.incidents.known(&lost)) {
@@ -85,7 +103,7 @@ impl State {
         }
         let succeeds = tenant.succeeds.clone();
         let Some(pool) = self.pool_mut(&life.worker.pool) else { return };
-        pool.trouble = Some(in_full(error));
+        pool.refusal = Some(in_full(error));
         let Some(place) = pool.places.get_mut(&life.worker.place) else { return };
         let wait = if error.is_silence() {
             restart::SILENCE_PAUSE
@@ -218,6 +236,7 @@ impl State {
                 let tenant = Tenant {
                     life,
                     compartment: Compartment::Up { unit: found.unit, known: now.at },
+                    launch: Launch::Done,
                     spec_hash: found.spec_hash,
                     born: since,
                     first_ready: None,

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use server::identity::{PoolName, WorkerId};
 
-use crate::model::place::{Fate, Phase, Place};
+use crate::model::place::{Fate, Launch, Phase, Place};
 use crate::spec::Pool;
 use crate::supervisor::restart::Intensity;
 
@@ -26,7 +26,7 @@ pub struct PoolState {
     /// Whether it is not in the spec any more: it goes when nobody is left in it.
     pub retired: bool,
     /// Why the last worker that was ordered for it could not be had; `None` when it could.
-    pub trouble: Option<String>,
+    pub(super) refusal: Option<String>,
 }
 
 impl PoolState {
@@ -38,7 +38,7 @@ impl PoolState {
             places: BTreeMap::new(),
             intensity: Intensity::new(),
             retired: false,
-            trouble: None,
+            refusal: None,
         };
         pool.reshape(now);
         pool
@@ -57,6 +57,19 @@ impl PoolState {
     /// How many workers take turns.
     pub fn live(&self) -> usize {
         self.places.values().filter(|place| matches!(place.phase, Phase::Live { .. })).count()
+    }
+
+    /// Why it is short of workers: the last one that was ordered could not be had, or one that was made cannot run.
+    pub fn trouble(&self) -> Option<&str> {
+        let awaited = || {
+            self.places.values().filter_map(|place| place.phase.tenant()).find_map(|tenant| {
+                match &tenant.launch {
+                    Launch::Awaited { trouble } => trouble.as_deref(),
+                    Launch::Done => None,
+                }
+            })
+        };
+        self.refusal.as_deref().or_else(awaited)
     }
 
     /// How many places too many there are, those left out that close anyway.

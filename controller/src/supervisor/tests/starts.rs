@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use server::control::Stamp;
 
+use crate::backend::{Sighting, Unit};
 use crate::model::{
     Action, Command, DoorEvent, DrainOrder, Event, KillReason, Now, State, StopScope, Welcome,
 };
@@ -41,6 +42,42 @@ fn the_time_to_start_runs_from_when_the_backend_has_started_it() {
     assert!(!kill(after(allowed * 4 - Duration::from_millis(1))), "it still has time");
     assert_eq!(plan(&state, started.at).wake.map(|wake| wake <= after(allowed * 4).at), Some(true));
     assert!(kill(after(allowed * 4)), "its time is up");
+}
+
+#[test]
+fn who_waits_for_room_is_not_late_and_its_pool_says_what_is_wrong() {
+    let spec = pool("web", 1);
+    let allowed = spec.door.timeouts.start;
+    let hash = spec.spec_hash();
+    let start = Now { at: Instant::now(), stamp: Stamp::now(), luck: 0.5 };
+    let after = |time: Duration| Now { at: start.at + time, ..start };
+    let mut state = State::new([(Arc::new(spec), hash)], start.at);
+    let welcome = Welcome { pid: 1, pools: BTreeMap::new(), linked: vec![], seen: vec![] };
+    state.fold(Event::Door(DoorEvent::Up(welcome)), start);
+    state.fold(Event::Listed { began: start.at, result: Ok(vec![]) }, start);
+    state.begin(&Action::Spawn { life: life("web-0.1") }, start);
+    let waits = |trouble: Option<&str>| {
+        let trouble = trouble.map(str::to_owned);
+        Event::Sighted(Sighting::Waiting { life: life("web-0.1"), trouble })
+    };
+    // What is told of it and that it has been made may come in any order.
+    state.fold(waits(None), start);
+    state.fold(Event::Spawned { life: life("web-0.1"), result: Ok(unit(&life("web-0.1"))) }, start);
+    assert_eq!(state.pools[0].trouble(), None, "waiting is no trouble in itself");
+    state.fold(waits(Some("no room")), start);
+    assert_eq!(state.pools[0].trouble(), Some("no room"));
+    let is_killed = |state: &State, at: Now| {
+        plan(state, at.at).actions.iter().any(|action| matches!(action, Action::Kill { .. }))
+    };
+    assert!(!is_killed(&state, after(allowed * 10)), "it has not even been started");
+
+    let started = after(allowed * 10);
+    let there = Unit::Pod { name: "bulkhead-web-0-1".to_owned(), node: Some("node2".to_owned()) };
+    state.fold(Event::Sighted(Sighting::Started { life: life("web-0.1"), unit: there.clone() }), started);
+    assert_eq!(state.pools[0].trouble(), None);
+    assert_eq!(state.tenant(&life("web-0.1")).and_then(|it| it.compartment.unit()), Some(&there));
+    assert!(!is_killed(&state, after(allowed * 11 - Duration::from_millis(1))), "it still has time");
+    assert!(is_killed(&state, after(allowed * 11)), "its time is up");
 }
 
 #[test]

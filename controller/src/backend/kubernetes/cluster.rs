@@ -1,0 +1,184 @@
+//! The cluster: how it is reached, and who we are in it.
+//!
+//! Inside a pod the cluster tells where its API is, by a service account that Kubernetes mounts; that comes first there.
+//! Anywhere else a kubeconfig does, as for `kubectl` (`KUBECONFIG`, or `~/.kube/config`).
+//!
+//! Of our own pod we ask what only it can tell: the image, which workers run as well, and the Deployment that it belongs
+//! to. Workers belong to that Deployment too, so that who deletes it deletes them. What cannot be found out is left
+//! open and said: without the Deployment workers outlive it.
+
+use std::path::Path;
+
+use k8s_openapi::api::apps::v1::ReplicaSet;
+use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use kube::{Api, Client, Config, ResourceExt};
+use thiserror::Error;
+
+use super::calls::{Operation, ask};
+use crate::backend::BackendError;
+
+/// Where a pod has its service account.
+const TOKEN: &str = "/var/run/secrets/kubernetes.io/serviceaccount/token";
+const SERVICE_HOST: &str = "KUBERNETES_SERVICE_HOST";
+
+/// A cluster whose API answers, and a namespace in it.
+#[derive(Clone)]
+pub struct Cluster {
+    pub(super) client: Client,
+    pub(super) namespace: String,
+    /// For people: `Kubernetes v1.20.2 at https://10.96.0.1/`.
+    pub(super) name: String,
+    address: String,
+    own_pod: Option<OwnPod>,
+}
+
+/// What our own pod tells.
+#[derive(Debug, Clone)]
+pub(super) struct OwnPod {
+    pub(super) name: String,
+    pub(super) image: Option<String>,
+    pub(super) deployment: Option<OwnerReference>,
+}
+
+/// Why a cluster cannot be worked with.
+#[derive(Debug, Error)]
+pub enum ConnectError {
+    /// Nothing says where its API is.
+    #[error(
+        "no cluster is known here: run this inside one, or set KUBECONFIG to the file that `kubectl` uses"
+    )]
+    Unknown(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// What says it makes no sense.
+    #[error("cannot make a client for the cluster's API")]
+    Client(#[source] Box<kube::Error>),
+    /// It does not answer, or will not have us.
+    #[error(transparent)]
+    Api(#[from] BackendError),
+}
+
+/// Whether this program runs in a pod that may talk to its cluster.
+pub fn is_inside() -> bool {
+    std::env::var_os(SERVICE_HOST).is_some() && Path::new(TOKEN).exists()
+}
+
+impl Cluster {
+    /// Finds the cluster and asks who it is. Takes five seconds at most for each of its three questions. `namespace`:
+    /// instead of our pod's own, or the kubeconfig's.
+    pub async fn find(namespace: Option<&str>) -> Result<Self, ConnectError> {
+        let config = if is_inside() {
+            Config::incluster().map_err(|error| ConnectError::Unknown(error.into()))?
+        } else {
+            Config::infer().await.map_err(|error| ConnectError::Unknown(error.into()))?
+        };
+        Self::at(config, namespace).await
+    }
+
+    /// The same, with a configuration that is known.
+    pub async fn at(config: Config, namespace: Option<&str>) -> Result<Self, ConnectError> {
+        let address = config.cluster_url.to_string();
+        let namespace = namespace.map_or_else(|| config.default_namespace.clone(), str::to_owned);
+        let client = Client::try_from(config).map_err(|error| ConnectError::Client(Box::new(error)))?;
+        let unnamed = format!("Kubernetes at {address}");
+        let version = ask(&unnamed, Operation::Version, "it", client.apiserver_version()).await?;
+        let name = format!("Kubernetes {} at {address}", version.git_version);
+        let mut cluster = Self { client, namespace, name, address, own_pod: None };
+        cluster.own_pod = cluster.look_at_ourselves().await;
+        Ok(cluster)
+    }
+
+    /// Its name for people.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Where its API is.
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// Where workers live in it.
+    pub fn namespace(&self) -> &str {
+        &self.namespace
+    }
+
+    /// Who we are among others that want the same: our pod's name, or this machine's and our process id.
+    pub fn identity(&self) -> String {
+        match &self.own_pod {
+            Some(pod) => pod.name.clone(),
+            None => {
+                let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+                format!("{host}-{}", std::process::id())
+            }
+        }
+    }
+
+    pub(super) fn own_pod(&self) -> Option<&OwnPod> {
+        self.own_pod.as_ref()
+    }
+
+    pub(super) fn api<K>(&self) -> Api<K>
+    where
+        K: kube::Resource<Scope = k8s_openapi::NamespaceResourceScope>,
+        K::DynamicType: Default,
+    {
+        Api::namespaced(self.client.clone(), &self.namespace)
+    }
+
+    /// Whether the API answers at this moment.
+    pub(super) async fn probe(&self) -> Result<(), BackendError> {
+        ask(&self.name, Operation::Probe, "it", self.client.apiserver_version()).await.map(drop)
+    }
+
+    /// What our own pod tells; `None` outside of the cluster.
+    async fn look_at_ourselves(&self) -> Option<OwnPod> {
+        if !is_inside() {
+            return None;
+        }
+        // A pod's host name is its name, unless somebody has said otherwise.
+        let name = std::env::var("BULKHEAD_POD_NAME")
+            .unwrap_or_else(|_| rustix::system::uname().nodename().to_string_lossy().into_owned());
+        let pods: Api<Pod> = self.api();
+        match ask(&self.name, Operation::Read, format!("pod {name}"), pods.get(&name)).await {
+            Ok(pod) => {
+                let deployment = self.deployment_of(&pod).await;
+                let container = pod.spec.as_ref().and_then(|spec| spec.containers.first());
+                let image = container.and_then(|container| container.image.clone());
+                Some(OwnPod { name, image, deployment })
+            }
+            Err(error) => {
+                tracing::warn!(%error, "our own pod is not known: workers need --worker-image, and outlive the Deployment");
+                Some(OwnPod { name, image: None, deployment: None })
+            }
+        }
+    }
+
+    /// The Deployment that has made the ReplicaSet that has made this pod.
+    async fn deployment_of(&self, pod: &Pod) -> Option<OwnerReference> {
+        let made_by = |owners: &[OwnerReference], kind: &str| {
+            owners.iter().find(|owner| owner.kind == kind && owner.controller == Some(true)).cloned()
+        };
+        let set = made_by(pod.owner_references(), "ReplicaSet")?;
+        let sets: Api<ReplicaSet> = self.api();
+        let asked =
+            ask(&self.name, Operation::Read, format!("replica set {}", set.name), sets.get(&set.name));
+        match asked.await {
+            Ok(set) => {
+                let deployment = made_by(set.owner_references(), "Deployment")?;
+                // Workers are its belongings, not its replicas: it is not to manage them.
+                Some(OwnerReference { controller: None, block_owner_deletion: None, ..deployment })
+            }
+            Err(error) => {
+                tracing::warn!(%error, "our own Deployment is not known: workers outlive it");
+                None
+            }
+        }
+    }
+}
+
+impl std::fmt::Debug for Cluster {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // Not the client: it has credentials.
+        f.debug_struct("Cluster").field("name", &self.name).field("namespace", &self.namespace).finish()
+    }
+}

@@ -1,0 +1,424 @@
+//! Which of several controllers may act: the one that holds a `Lease` of the cluster.
+//!
+//! ```text
+//!               nobody's, or unchanged for 10 s
+//!   following ──────────────────────────────────► leading ── released in the end ──► over
+//!       │  looks every 2 s                           │ renews every 2 s
+//!       └ somebody else's                            └ cannot for 8 s, or it is somebody else's ──► lost: act no more
+//! ```
+//! Nobody's clock is compared with anybody else's. A follower counts by its own how long the lease has not changed; a
+//! leader counts by its own from before it asked for the latest renewal that was granted. Eight seconds and ten leave
+//! two for an act that was begun in time, and for clocks that do not run at the same speed.
+//!
+//! Losing the lease is for good: whoever has lost it starts anew, as a follower. What it had asked of the API by then may
+//! still be carried out. That is harmless: a pod has its life's name, which cannot be had twice, and two controllers in a
+//! row agree on the next one by what the door and the API have seen.
+//!
+//! One that dies leaves its lease to run out, unless it comes back under its own name, as a container does that its
+//! kubelet starts again: that one goes on at once, for its predecessor is certainly gone.
+
+use std::time::{Duration, Instant};
+
+use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
+use k8s_openapi::jiff::Timestamp;
+use kube::Api;
+use kube::api::PostParams;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::{sleep, timeout};
+
+use super::cluster::Cluster;
+use super::names;
+
+/// How long a lease is good for that is not renewed.
+const GOOD_FOR: Duration = Duration::from_secs(10);
+/// How often it is renewed, and looked at by those who would like to have it.
+const EVERY: Duration = Duration::from_secs(2);
+/// When a leader that cannot renew it stops to act.
+const GIVE_UP: Duration = Duration::from_secs(8);
+/// How long one question to the API may take.
+const ANSWER: Duration = Duration::from_secs(2);
+
+/// Why somebody leads no longer.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Lost {
+    /// Somebody else has it.
+    #[error("the lease {lease} is {holder}'s now")]
+    Taken {
+        /// Which.
+        lease: String,
+        /// Whose.
+        holder: String,
+    },
+    /// It could not be renewed in time.
+    #[error("the lease {lease} could not be renewed for {} s: {why}", GIVE_UP.as_secs())]
+    NotRenewed {
+        /// Which.
+        lease: String,
+        /// What the API said last, if anything.
+        why: String,
+    },
+}
+
+/// The lease is ours, as long as [`Leadership::lost`] does not return.
+#[derive(Debug)]
+pub struct Leadership {
+    post: Post,
+    lost: watch::Receiver<Option<Lost>>,
+    renewing: JoinHandle<()>,
+}
+
+/// The lease of the controllers of this owner's deployment.
+pub fn name(owner: &str) -> String {
+    format!("{}-controller", names::label(owner))
+}
+
+/// Waits until the lease of this name is ours; `us` is how we are known there ([`Cluster::identity`]). `following` is told who has it, whenever that changes.
+pub async fn win(cluster: &Cluster, lease: &str, us: &str, following: impl Fn(Option<&str>)) -> Leadership {
+    let post = Post { leases: cluster.api(), lease: lease.to_owned(), us: us.to_owned() };
+    let mut seen = Seen::nothing(Instant::now());
+    loop {
+        let asked = Instant::now();
+        match post.look().await {
+            Ok(there) => {
+                let before = seen.holder().map(str::to_owned);
+                // Both ends are taken so that it never seems longer than it is.
+                seen.note(there.as_ref(), Instant::now());
+                match decide(there.as_ref(), &post.us, seen.unchanged_for(asked)) {
+                    Step::Follow => {
+                        if before.as_deref() != seen.holder() {
+                            following(seen.holder());
+                        }
+                    }
+                    step => match post.claim(there, step).await {
+                        Ok(()) => return post.lead(asked),
+                        Err(error) => tracing::debug!(%error, "somebody else was faster, or nobody answered"),
+                    },
+                }
+            }
+            Err(error) => tracing::warn!(%error, lease, "cannot tell who leads; waiting"),
+        }
+        sleep(EVERY).await;
+    }
+}
+
+impl Leadership {
+    /// Returns when we lead no longer, and says why. From then on nothing may be done.
+    pub fn lost(&self) -> impl Future<Output = Lost> + Send + use<> {
+        let mut lost = self.lost.clone();
+        async move {
+            let told = lost.wait_for(Option::is_some).await.ok().and_then(|lost| lost.clone());
+            match told {
+                Some(lost) => lost,
+                // Nobody renews it any more because it has been released, which is no loss.
+                None => std::future::pending().await,
+            }
+        }
+    }
+
+    /// Gives it up, so that the next one need not wait for it to run out.
+    pub async fn release(self) {
+        self.renewing.abort();
+        let _ = self.renewing.await;
+        let released = async {
+            match self.post.look().await? {
+                Some(there) if holder(&there) == Some(&self.post.us) => {
+                    self.post.claim(Some(there), Step::Release).await
+                }
+                _ => Ok(()),
+            }
+        };
+        if let Err(error) = released.await {
+            tracing::warn!(%error, "the lease could not be released; it runs out in {} s", GOOD_FOR.as_secs());
+        }
+    }
+}
+
+/// A lease, and who we are to it.
+#[derive(Debug, Clone)]
+struct Post {
+    leases: Api<Lease>,
+    lease: String,
+    us: String,
+}
+
+/// A question that came to nothing.
+#[derive(Debug, thiserror::Error)]
+enum NoAnswer {
+    #[error(transparent)]
+    Api(#[from] kube::Error),
+    #[error("no answer within {} s", ANSWER.as_secs())]
+    Silence(#[from] tokio::time::error::Elapsed),
+}
+
+impl Post {
+    async fn look(&self) -> Result<Option<Lease>, NoAnswer> {
+        Ok(timeout(ANSWER, self.leases.get_opt(&self.lease)).await??)
+    }
+
+    /// Writes what `step` makes of the lease. The API refuses if it has changed since.
+    async fn claim(&self, there: Option<Lease>, step: Step) -> Result<(), NoAnswer> {
+        let how = PostParams::default();
+        let wanted = written(there, &self.lease, &self.us, step, Timestamp::now());
+        match wanted.metadata.resource_version {
+            None => timeout(ANSWER, self.leases.create(&how, &wanted)).await??,
+            Some(_) => timeout(ANSWER, self.leases.replace(&self.lease, &how, &wanted)).await??,
+        };
+        Ok(())
+    }
+
+    /// Renews it until it is lost. `since`: from before it was asked for.
+    fn lead(self, since: Instant) -> Leadership {
+        let (tell, lost) = watch::channel(None);
+        let post = self.clone();
+        let renewing = tokio::spawn(async move {
+            let why = post.keep(since).await;
+            let _ = tell.send(Some(why));
+        });
+        Leadership { post: self, lost, renewing }
+    }
+
+    async fn keep(&self, mut since: Instant) -> Lost {
+        let mut why = "the API has not been asked".to_owned();
+        loop {
+            let give_up = (since + GIVE_UP).saturating_duration_since(Instant::now());
+            if give_up.is_zero() {
+                return Lost::NotRenewed { lease: self.lease.clone(), why };
+            }
+            sleep(EVERY.min(give_up)).await;
+            let asked = Instant::now();
+            let left = (since + GIVE_UP).saturating_duration_since(asked);
+            match timeout(left, self.renew()).await {
+                Ok(Ok(Renewal::Granted)) => since = asked,
+                Ok(Ok(Renewal::Taken { holder })) => {
+                    return Lost::Taken { lease: self.lease.clone(), holder };
+                }
+                Ok(Err(error)) => {
+                    tracing::warn!(%error, lease = self.lease, "the lease is not renewed");
+                    why = error.to_string();
+                }
+                Err(elapsed) => why = elapsed.to_string(),
+            }
+        }
+    }
+
+    async fn renew(&self) -> Result<Renewal, NoAnswer> {
+        let there = self.look().await?;
+        match there.as_ref().and_then(holder) {
+            Some(holder) if holder != self.us => Ok(Renewal::Taken { holder: holder.to_owned() }),
+            // Deleted, or given up by somebody in our name: we have not ceased to lead for that.
+            holder => {
+                let step = if holder.is_some() { Step::Renew } else { Step::Take };
+                self.claim(there, step).await.map(|()| Renewal::Granted)
+            }
+        }
+    }
+}
+
+/// What came of a renewal.
+#[derive(Debug)]
+enum Renewal {
+    Granted,
+    Taken { holder: String },
+}
+
+/// What is to be done about a lease.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Step {
+    /// It is somebody else's.
+    Follow,
+    /// It is ours already.
+    Renew,
+    /// It can be had.
+    Take,
+    /// It is not needed any more.
+    Release,
+}
+
+/// Pure: what to do about a lease that has not changed for so long, as far as we have seen.
+fn decide(there: Option<&Lease>, us: &str, unchanged_for: Duration) -> Step {
+    let Some(holder) = there.and_then(holder) else { return Step::Take };
+    if holder == us {
+        return Step::Renew;
+    }
+    // Whoever holds it says how long it is good for; never do we wait less than we promise ourselves.
+    let good_for = there.and_then(|lease| lease.spec.as_ref()?.lease_duration_seconds);
+    let good_for =
+        good_for.and_then(|seconds| u64::try_from(seconds).ok()).map_or(GOOD_FOR, Duration::from_secs);
+    if unchanged_for >= good_for.max(GOOD_FOR) { Step::Take } else { Step::Follow }
+}
+
+/// Pure: the lease after `step`.
+fn written(there: Option<Lease>, name: &str, us: &str, step: Step, now: Timestamp) -> Lease {
+    let mut lease = there.unwrap_or_else(|| Lease {
+        metadata: ObjectMeta { name: Some(name.to_owned()), ..ObjectMeta::default() },
+        spec: None,
+    });
+    let before = lease.spec.take().unwrap_or_default();
+    let transitions = before.lease_transitions.unwrap_or_default();
+    let good_for = i32::try_from(GOOD_FOR.as_secs()).ok();
+    lease.spec = Some(match step {
+        Step::Follow => before,
+        Step::Renew => {
+            LeaseSpec { renew_time: Some(MicroTime(now)), lease_duration_seconds: good_for, ..before }
+        }
+        Step::Take => LeaseSpec {
+            holder_identity: Some(us.to_owned()),
+            acquire_time: Some(MicroTime(now)),
+            renew_time: Some(MicroTime(now)),
+            lease_duration_seconds: good_for,
+            lease_transitions: Some(transitions.saturating_add(1)),
+            ..before
+        },
+        Step::Release => LeaseSpec {
+            holder_identity: None,
+            renew_time: Some(MicroTime(now)),
+            // The API refuses zero.
+            lease_duration_seconds: Some(1),
+            ..before
+        },
+    });
+    lease
+}
+
+fn holder(lease: &Lease) -> Option<&str> {
+    lease.spec.as_ref()?.holder_identity.as_deref().filter(|holder| !holder.is_empty())
+}
+
+/// What a follower has seen of a lease, and when it saw it change.
+#[derive(Debug)]
+struct Seen {
+    spec: Option<LeaseSpec>,
+    since: Instant,
+}
+
+impl Seen {
+    fn nothing(now: Instant) -> Self {
+        Self { spec: None, since: now }
+    }
+
+    /// Notes what is there, and when we have seen it: after the answer, so that we never count too long.
+    fn note(&mut self, there: Option<&Lease>, now: Instant) {
+        let spec = there.and_then(|lease| lease.spec.clone());
+        if self.spec != spec {
+            *self = Self { spec, since: now };
+        }
+    }
+
+    fn unchanged_for(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.since)
+    }
+
+    fn holder(&self) -> Option<&str> {
+        self.spec.as_ref()?.holder_identity.as_deref().filter(|holder| !holder.is_empty())
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn now() -> Timestamp {
+        Timestamp::from_second(1_000_000).unwrap()
+    }
+
+    fn held_by(who: &str) -> Lease {
+        written(None, "bulkhead-controller", who, Step::Take, now())
+    }
+
+    #[test]
+    fn a_lease_is_taken_when_it_is_nobodys_or_has_run_out() {
+        let second = Duration::from_secs(1);
+        let us = held_by("us");
+        let them = held_by("them");
+        let released = written(Some(them.clone()), "bulkhead-controller", "them", Step::Release, now());
+        for (there, unchanged_for, step) in [
+            (None, Duration::ZERO, Step::Take),
+            (Some(&released), Duration::ZERO, Step::Take),
+            (Some(&us), Duration::ZERO, Step::Renew),
+            (Some(&them), Duration::ZERO, Step::Follow),
+            (Some(&them), GOOD_FOR - second, Step::Follow),
+            (Some(&them), GOOD_FOR, Step::Take),
+        ] {
+            assert_eq!(decide(there, "us", unchanged_for), step, "{there:?} for {unchanged_for:?}");
+        }
+        let mut longer = them;
+        longer.spec.as_mut().unwrap().lease_duration_seconds = Some(60);
+        assert_eq!(decide(Some(&longer), "us", 59 * second), Step::Follow);
+        longer.spec.as_mut().unwrap().lease_duration_seconds = Some(1);
+        assert_eq!(decide(Some(&longer), "us", 9 * second), Step::Follow, "its leader still acts for eight");
+    }
+
+    #[test]
+    fn what_is_written_says_since_when_and_how_often_it_has_changed_hands() {
+        let first = held_by("them");
+        let then = now() + Duration::from_secs(5);
+        let renewed = written(Some(first.clone()), "x", "them", Step::Renew, then).spec.unwrap();
+        let first = first.spec.unwrap();
+        assert_eq!(renewed.acquire_time, first.acquire_time);
+        assert_eq!(renewed.renew_time, Some(MicroTime(then)));
+        assert_eq!(renewed.holder_identity.as_deref(), Some("them"));
+        let taken = written(Some(held_by("them")), "x", "us", Step::Take, then).spec.unwrap();
+        assert_eq!((taken.holder_identity.as_deref(), taken.lease_transitions), (Some("us"), Some(2)));
+        assert_eq!(taken.acquire_time, Some(MicroTime(then)));
+    }
+
+    #[test]
+    fn a_lease_counts_as_unchanged_from_when_it_was_seen() {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let mut seen = Seen::nothing(start);
+        seen.note(Some(&held_by("them")), at(1));
+        seen.note(Some(&held_by("them")), at(9));
+        assert_eq!(seen.unchanged_for(at(10)), Duration::from_secs(9));
+        let renewed = written(Some(held_by("them")), "x", "them", Step::Renew, now() + EVERY);
+        seen.note(Some(&renewed), at(11));
+        assert_eq!(seen.unchanged_for(at(12)), Duration::from_secs(1));
+        assert_eq!(seen.holder(), Some("them"));
+    }
+
+    proptest! {
+        /// One leads and renews when it can; the other looks when it can. Whatever the API does to either, in no moment
+        /// do both act.
+        #[test]
+        fn never_do_two_act(
+            renewals in proptest::collection::vec(0_u64..6_000, 1..30),
+            looks in proptest::collection::vec(0_u64..6_000, 1..60),
+        ) {
+            let start = Instant::now();
+            let mut lease = held_by("them");
+            let mut events: Vec<(u64, bool)> = Vec::new();
+            for (pauses, leads) in [(&renewals, true), (&looks, false)] {
+                let mut at = 0;
+                for pause in pauses {
+                    at += pause;
+                    events.push((at, leads));
+                }
+            }
+            events.sort_unstable();
+            let (mut renewed_at, mut seen) = (0, Seen::nothing(start));
+            for (ms, leads) in events {
+                let at = start + Duration::from_millis(ms);
+                let acts = Duration::from_millis(ms - renewed_at) < GIVE_UP;
+                if leads {
+                    if acts {
+                        let time = now() + Duration::from_millis(ms);
+                        lease = written(Some(lease), "x", "them", Step::Renew, time);
+                        renewed_at = ms;
+                    }
+                } else {
+                    seen.note(Some(&lease), at);
+                    let step = decide(Some(&lease), "us", seen.unchanged_for(at));
+                    if step == Step::Take {
+                        prop_assert!(!acts, "both act {ms} ms after the start");
+                        break;
+                    }
+                }
+            }
+        }
+    }
+}

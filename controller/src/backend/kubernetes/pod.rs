@@ -1,0 +1,437 @@
+//! What a worker's pod looks like: its name, its labels, and how it is shut in. All of it is pure.
+//!
+//! ```text
+//!   network    no port; whom it may reach is a         filesystem   read-only
+//!              NetworkPolicy's to say, by label        memory, cpus the limits, requested as well
+//!   rights     user 65532, no capabilities, no new     API          no token is mounted
+//!              privileges, the runtime's seccomp       restart      never: the master replaces
+//! ```
+//! That is what the Pod Security Standard calls *restricted*. Nothing in it is younger than Kubernetes 1.20.
+//!
+//! A limit of processes cannot be had here: the kubelet has one for the whole node, and a worker cannot put one on
+//! itself, because the kernel counts by user over all pods of a node. The limit of open files it puts on itself.
+//!
+//! A pod has no init, so what a worker forks and abandons is not reaped before the worker ends. A process namespace that
+//! is shared with the pod's own would have one, but then the worker's end would not be the end of all its processes.
+//!
+//! A controller that starts anew knows its workers from their labels alone, so everything that it needs to adopt
+//! one is written there ([`labels`]) and read back by [`Tags::read`].
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::{
+    Capabilities, Container, EnvVar, Pod, PodSecurityContext, PodSpec, ResourceRequirements, SeccompProfile,
+    SecurityContext, Toleration, TopologySpreadConstraint,
+};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta, OwnerReference};
+use server::identity::{Incarnation, PoolName, WorkerId};
+use server::worker::SelfLimits;
+
+use super::names;
+use crate::backend::SpawnOrder;
+use crate::cli::worker::{TOKEN_VARIABLE, TUNNEL_CA_VARIABLE, arguments};
+use crate::spec::{Limits, Network};
+
+/// The user and group that workers run as. It owns nothing, on any machine.
+const NOBODY: i64 = 65532;
+
+/// The one container of a worker's pod.
+pub(super) const CONTAINER: &str = "worker";
+
+/// How long a worker stays on a node that does not answer before its pod is given up. Its place is not empty for so
+/// long: the door misses it sooner, and then it is replaced.
+const UNREACHABLE_FOR: Duration = Duration::from_secs(30);
+
+const NAME_LABEL: &str = "app.kubernetes.io/name";
+const OWNER_LABEL: &str = "app.kubernetes.io/instance";
+const MANAGER_LABEL: &str = "app.kubernetes.io/managed-by";
+const COMPONENT_LABEL: &str = "app.kubernetes.io/component";
+const POOL_LABEL: &str = "bulkhead.io/pool";
+const WORKER_LABEL: &str = "bulkhead.io/worker";
+const GENERATION_LABEL: &str = "bulkhead.io/generation";
+const SPEC_LABEL: &str = "bulkhead.io/spec";
+/// For NetworkPolicies: a spec's `network: NAME`.
+const NETWORK_LABEL: &str = "bulkhead.io/network";
+const PRODUCT: &str = "bulkhead";
+
+/// What the labels of a pod of ours say.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Tags {
+    pub(super) life: Incarnation,
+    pub(super) spec_hash: String,
+}
+
+/// What all pods of a deployment have in common.
+#[derive(Debug, Clone)]
+pub(super) struct Mould {
+    /// Whose they are.
+    pub(super) owner: String,
+    /// What they run. Its entry point is this program.
+    pub(super) image: String,
+    /// What they go with when it is deleted.
+    pub(super) belongs_to: Option<OwnerReference>,
+}
+
+/// The selector that finds an owner's workers.
+pub(super) fn selector(owner: &str) -> String {
+    let ours = [
+        (MANAGER_LABEL, PRODUCT.to_owned()),
+        (COMPONENT_LABEL, "worker".to_owned()),
+        (OWNER_LABEL, names::label(owner)),
+    ];
+    ours.map(|(label, value)| format!("{label}={value}")).join(",")
+}
+
+/// The selector that finds the doors that belong to the same deployment.
+pub(super) fn door_selector(owner: &str) -> String {
+    let ours = [
+        (NAME_LABEL, PRODUCT.to_owned()),
+        (COMPONENT_LABEL, "door".to_owned()),
+        (OWNER_LABEL, names::label(owner)),
+    ];
+    ours.map(|(label, value)| format!("{label}={value}")).join(",")
+}
+
+/// The pod that the API is asked to create for `order`.
+pub(super) fn body(mould: &Mould, order: &SpawnOrder) -> Pod {
+    let worker = &order.pool.worker;
+    let limits = SelfLimits { open_files: worker.limits.open_files, ..SelfLimits::default() };
+    let container = Container {
+        name: CONTAINER.to_owned(),
+        image: Some(mould.image.clone()),
+        image_pull_policy: Some("IfNotPresent".to_owned()),
+        args: Some(arguments(order, Path::new(&mould.owner), &limits)),
+        env: Some(environment(order)),
+        resources: Some(resources(&worker.limits)),
+        security_context: Some(SecurityContext {
+            allow_privilege_escalation: Some(false),
+            capabilities: Some(Capabilities {
+                drop: Some(vec!["ALL".to_owned()]),
+                ..Capabilities::default()
+            }),
+            read_only_root_filesystem: Some(true),
+            ..SecurityContext::default()
+        }),
+        // A second source for its last words: what it wrote is in the pod's state even where its log cannot be had.
+        termination_message_policy: Some("FallbackToLogsOnError".to_owned()),
+        ..Container::default()
+    };
+    Pod {
+        metadata: ObjectMeta {
+            name: Some(names::pod(&mould.owner, &order.life)),
+            labels: Some(labels(&mould.owner, order)),
+            owner_references: mould.belongs_to.clone().map(|owner| vec![owner]),
+            ..ObjectMeta::default()
+        },
+        spec: Some(PodSpec {
+            containers: vec![container],
+            restart_policy: Some("Never".to_owned()),
+            automount_service_account_token: Some(false),
+            enable_service_links: Some(false),
+            termination_grace_period_seconds: Some(whole_seconds(order.pool.door.timeouts.drain)),
+            security_context: Some(PodSecurityContext {
+                run_as_non_root: Some(true),
+                run_as_user: Some(NOBODY),
+                run_as_group: Some(NOBODY),
+                seccomp_profile: Some(SeccompProfile {
+                    type_: "RuntimeDefault".to_owned(),
+                    ..SeccompProfile::default()
+                }),
+                ..PodSecurityContext::default()
+            }),
+            tolerations: Some(["not-ready", "unreachable"].map(for_a_while).to_vec()),
+            topology_spread_constraints: Some(vec![spread(&mould.owner, order)]),
+            ..PodSpec::default()
+        }),
+        status: None,
+    }
+}
+
+impl Tags {
+    /// Reads them back. `None` when they are not as [`labels`] writes them.
+    pub(super) fn read(labels: &BTreeMap<String, String>) -> Option<Self> {
+        let text = |label: &str| labels.get(label).map(String::as_str);
+        let worker: WorkerId = text(WORKER_LABEL)?.parse().ok()?;
+        let generation: u64 = text(GENERATION_LABEL)?.parse().ok()?;
+        let pool: PoolName = text(POOL_LABEL)?.parse().ok()?;
+        (pool == worker.pool).then(|| Self {
+            life: worker.life(generation),
+            spec_hash: text(SPEC_LABEL).unwrap_or_default().to_owned(),
+        })
+    }
+}
+
+/// What everything of ours carries that we have made.
+pub(super) fn product_labels() -> BTreeMap<String, String> {
+    [NAME_LABEL, MANAGER_LABEL].map(|label| (label.to_owned(), PRODUCT.to_owned())).into()
+}
+
+fn labels(owner: &str, order: &SpawnOrder) -> BTreeMap<String, String> {
+    let worker = &order.life.worker;
+    let network = match &order.pool.worker.network {
+        Network::None => None,
+        Network::Named(name) => Some((NETWORK_LABEL, names::label(name))),
+    };
+    [
+        (NAME_LABEL, PRODUCT.to_owned()),
+        (MANAGER_LABEL, PRODUCT.to_owned()),
+        (COMPONENT_LABEL, "worker".to_owned()),
+        (OWNER_LABEL, names::label(owner)),
+        (POOL_LABEL, worker.pool.to_string()),
+        (WORKER_LABEL, worker.to_string()),
+        (GENERATION_LABEL, order.life.generation.to_string()),
+        (SPEC_LABEL, order.spec_hash.clone()),
+    ]
+    .into_iter()
+    .chain(network)
+    .map(|(label, value)| (label.to_owned(), value))
+    .collect()
+}
+
+fn environment(order: &SpawnOrder) -> Vec<EnvVar> {
+    let variable =
+        |name: &str, value: String| EnvVar { name: name.to_owned(), value: Some(value), ..EnvVar::default() };
+    let token = variable(TOKEN_VARIABLE, order.token.to_string());
+    let ca = order.tunnel_ca().map(|ca| variable(TUNNEL_CA_VARIABLE, ca.to_owned()));
+    std::iter::once(token).chain(ca).collect()
+}
+
+/// Asked for in full: a worker that has been given room keeps it, whatever its neighbours do.
+fn resources(limits: &Limits) -> ResourceRequirements {
+    let memory = limits.memory_bytes.map(|bytes| ("memory".to_owned(), Quantity(bytes.to_string())));
+    let cpus = limits.cpus.map(|cpus| ("cpu".to_owned(), Quantity(format!("{}m", millicpus(cpus)))));
+    let all: BTreeMap<_, _> = memory.into_iter().chain(cpus).collect();
+    ResourceRequirements { limits: Some(all.clone()), requests: Some(all), claims: None }
+}
+
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "`as` saturates, which is meant")]
+fn millicpus(cpus: f64) -> u64 {
+    ((cpus * 1000.0).ceil() as u64).max(1)
+}
+
+/// Rounded up: a worker is not cut off before its time.
+fn whole_seconds(duration: Duration) -> i64 {
+    let up = duration.as_secs() + u64::from(duration.subsec_nanos() > 0);
+    i64::try_from(up).unwrap_or(i64::MAX)
+}
+
+fn for_a_while(condition: &str) -> Toleration {
+    Toleration {
+        key: Some(format!("node.kubernetes.io/{condition}")),
+        operator: Some("Exists".to_owned()),
+        effect: Some("NoExecute".to_owned()),
+        toleration_seconds: Some(whole_seconds(UNREACHABLE_FOR)),
+        value: None,
+    }
+}
+
+/// A pool's workers are spread over the nodes, where there is room: better all on one node than not at all.
+fn spread(owner: &str, order: &SpawnOrder) -> TopologySpreadConstraint {
+    let of_the_pool = [
+        (OWNER_LABEL.to_owned(), names::label(owner)),
+        (POOL_LABEL.to_owned(), order.life.worker.pool.to_string()),
+    ];
+    TopologySpreadConstraint {
+        max_skew: 1,
+        topology_key: "kubernetes.io/hostname".to_owned(),
+        when_unsatisfiable: "ScheduleAnyway".to_owned(),
+        label_selector: Some(LabelSelector {
+            match_labels: Some(of_the_pool.into()),
+            ..LabelSelector::default()
+        }),
+        ..TopologySpreadConstraint::default()
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+mod tests {
+    use std::sync::Arc;
+
+    use proptest::prelude::*;
+    use server::identity::Secret;
+    use server::link::Dial;
+
+    use super::*;
+    use crate::backend::Tunnel;
+    use crate::spec;
+
+    #[test]
+    fn a_worker_is_shut_in() {
+        let mould = Mould {
+            owner: "bulkhead".to_owned(),
+            image: "bulkhead:1".to_owned(),
+            belongs_to: Some(OwnerReference {
+                api_version: "apps/v1".to_owned(),
+                kind: "Deployment".to_owned(),
+                name: "bulkhead-controller".to_owned(),
+                uid: "6b2a".to_owned(),
+                ..OwnerReference::default()
+            }),
+        };
+        let mut order = order("web-3.7");
+        Arc::make_mut(&mut order.pool).worker.network = Network::Named("lan".to_owned());
+        insta::assert_json_snapshot!(body(&mould, &order), @r#"
+        {
+          "apiVersion": "v1",
+          "kind": "Pod",
+          "metadata": {
+            "labels": {
+              "app.kubernetes.io/component": "worker",
+              "app.kubernetes.io/instance": "bulkhead",
+              "app.kubernetes.io/managed-by": "bulkhead",
+              "app.kubernetes.io/name": "bulkhead",
+              "bulkhead.io/generation": "7",
+              "bulkhead.io/network": "lan",
+              "bulkhead.io/pool": "web",
+              "bulkhead.io/spec": "0123456789ab",
+              "bulkhead.io/worker": "web-3"
+            },
+            "name": "bulkhead-web-3-7",
+            "ownerReferences": [
+              {
+                "apiVersion": "apps/v1",
+                "kind": "Deployment",
+                "name": "bulkhead-controller",
+                "uid": "6b2a"
+              }
+            ]
+          },
+          "spec": {
+            "automountServiceAccountToken": false,
+            "containers": [
+              {
+                "args": [
+                  "worker",
+                  "--life",
+                  "web-3.7",
+                  "--link",
+                  "tls://bulkhead-door:7411",
+                  "--home",
+                  "bulkhead",
+                  "--app",
+                  "demo",
+                  "--protocol",
+                  "http",
+                  "--turn",
+                  "request",
+                  "--model",
+                  "prefork",
+                  "--limit-open-files",
+                  "1024"
+                ],
+                "env": [
+                  {
+                    "name": "BULKHEAD_TOKEN",
+                    "value": "96393724c68746ed4f6ac51024f80c5993def7e9b9f16a4339752a5cf3864580"
+                  },
+                  {
+                    "name": "BULKHEAD_TUNNEL_CA",
+                    "value": "-----BEGIN CERTIFICATE-----"
+                  }
+                ],
+                "image": "bulkhead:1",
+                "imagePullPolicy": "IfNotPresent",
+                "name": "worker",
+                "resources": {
+                  "limits": {
+                    "cpu": "500m",
+                    "memory": "67108864"
+                  },
+                  "requests": {
+                    "cpu": "500m",
+                    "memory": "67108864"
+                  }
+                },
+                "securityContext": {
+                  "allowPrivilegeEscalation": false,
+                  "capabilities": {
+                    "drop": [
+                      "ALL"
+                    ]
+                  },
+                  "readOnlyRootFilesystem": true
+                },
+                "terminationMessagePolicy": "FallbackToLogsOnError"
+              }
+            ],
+            "enableServiceLinks": false,
+            "restartPolicy": "Never",
+            "securityContext": {
+              "runAsGroup": 65532,
+              "runAsNonRoot": true,
+              "runAsUser": 65532,
+              "seccompProfile": {
+                "type": "RuntimeDefault"
+              }
+            },
+            "terminationGracePeriodSeconds": 30,
+            "tolerations": [
+              {
+                "effect": "NoExecute",
+                "key": "node.kubernetes.io/not-ready",
+                "operator": "Exists",
+                "tolerationSeconds": 30
+              },
+              {
+                "effect": "NoExecute",
+                "key": "node.kubernetes.io/unreachable",
+                "operator": "Exists",
+                "tolerationSeconds": 30
+              }
+            ],
+            "topologySpreadConstraints": [
+              {
+                "labelSelector": {
+                  "matchLabels": {
+                    "app.kubernetes.io/instance": "bulkhead",
+                    "bulkhead.io/pool": "web"
+                  }
+                },
+                "maxSkew": 1,
+                "topologyKey": "kubernetes.io/hostname",
+                "whenUnsatisfiable": "ScheduleAnyway"
+              }
+            ]
+          }
+        }
+        "#);
+    }
+
+    #[test]
+    fn seconds_and_processors_are_rounded_up() {
+        assert_eq!(whole_seconds(Duration::from_millis(1)), 1);
+        assert_eq!(whole_seconds(Duration::from_secs(30)), 30);
+        assert_eq!([millicpus(0.5), millicpus(0.0001), millicpus(2.0)], [500, 1, 2000]);
+    }
+
+    proptest! {
+        #[test]
+        fn labels_are_read_as_they_were_written(place: u32, generation: u64) {
+            let order = order(&format!("web-{place}.{generation}"));
+            let tags = Tags::read(&labels("me", &order));
+            prop_assert_eq!(tags, Some(Tags { life: order.life, spec_hash: order.spec_hash }));
+        }
+    }
+
+    /// An order for a pool with every limit that there is.
+    fn order(life: &str) -> SpawnOrder {
+        let life: Incarnation = life.parse().unwrap();
+        let limits = "{ memory: 64MiB, cpus: 0.5, pids: 64, open_files: 1024 }";
+        let spec = format!("pools: {{ {}: {{ worker: {{ limits: {limits} }} }} }}", life.worker.pool);
+        SpawnOrder {
+            token: Secret::new([7; 32]).token(&life),
+            life,
+            pool: Arc::new(spec::parse("a test", &spec).unwrap().pools.remove(0)),
+            retire_after: None,
+            spec_hash: "0123456789ab".to_owned(),
+            tunnel: Some(Tunnel {
+                link: Dial::Tunnel { doors: vec!["bulkhead-door:7411".to_owned()], tls: true },
+                ca: Some("-----BEGIN CERTIFICATE-----".to_owned()),
+            }),
+        }
+    }
+}

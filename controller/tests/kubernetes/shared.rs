@@ -1,0 +1,128 @@
+//! What several controllers and doors of one deployment share: the lease, the secrets, the spec.
+
+use std::net::IpAddr;
+use std::pin::{Pin, pin};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Instant;
+
+use anyhow::{Context, Result, ensure};
+use controller::backend::kubernetes::lease::{self, Lost};
+use controller::backend::kubernetes::secrets::{self, Material};
+use controller::backend::kubernetes::{Cluster, observe};
+use futures_util::{FutureExt, Stream, StreamExt};
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::core::v1::{ConfigMap, Pod};
+use kube::Api;
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
+use serde_json::json;
+use server::identity::Secret;
+use tokio::time::timeout;
+
+use crate::rig::{DEADLINE, Rig};
+
+pub(crate) async fn one_leads_at_a_time(rig: &Rig) -> Result<()> {
+    let cluster = Cluster::find(Some(&rig.namespace)).await?;
+    let first = timeout(DEADLINE, lease::win(&cluster, "leader", "first", |_| {})).await?;
+    let (follows, seen) = tokio::sync::watch::channel(None);
+    let mut second = pin!(lease::win(&cluster, "leader", "second", |who| {
+        follows.send_replace(who.map(str::to_owned));
+    }));
+    let mut seen_first = seen.clone();
+    tokio::select! {
+        _ = &mut second => anyhow::bail!("two lead"),
+        told = timeout(DEADLINE, seen_first.wait_for(|who| who.as_deref() == Some("first"))) => drop(told??),
+    }
+    ensure!(first.lost().now_or_never().is_none(), "it has lost what nobody took");
+
+    // Given up, it is the second's without waiting until it runs out.
+    let released = Instant::now();
+    first.release().await;
+    let second = timeout(DEADLINE, second).await?;
+    ensure!(released.elapsed().as_secs() < 10, "it waited until the lease had run out");
+
+    // Somebody takes it by force: whoever had it stops at its next renewal.
+    let leases: Api<Lease> = Api::namespaced(rig.client.clone(), &rig.namespace);
+    let theirs = json!({ "spec": { "holderIdentity": "third" } });
+    leases.patch("leader", &PatchParams::default(), &Patch::Merge(&theirs)).await?;
+    let lost = timeout(DEADLINE, second.lost()).await?;
+    ensure!(lost == Lost::Taken { lease: "leader".to_owned(), holder: "third".to_owned() }, "{lost}");
+    Ok(())
+}
+
+pub(crate) async fn secrets_are_made_once(rig: &Rig) -> Result<()> {
+    let cluster = Cluster::find(Some(&rig.namespace)).await?;
+    let made = AtomicU32::new(0);
+    let make = || {
+        let which = made.fetch_add(1, Ordering::Relaxed);
+        let text = |what: &str| format!("{what} of making {which}");
+        Ok::<_, std::io::Error>(Material {
+            ca_certificate: text("ca.crt"),
+            ca_key: text("ca.key"),
+            certificate: text("tls.crt"),
+            key: text("tls.key"),
+            api_token: text("api-token"),
+            secret: Secret::new([u8::try_from(which).unwrap_or_default(); 32]),
+        })
+    };
+    let racing = (0..4).map(|_| secrets::get_or_create(&cluster, make));
+    let all = futures_util::future::try_join_all(racing).await?;
+    ensure!(all.iter().all(|material| *material == all[0]), "they do not agree: {all:?}");
+    let later = secrets::get_or_create(&cluster, || Err(std::io::Error::other("it was to be read"))).await?;
+    ensure!(later == all[0], "{later:?}");
+
+    // Whoever made the key has died before it made the rest.
+    let objects: Api<k8s_openapi::api::core::v1::Secret> =
+        Api::namespaced(rig.client.clone(), &rig.namespace);
+    objects.delete(secrets::TUNNEL, &DeleteParams::default()).await?;
+    let anew = timeout(DEADLINE, secrets::get_or_create(&cluster, make)).await??;
+    ensure!(anew.ca_key != all[0].ca_key, "half of the old and half of the new");
+    Ok(())
+}
+
+pub(crate) async fn spec_and_doors_are_told(rig: &Rig) -> Result<()> {
+    let cluster = Cluster::find(Some(&rig.namespace)).await?;
+    let mut specs = pin!(observe::spec_changes(&cluster, "bulkhead"));
+    let maps: Api<ConfigMap> = Api::namespaced(rig.client.clone(), &rig.namespace);
+    let map = |text: &str| -> Result<ConfigMap> {
+        Ok(serde_json::from_value(
+            json!({ "metadata": { "name": "bulkhead" }, "data": { "bulkhead.yaml": text } }),
+        )?)
+    };
+    maps.create(&PostParams::default(), &map("one")?).await?;
+    ensure!(next(specs.as_mut()).await? == "one");
+    let other = json!({ "metadata": { "labels": { "nothing": "new" } } });
+    maps.patch("bulkhead", &PatchParams::default(), &Patch::Merge(&other)).await?;
+    maps.replace("bulkhead", &PostParams::default(), &map("two")?).await?;
+    ensure!(next(specs.as_mut()).await? == "two", "what had not changed was told");
+
+    let mut doors = pin!(observe::doors(&cluster, "test"));
+    ensure!(next(doors.as_mut()).await?.is_empty(), "there is no door yet");
+    let labels = json!({
+        "app.kubernetes.io/name": "bulkhead",
+        "app.kubernetes.io/instance": "test",
+        "app.kubernetes.io/component": "door",
+    });
+    let container = json!({ "name": "door", "image": rig.image(), "args": ["worker", "--life", "door-0.1"] });
+    let door: Pod = serde_json::from_value(json!({
+        "metadata": { "name": "a-door", "labels": labels },
+        "spec": { "containers": [container], "terminationGracePeriodSeconds": 1 },
+    }))?;
+    let pods: Api<Pod> = Api::namespaced(rig.client.clone(), &rig.namespace);
+    pods.create(&PostParams::default(), &door).await?;
+    let ready = loop {
+        let told = next(doors.as_mut()).await?;
+        if let [door] = told.as_slice()
+            && door.ready
+        {
+            break door.clone();
+        }
+    };
+    ensure!(ready.name == "a-door" && matches!(ready.address, IpAddr::V4(_)), "{ready:?}");
+    pods.delete("a-door", &DeleteParams::default()).await?;
+    ensure!(next(doors.as_mut()).await?.is_empty(), "it is leaving");
+    Ok(())
+}
+
+async fn next<T>(mut stream: Pin<&mut impl Stream<Item = T>>) -> Result<T> {
+    timeout(DEADLINE, stream.next()).await.context("nothing was told")?.context("the stream has ended")
+}

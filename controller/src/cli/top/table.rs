@@ -120,8 +120,7 @@ pub(super) fn fit(text: &str, room: usize) -> String {
     let mut left = room.saturating_sub(1);
     for c in text.chars() {
         let takes = measure(c.encode_utf8(&mut [0; 4]));
-        // Twice where what stands behind the last space leaves too little room: then it gets a line of its own.
-        while takes > left && !line.is_empty() {
+        if takes > left {
             break;
         }
         left -= takes;
@@ -138,7 +137,8 @@ pub(super) fn wrap(text: &str, width: usize) -> Vec<String> {
     let (mut lines, mut line, mut left) = (Vec::new(), String::new(), width);
     for c in text.chars() {
         let takes = measure(c.encode_utf8(&mut [0; 4]));
-        if takes > left {
+        // Twice where what stands behind the last space leaves too little room: then it gets a line of its own.
+        while takes > left && !line.is_empty() {
             let words =
                 line.rfind(' ').map(|space| space + 1).filter(|end| measure(&line[..*end]) * 2 >= width);
             let rest = words.map_or_else(String::new, |end| line.split_off(end));

@@ -77,7 +77,7 @@ impl OrderBook {
         Some(Ok(SpawnOrder {
             life: life.clone(),
             token: self.secret.token(life),
-            pool: Arc::clone(pool),
+            pool: if tunnel.is_some() { with_room_for_a_relay(pool) } else { Arc::clone(pool) },
             retire_after: retire_after(&pool.recycle, rand::random()),
             spec_hash: spec_hash.clone(),
             tunnel,
@@ -87,6 +87,19 @@ impl OrderBook {
     fn pool(&self, name: &PoolName) -> Option<&(Arc<Pool>, String)> {
         self.pools.iter().find(|(pool, _)| pool.name() == name)
     }
+}
+
+/// The pool with as many open files more as a worker's relay needs: what the spec allows is what its handlers have.
+fn with_room_for_a_relay(pool: &Arc<Pool>) -> Arc<Pool> {
+    /// The tunnel, the link, the event loop, names that are looked up.
+    const FOR_ITSELF: u32 = 32;
+    /// Both ends of a turn's local socket.
+    const FOR_A_TURN: u32 = 2;
+    let mut pool = Pool::clone(pool);
+    let more = FOR_ITSELF + FOR_A_TURN * u32::from(pool.worker.model.credit());
+    let open_files = &mut pool.worker.limits.open_files;
+    *open_files = open_files.map(|files| files.saturating_add(more));
+    Arc::new(pool)
 }
 
 /// What a worker of this pool is to dial, given the doors in the order in which it is to try them.
@@ -160,6 +173,15 @@ mod tests {
         assert_eq!(dialled(&pods, &mouths), Ok("tcp://10.1.0.2:7411,10.1.0.1:7411,doors:7411".to_owned()));
         assert_eq!(dialled(&pods, &[]), Ok("tcp://doors:7411".to_owned()), "a door may come before it does");
         Ok(())
+    }
+
+    #[test]
+    fn a_relay_takes_no_open_files_from_the_handlers() {
+        let mut pool = crate::supervisor::testing::pool("web", 1);
+        pool.worker.model = "threads:100".parse().unwrap();
+        pool.worker.limits.open_files = NonZeroU32::new(1024);
+        let given = with_room_for_a_relay(&Arc::new(pool)).worker.limits.open_files;
+        assert_eq!(given.map(NonZeroU32::get), Some(1024 + 32 + 200));
     }
 
     proptest! {

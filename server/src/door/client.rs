@@ -148,7 +148,8 @@ impl fmt::Debug for Client {
 impl Client {
     pub(super) fn new(socket: OwnedFd, peer: SocketAddr) -> io::Result<Rc<Self>> {
         Ok(Rc::new(Self {
-            socket: sys::watch(socket, Interest::READABLE)?,
+            // For being written to as well: for workers beyond a tunnel the door does it.
+            socket: sys::watch(socket, Interest::READABLE | Interest::WRITABLE)?,
             peer,
             came: Instant::now(),
             request: RefCell::default(),

@@ -18,7 +18,7 @@ use super::recent::RecentTurns;
 use super::trickle::{Trickles, Unfit};
 use super::workers::Workers;
 use crate::control::{ASKS_VERSION, LONGEST_LINE, Notice, Order, Report, Stamp, VERSION};
-use crate::identity::PoolName;
+use crate::identity::{PoolName, Secret};
 
 /// What the control socket can reach of the door.
 #[derive(Debug)]
@@ -35,6 +35,25 @@ pub(super) struct Control {
     pub(super) tunnel: Option<SocketAddr>,
     /// The controller that is listened to.
     pub(super) current: RefCell<Option<AbortHandle>>,
+}
+
+/// How a controller is known for one.
+#[derive(Debug, Clone)]
+pub(super) enum Trust {
+    /// By where it comes from: it tells the secret.
+    Place,
+    /// By the secret, which the door knows already: it has to name the same one.
+    Secret(Secret),
+}
+
+impl Trust {
+    /// Whether one who names this secret is believed.
+    fn extends_to(&self, named: &Secret) -> bool {
+        match self {
+            Self::Place => true,
+            Self::Secret(known) => known.is(named),
+        }
+    }
 }
 
 /// How long a controller may take to say hello.
@@ -57,12 +76,12 @@ impl Control {
                 continue;
             }
             let (from, to) = stream.into_split();
-            tokio::task::spawn_local(Rc::clone(&self).meet(from, to));
+            tokio::task::spawn_local(Rc::clone(&self).meet(from, to, Trust::Place));
         }
     }
 
     /// Hears who has come. Only one who says hello as a controller takes the place of the last.
-    pub(super) async fn meet<R, W>(self: Rc<Self>, from: R, mut to: W)
+    pub(super) async fn meet<R, W>(self: Rc<Self>, from: R, mut to: W, trust: Trust)
     where
         R: AsyncRead + Unpin + 'static,
         W: AsyncWrite + Unpin + 'static,
@@ -72,7 +91,14 @@ impl Control {
             return tracing::warn!("somebody came to the control socket and said nothing");
         };
         match hello {
-            Some(Ok(Order::Hello { version: VERSION, secret })) => self.workers.learn(secret),
+            Some(Ok(Order::Hello { version: VERSION, secret })) if trust.extends_to(&secret) => {
+                self.workers.learn(secret);
+            }
+            Some(Ok(Order::Hello { version: VERSION, .. })) => {
+                return tracing::error!(
+                    "somebody said hello as the controller, with a secret that is not ours"
+                );
+            }
             Some(Ok(Order::Hello { version: ASKS_VERSION, .. })) => {
                 let _ = write(&mut to, &self.welcome()).await;
                 return;
@@ -90,13 +116,13 @@ impl Control {
             Some(Ok(_) | Err(())) => return tracing::warn!("a controller did not begin with a hello"),
             None => return,
         }
-        let serving = tokio::task::spawn_local(Rc::clone(&self).serve(from, to));
+        let serving = tokio::task::spawn_local(Rc::clone(&self).serve(from, to, trust));
         if let Some(old) = self.current.replace(Some(serving.abort_handle())) {
             old.abort();
         }
     }
 
-    async fn serve<R, W>(self: Rc<Self>, from: Lines<R>, mut to: W)
+    async fn serve<R, W>(self: Rc<Self>, from: Lines<R>, mut to: W, trust: Trust)
     where
         R: AsyncRead + Unpin,
         W: AsyncWrite + Unpin,
@@ -107,7 +133,7 @@ impl Control {
         tracing::info!("a controller is here");
         self.pools.iter().for_each(|pool| pool.repeat_what_is_wrong());
         tokio::select! {
-            () = self.obey(from) => {}
+            () = self.obey(from, &trust) => {}
             () = self.tell(to) => {}
         }
         tracing::warn!("the controller has gone; serving on without it");
@@ -124,10 +150,13 @@ impl Control {
         }
     }
 
-    async fn obey<R: AsyncRead + Unpin>(&self, mut orders: Lines<R>) {
+    async fn obey<R: AsyncRead + Unpin>(&self, mut orders: Lines<R>, trust: &Trust) {
         while let Some(Ok(order)) = orders.next().await {
             match order {
-                Order::Hello { secret, .. } => self.workers.learn(secret),
+                Order::Hello { secret, .. } if trust.extends_to(&secret) => self.workers.learn(secret),
+                Order::Hello { .. } => {
+                    tracing::error!("the controller names another secret: it stays as it was");
+                }
                 Order::Drain { worker } => {
                     self.workers.drain(&worker);
                 }

@@ -6,7 +6,8 @@
 //!               └── breach ────────────────────┴─────────────────────────────┴──► condemned ──► left
 //! ```
 //!
-//! A worker whose link has closed is dead, whatever state it was in. It has left cleanly when it was leaving and held
+//! A worker whose link has closed is dead, whatever state it was in; one whose tunnel has failed counts as lost, and nobody
+//! knows whether it is. It has left cleanly when it was leaving and held
 //! nothing; otherwise each turn that it held is lost, and the task of that turn's client decides what becomes of it.
 //! What turns go through before that is in [`pool`](super::pool).
 
@@ -80,8 +81,21 @@ pub(super) struct HeldTurn {
 pub(super) enum LinkEnd {
     /// The kernel has closed the worker's end: the worker is dead.
     Dead,
+    /// Every process of it is dead, as the backend says; on a tunnel its last words may still be on their way.
+    Buried,
     /// Nobody knows what has become of it.
     Vanished(String),
+}
+
+impl LinkEnd {
+    /// Whether all has been heard that it had to say.
+    fn has_been_heard_out(&self, wire: &Wire) -> bool {
+        match self {
+            Self::Dead => true,
+            Self::Buried => matches!(wire, Wire::Fd { .. }),
+            Self::Vanished(_) => false,
+        }
+    }
 }
 
 /// How a client was sent away that may have kept its worker waiting.
@@ -170,7 +184,8 @@ impl Pool {
     /// A worker said goodbye, or is to be sent away: it gets no further turns, and its farewell.
     pub(super) fn dismiss(&self, seat: Seat, why: Retirement) {
         let floor = &mut *self.floor.borrow_mut();
-        let Some(link) = floor.links.get_mut(&seat).filter(|link| link.state == LinkState::Open) else {
+        let may_be_dismissed = |state| matches!(state, LinkState::Open | LinkState::Moving);
+        let Some(link) = floor.links.get_mut(&seat).filter(|link| may_be_dismissed(link.state)) else {
             return;
         };
         link.state = LinkState::Dismissed;
@@ -196,9 +211,8 @@ impl Pool {
     pub(super) fn send_off(&self, link: &mut Link) {
         if let Wire::Tunnel(tunnel) = &link.wire
             && link.held.is_empty()
+            && tunnel.send_to(&link.moves_to) == Sent::Whole
         {
-            // A tunnel that takes no more is about to end by itself.
-            let _ = tunnel.send_to(&link.moves_to);
             link.state = LinkState::Moved;
         }
     }
@@ -270,11 +284,20 @@ impl Pool {
             self.notices.post(Notice::Moved { worker: link.life, to: link.moves_to });
             return true;
         }
+        // What the worker was done with is done, though its client may not have taken all of the answer yet.
+        let (done, held) = std::mem::take(&mut link.held)
+            .into_iter()
+            .partition::<Vec<_>, _>(|held| link.wire.outlives_its_link(held.turn));
+        link.held = held;
+        let now = Instant::now();
+        for held in done {
+            self.counters.borrow_mut().turns += 1;
+            held.trace(&self.recent, &mut link.tracer, TraceEnd::Done, now);
+        }
         let cleanly = link.state == LinkState::Leaving && link.held.is_empty();
         if !cleanly {
             self.counters.borrow_mut().deaths += 1;
         }
-        let now = Instant::now();
         self.notices.post(Notice::Left {
             worker: link.life.clone(),
             at: Stamp::now(),
@@ -282,7 +305,7 @@ impl Pool {
             held: link.held.iter().map(|held| held.describe(now)).collect(),
             siblings: floor.links.len(),
             vanished: match end {
-                LinkEnd::Dead => None,
+                LinkEnd::Dead | LinkEnd::Buried => None,
                 LinkEnd::Vanished(why) => Some(why.clone()),
             },
         });
@@ -292,10 +315,11 @@ impl Pool {
         for HeldTurn { turn, client, given, untouched, overran, .. } in link.held {
             let delivery = FailedDelivery { worker: link.life.clone(), turn, given };
             // Who may still be at work on the far side of a partition may have begun, whatever we have heard.
-            let untouched = untouched && *end == LinkEnd::Dead;
+            let untouched = untouched && end.has_been_heard_out(&link.wire);
             let note = link.wire.note_of(turn, link.credit);
             client.end_turn(TurnEnd::Lost(Loss { delivery, untouched, overran, note }));
         }
+        link.wire.forget();
         false
     }
 

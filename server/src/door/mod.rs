@@ -3,7 +3,8 @@
 //! One thread, one event loop, a small task for each connection and each link. It holds no privilege: no engine
 //! socket, no API. What it does not do is as much the point: it reads no request (it peeks), copies no byte of a
 //! body, decides nothing about who lives, and asks nobody for permission to serve. With the controller dead it
-//! serves on with the workers that it has.
+//! serves on with the workers that it has. For workers that share no kernel with it, it reads and writes its clients'
+//! sockets in their place ([`tunnel`]).
 //!
 //! # When a worker is killed in the middle of a request
 //!
@@ -23,7 +24,7 @@
 //! # How it can fail
 //!
 //! - It dies: its connections are closed, but for those that a worker holds, which is served to the end by that
-//!   worker, on its own duplicate. Workers dial again until a door is there.
+//!   worker, on its own duplicate, unless it is at the other end of a tunnel. Workers dial again until a door is there.
 //! - A worker breaks the protocol: it gets no turn any more, the controller is asked to kill it, and what it holds is
 //!   decided when it is dead. One that does not read its link gets no turn until it is done with one. Nobody waits
 //!   for either but the clients that it holds.

@@ -70,6 +70,21 @@ impl Wire {
         }
     }
 
+    /// Whether the worker is done with this turn, which ends by itself when its client has taken the answer.
+    pub(super) fn outlives_its_link(&self, turn: u64) -> bool {
+        match self {
+            Self::Fd { .. } => false,
+            Self::Tunnel(tunnel) => tunnel.let_go(turn),
+        }
+    }
+
+    /// It has ended: nothing more is done for the turns that went through it.
+    pub(super) fn forget(&self) {
+        if let Self::Tunnel(tunnel) = self {
+            tunnel.forget();
+        }
+    }
+
     /// Ends it for whoever still holds the other end.
     pub(super) fn sever(&self) {
         match self {

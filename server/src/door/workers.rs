@@ -39,8 +39,27 @@ pub(super) struct Workers {
     secret: watch::Sender<Option<Secret>>,
     /// The latest life that was seen of each place, and whether it is over.
     lives: RefCell<HashMap<WorkerId, Life>>,
-    /// Those who have connected and not yet said hello, the oldest first.
-    strangers: RefCell<VecDeque<AbortHandle>>,
+    strangers: Strangers,
+}
+
+/// Those who have connected and not yet said who they are, the oldest first.
+#[derive(Debug, Default)]
+pub(super) struct Strangers(RefCell<VecDeque<AbortHandle>>);
+
+impl Strangers {
+    /// Keeps somebody among those who have not yet said who they are, of whom there are not too many.
+    pub(super) fn host(&self, greeting: AbortHandle) {
+        let mut strangers = self.0.borrow_mut();
+        strangers.push_back(greeting);
+        if strangers.len() > MOST_STRANGERS {
+            strangers.retain(|stranger| !stranger.is_finished());
+        }
+        if strangers.len() > MOST_STRANGERS
+            && let Some(oldest) = strangers.pop_front()
+        {
+            oldest.abort();
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -56,7 +75,7 @@ impl Workers {
             notices,
             secret: watch::Sender::new(None),
             lives: RefCell::default(),
-            strangers: RefCell::default(),
+            strangers: Strangers::default(),
         }
     }
 
@@ -116,7 +135,7 @@ impl Workers {
         }
         // Somebody who has inherited the other end may go on talking, to nobody.
         pool.sever(seat);
-        pool.left(seat, &LinkEnd::Dead);
+        pool.left(seat, &LinkEnd::Buried);
     }
 
     pub(super) fn note(&self, life: &Incarnation, over: bool) {
@@ -138,7 +157,7 @@ impl Workers {
             match accept_with(&listener, SocketFlags::CLOEXEC) {
                 Ok(socket) => {
                     let greeting = tokio::task::spawn_local(Rc::clone(&self).greet(socket));
-                    self.host(greeting.abort_handle());
+                    self.strangers.host(greeting.abort_handle());
                 }
                 Err(rustix::io::Errno::AGAIN) => ready.clear_ready(),
                 Err(rustix::io::Errno::INTR | rustix::io::Errno::CONNABORTED) => {}
@@ -149,20 +168,6 @@ impl Workers {
             }
             // However many come, the others have their turn.
             tokio::task::consume_budget().await;
-        }
-    }
-
-    /// Keeps somebody among those who have not yet said who they are, of whom there are not too many.
-    pub(super) fn host(&self, greeting: AbortHandle) {
-        let mut strangers = self.strangers.borrow_mut();
-        strangers.push_back(greeting);
-        if strangers.len() > MOST_STRANGERS {
-            strangers.retain(|stranger| !stranger.is_finished());
-        }
-        if strangers.len() > MOST_STRANGERS
-            && let Some(oldest) = strangers.pop_front()
-        {
-            oldest.abort();
         }
     }
 

@@ -1,4 +1,5 @@
-//! The link between one worker and the door: a `SOCK_SEQPACKET` Unix socket, one frame a packet.
+//! The link between one worker and the door: a `SOCK_SEQPACKET` Unix socket, one frame a packet. Over TCP the same frames
+//! travel through a [`tunnel`], and what is said of descriptors below holds for a local socket at the worker's side.
 //!
 //! ```text
 //! worker                                door

@@ -8,11 +8,12 @@
 //!                                  └── farewell: nothing more will come ────┴─► exit 0
 //! ```
 //!
-//! A worker has no listening socket, no network and no state that outlives a turn. It takes one turn at a time
+//! A worker has no listening socket, needs no network but to reach a door that is elsewhere ([`relay`]), and has no state
+//! that outlives a turn. It takes one turn at a time
 //! (or one a thread), reads and answers the client on the client's own socket with blocking calls, and says
 //! done. It never decides who is served next; it never retries anything. Whatever goes wrong in it, it may die
 //! of: a crash costs the turns that it holds, which the door gives to others where the contract allows, and the
-//! master has a fresh worker in its place. There is no async runtime here, except in the one model that is
+//! master has a fresh worker in its place. There is no async runtime here, except in the relay's thread and in the one model that is
 //! there to be compared ([`Model::Event`]).
 //!
 //! How it can fail: a fault or an abort kills it, with all its threads. A panic kills it in the model

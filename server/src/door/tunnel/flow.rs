@@ -5,13 +5,12 @@ use std::rc::Rc;
 
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, Shutdown, recv, shutdown};
-use tokio::io::Interest;
 use tokio::time::timeout;
 
 use super::{Tunnel, Turn};
 use crate::config::{Protocol, TurnUnit};
 use crate::control::Retirement;
-use crate::door::client::Client;
+use crate::door::client::{Client, TurnEnd};
 use crate::door::pool::{Heard, Pool};
 use crate::http::chunked::Decoder;
 use crate::link::tunnel::{Frame, MOST_DATA};
@@ -116,11 +115,6 @@ pub(super) async fn from_client(tunnel: Rc<Tunnel>, turn: Rc<Turn>) {
 /// Writes what a client has not taken at once, as it takes it, and ends the turn behind it if the worker is done.
 pub(super) async fn to_client(tunnel: Rc<Tunnel>, turn: Rc<Turn>) {
     let patience = tunnel.pool.config.timeouts.head;
-    let own = turn.client.fd().try_clone_to_owned().and_then(|own| sys::watch(own, Interest::WRITABLE));
-    let Ok(own) = own else {
-        // Without a descriptor of its own the client cannot be waited for.
-        return tunnel.give_up(&turn);
-    };
     loop {
         let mut backlog = turn.backlog.take();
         let taken = tunnel.write(&turn, &backlog);
@@ -131,20 +125,20 @@ pub(super) async fn to_client(tunnel: Rc<Tunnel>, turn: Rc<Turn>) {
         if turn.backlog.borrow().is_empty() {
             break;
         }
-        match timeout(patience, own.writable()).await {
+        match timeout(patience, turn.client.socket().writable()).await {
             Ok(Ok(mut ready)) => ready.clear_ready(),
-            // Its worker waits for it no longer, and nor do we.
-            Err(_elapsed) if turn.done.get().is_some() => tunnel.give_up(&turn),
-            // Whether it is still waited for is its worker's to say.
-            Err(_elapsed) => {}
+            // Its worker would not wait for it any longer either, if it had the socket.
+            Err(_elapsed) => tunnel.give_up(&turn),
             Ok(Err(_)) => tunnel.give_up(&turn),
         }
     }
-    drop(own);
     if turn.ends.get() {
         let _ = shutdown(turn.client.fd().as_fd(), Shutdown::Write);
     }
-    if let (Some(after), Some(seat)) = (turn.done.take(), tunnel.seat.get()) {
+    let Some(after) = turn.done.take() else { return };
+    if turn.on_its_own.get() {
+        turn.client.end_turn(TurnEnd::Done(turn.outcome(after)));
+    } else if let Some(seat) = tunnel.seat.get() {
         match tunnel.finish(seat, turn.number, after) {
             Heard::Fine => {}
             Heard::Late => tunnel.pool.dismiss(seat, Retirement::Told),

@@ -65,7 +65,12 @@ struct Turn {
     note: Cell<Option<Note>>,
     /// Rung when there is room again, or something else has changed that its flows wait for.
     changed: Notify,
-    flows: RefCell<Vec<AbortHandle>>,
+    /// Whether its link has ended behind the worker's last word on it.
+    on_its_own: Cell<bool>,
+    reading: Cell<Option<AbortHandle>>,
+    writing: Cell<Option<AbortHandle>>,
+    /// Whether what the client sends is, or has been, passed on as it comes.
+    is_read: Cell<bool>,
 }
 
 impl Tunnel {
@@ -132,7 +137,10 @@ impl Tunnel {
             done: Cell::new(None),
             note: Cell::new(None),
             changed: Notify::new(),
-            flows: RefCell::default(),
+            on_its_own: Cell::new(false),
+            reading: Cell::new(None),
+            writing: Cell::new(None),
+            is_read: Cell::new(false),
         });
         if whole == 0 && !frame.acknowledge {
             self.begin_to_read(&turn);
@@ -144,7 +152,8 @@ impl Tunnel {
     /// From here on what the client sends is taken from its socket and passed on.
     fn begin_to_read(self: &Rc<Self>, turn: &Rc<Turn>) {
         let reading = flow::from_client(Rc::clone(self), Rc::clone(turn));
-        turn.flows.borrow_mut().push(tokio::task::spawn_local(reading).abort_handle());
+        turn.is_read.set(true);
+        turn.reading.set(Some(tokio::task::spawn_local(reading).abort_handle()));
     }
 
     /// Serves the tunnel until it ends.
@@ -154,7 +163,7 @@ impl Tunnel {
         let end = tokio::select! {
             end = self.listen(from, already, seat) => end,
             () = self.end.speak(to, || self.wake_flows()) => LinkEnd::Dead,
-            silent = self.end.keep_watch() => LinkEnd::Vanished(format!("no sign of life for {silent:.1?}")),
+            silent = self.end.keep_watch(1) => LinkEnd::Vanished(format!("no sign of life for {silent:.1?}")),
             () = self.severed.notified() => LinkEnd::Dead,
         };
         self.end.give_up();
@@ -164,6 +173,24 @@ impl Tunnel {
     /// For whoever waits because too much was on its way.
     fn wake_flows(&self) {
         self.turns.borrow().values().for_each(|turn| turn.changed.notify_waiters());
+    }
+
+    /// Lets a turn end by itself that the worker is done with, and whose client has not taken all of the answer yet. Whether
+    /// it is one.
+    pub(super) fn let_go(&self, turn: u64) -> bool {
+        let mut turns = self.turns.borrow_mut();
+        let is_done = turns.get(&turn).is_some_and(|turn| {
+            let after = turn.done.take();
+            turn.done.set(after);
+            after.is_some()
+        });
+        if is_done && let Some(turn) = turns.remove(&turn) {
+            turn.on_its_own.set(true);
+            if let Some(reading) = turn.reading.take() {
+                reading.abort();
+            }
+        }
+        is_done
     }
 
     /// Forgets its turns: what becomes of them is decided elsewhere by now.
@@ -190,6 +217,8 @@ impl Tunnel {
                             Heard::Late => self.pool.dismiss(seat, Retirement::Told),
                             Heard::Breach(detail) => self.pool.breach(seat, &detail),
                         }
+                        // However much it says, the others have their turn.
+                        tokio::task::consume_budget().await;
                     }
                     Ok(None) => break,
                     // Where the next frame begins nobody knows.
@@ -201,12 +230,21 @@ impl Tunnel {
             }
             read.drain(..at);
             match from.read_buf(&mut read).await {
-                Ok(0) => return LinkEnd::Dead,
+                Ok(0) => return self.ended(),
                 // A peer that dies says no goodbye in TLS; its kernel has still said that there is nobody any more.
-                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return LinkEnd::Dead,
+                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return self.ended(),
                 Err(error) => return LinkEnd::Vanished(format!("its tunnel has failed: {error}")),
                 Ok(_) => self.end.has_heard(),
             }
+        }
+    }
+
+    /// There is nothing more to read. Whoever writes may have been told before that the connection has failed, and the
+    /// kernel says that once.
+    fn ended(&self) -> LinkEnd {
+        match self.end.failure() {
+            Some(why) => LinkEnd::Vanished(format!("its tunnel has failed: {why}")),
+            None => LinkEnd::Dead,
         }
     }
 
@@ -276,7 +314,7 @@ impl Tunnel {
             turn.backlog.borrow_mut().extend(&bytes[taken..]);
             if !waits {
                 let writing = flow::to_client(Rc::clone(self), Rc::clone(&turn));
-                turn.flows.borrow_mut().push(tokio::task::spawn_local(writing).abort_handle());
+                turn.writing.set(Some(tokio::task::spawn_local(writing).abort_handle()));
             }
         }
         Heard::Fine
@@ -326,17 +364,17 @@ impl Tunnel {
 
     /// The turn is over, and all of its answer is with the client's kernel.
     fn finish(&self, seat: Seat, number: u64, after: After) -> Heard {
-        if let Some(turn) = self.turns.borrow_mut().remove(&number) {
-            turn.stop();
-        }
-        self.pool.done(seat, number, after)
+        let found = self.turns.borrow_mut().remove(&number);
+        let Some(turn) = found else { return self.pool.done(seat, number, after) };
+        turn.stop();
+        self.pool.done(seat, number, turn.outcome(after))
     }
 }
 
 impl Turn {
     /// Whether nothing of what the client has sent has been passed on.
     fn is_unread(&self) -> bool {
-        self.client.request.borrow().whole == 0 && self.flows.borrow().is_empty()
+        self.client.request.borrow().whole == 0 && !self.is_read.get()
     }
 
     /// Takes the request that is being answered out of its socket; `false`: that has been done, or there was none.
@@ -364,7 +402,15 @@ impl Turn {
     }
 
     fn stop(&self) {
-        self.flows.borrow_mut().drain(..).for_each(|flow| flow.abort());
+        [self.reading.take(), self.writing.take()].iter().flatten().for_each(AbortHandle::abort);
+    }
+
+    /// What becomes of the connection, given how the worker has left it: who has not got all of an answer gets no other.
+    fn outcome(&self, after: After) -> After {
+        match after {
+            After::Keep { written } | After::Close { written } if self.gone.get() => After::Cut { written },
+            after => after,
+        }
     }
 }
 

@@ -19,9 +19,9 @@ use tokio::time::timeout;
 use super::Tunnel;
 use crate::config;
 use crate::control::Notice;
-use crate::door::control::Control;
+use crate::door::control::{Control, Trust};
 use crate::door::wire::Wire;
-use crate::door::workers::{HELLO, Workers, granted};
+use crate::door::workers::{HELLO, Strangers, Workers, granted};
 use crate::identity::{Incarnation, Secret};
 use crate::link::tunnel::{
     Acceptor, Frame, GO_ON, OVER, Pace, Preface, Role, Stream, TlsError, TlsIdentity, watch_over,
@@ -83,12 +83,13 @@ impl Mouth {
     /// Takes tunnels in for as long as it is polled.
     pub(in crate::door) async fn accept(self, workers: Rc<Workers>, control: Rc<Control>) {
         let mouth = Rc::new(self);
+        let strangers = Strangers::default();
         loop {
             match mouth.listener.accept().await {
                 Ok((stream, peer)) => {
                     let (workers, control) = (Rc::clone(&workers), Rc::clone(&control));
-                    let greeting = Rc::clone(&mouth).greet(stream, peer, Rc::clone(&workers), control);
-                    workers.host(tokio::task::spawn_local(greeting).abort_handle());
+                    let greeting = Rc::clone(&mouth).greet(stream, peer, workers, control);
+                    strangers.host(tokio::task::spawn_local(greeting).abort_handle());
                 }
                 Err(error) => {
                     tracing::warn!(%error, "cannot accept a tunnel");
@@ -124,6 +125,22 @@ impl Mouth {
             let _ = stream.write_all(&[OVER]).await;
             return refuse(Some(life.clone()), why);
         }
+        // A task of its own: who has proved who he is is no stranger any more, and those who have not cannot push him out.
+        tokio::task::spawn_local(self.welcome(stream, peer, role, secret, workers, control));
+    }
+
+    async fn welcome(
+        self: Rc<Self>,
+        mut stream: TcpStream,
+        peer: SocketAddr,
+        role: Role,
+        secret: Secret,
+        workers: Rc<Workers>,
+        control: Rc<Control>,
+    ) {
+        let refuse = |claimed, detail: String| {
+            workers.notices.post(Notice::Refused { claimed, detail: format!("{peer}: {detail}") });
+        };
         let pace = self.pace();
         if watch_over(&stream, pace.lost_after).is_err() || stream.write_all(&[GO_ON]).await.is_err() {
             return;
@@ -136,13 +153,10 @@ impl Mouth {
         match role {
             Role::Controller => {
                 let (from, to) = tokio::io::split(stream);
-                // A task of its own: who has proved what he is cannot be turned away as a stranger any more.
-                tokio::task::spawn_local(control.meet(from, to));
+                tokio::task::spawn_local(control.meet(from, to, Trust::Secret(secret)));
             }
             Role::Worker(life) => match hear_out(&life, stream, pace, &workers).await {
-                Ok(Some(guest)) => {
-                    tokio::task::spawn_local(guest.serve(workers));
-                }
+                Ok(Some(guest)) => guest.serve(workers).await,
                 Ok(None) => {}
                 Err(why) => refuse(Some(life), why),
             },
@@ -172,7 +186,6 @@ impl Guest {
         let Self { life, tunnel, seat, stream, already } = self;
         let end = tunnel.serve(stream, already, seat).await;
         workers.gone(&life, &tunnel.pool, seat, &end);
-        tunnel.forget();
     }
 }
 

@@ -1,6 +1,7 @@
 //! One end of a tunnel, the same at the door and at the worker: what is on its way out, and whether the other side lives.
 
 use std::cell::{Cell, RefCell};
+use std::io;
 use std::time::Duration;
 
 use tokio::io::{AsyncWrite, AsyncWriteExt};
@@ -23,6 +24,8 @@ pub(crate) struct End {
     outgoing: Notify,
     state: Cell<State>,
     heard: Cell<Instant>,
+    /// Why writing has failed.
+    failure: RefCell<Option<String>>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,6 +44,7 @@ impl End {
             outgoing: Notify::new(),
             state: Cell::new(State::Open),
             heard: Cell::new(Instant::now()),
+            failure: RefCell::default(),
         }
     }
 
@@ -94,6 +98,11 @@ impl End {
         self.state.set(State::Over);
     }
 
+    /// Why writing has failed, if it has, for any other reason than that the other side has ended.
+    pub(crate) fn failure(&self) -> Option<String> {
+        self.failure.borrow().clone()
+    }
+
     /// Something has come from the other side.
     pub(crate) fn has_heard(&self) {
         self.heard.set(Instant::now());
@@ -117,7 +126,11 @@ impl End {
                 to.write_all(&sending).await?;
                 to.flush().await
             };
-            if written.await.is_err() {
+            if let Err(error) = written.await {
+                // Behind the other side's end nothing can be written, which is no failure of the connection's.
+                if error.kind() != io::ErrorKind::BrokenPipe {
+                    *self.failure.borrow_mut() = Some(error.to_string());
+                }
                 std::future::pending::<()>().await;
             }
             sending.clear();
@@ -126,8 +139,9 @@ impl End {
         }
     }
 
-    /// Gives signs of life, and returns when there has been none from the other side for too long: for how long.
-    pub(crate) async fn keep_watch(&self) -> Duration {
+    /// Gives signs of life, and returns when there has been none from the other side for too long, `patience` times over:
+    /// for how long.
+    pub(crate) async fn keep_watch(&self, patience: u32) -> Duration {
         let mut before = Instant::now();
         loop {
             let Pace { heartbeat, lost_after, .. } = self.pace();
@@ -139,7 +153,7 @@ impl End {
             }
             before = now;
             let silent = now.saturating_duration_since(self.heard.get());
-            if silent >= lost_after {
+            if silent >= lost_after * patience {
                 return silent;
             }
             self.post(&Frame::Beat);

@@ -25,16 +25,16 @@
 //! # Flow control
 //!
 //! One connection carries all of a worker's turns, and each turn has a window in each direction ([`Pace::window`]): no
-//! more bytes of it are under way than the other side has room for, and room is given back as the client, or the worker,
-//! takes them. So nobody stops reading the connection, a slow client holds up nobody but itself, and signs of life are
-//! never stuck behind data. A turn costs the door at the most one window of an answer that its client does not take.
+//! more bytes of it are under way than the other side has room for, and room is given back as the client's kernel, or the
+//! worker's, takes them. So nobody stops reading the connection, a slow client holds up nobody but itself, and signs of life are
+//! never stuck behind data. A turn costs the door at the most one window of an answer that its client does not take, and 32 KiB while it is read.
 //! A connection for each turn would have spared the windows; but then a client that does not read would stop the beats,
 //! and a worker that takes a thousand turns would need a thousand handshakes each time its door is replaced.
 //!
 //! # Whether it is dead
 //!
 //! The end of the stream means that the worker's process is dead, as it does on an fd link: the kernel over there has
-//! said so. A reset, silence for [`Pace::lost_after`], or a probe that nobody answers mean that nobody knows: the worker
+//! said so. A relay that ends while its worker lives ends in a reset. A reset, silence for [`Pace::lost_after`], or a probe that nobody answers mean that nobody knows: the worker
 //! may be at work on the far side of a partition. It is cut off, and what it held goes to others only where it may run
 //! twice; a turn that was not acknowledged counts as one that may have been begun. It will not be let in again.
 

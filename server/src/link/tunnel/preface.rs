@@ -5,8 +5,8 @@
 //! ```
 //! They are in the clear, in front of TLS, so that a door spends one hash on a stranger and no handshake. The MAC is
 //! made with the worker's own token, or, for a controller, with the deployment's secret. Whoever overhears one can say
-//! it again, and gets as far as a handshake and the hello behind it, which asks for the token itself; a worker that has
-//! died cannot be played at all.
+//! it again, and gets as far as a handshake and the hello behind it, which asks for the token, or the secret, itself; a
+//! worker that has died cannot be played at all.
 
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;

@@ -1,6 +1,7 @@
 //! The connection that a tunnel runs over: TCP, in the clear or in TLS.
 
 use std::io;
+use std::os::fd::AsFd;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -135,9 +136,10 @@ fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, TlsError> {
 
 /// Has the kernel watch over a connection: small frames leave at once, and a peer that has vanished is noticed within
 /// `lost_after` whether something is under way to it (then it is not acknowledged) or not (then probes are not).
-pub fn watch_over(stream: &TcpStream, lost_after: Duration) -> io::Result<()> {
+pub fn watch_over(stream: impl AsFd, lost_after: Duration) -> io::Result<()> {
+    let stream = stream.as_fd();
     const SECOND: Duration = Duration::from_secs(1);
-    stream.set_nodelay(true)?;
+    sockopt::set_tcp_nodelay(stream, true)?;
     sockopt::set_socket_keepalive(stream, true)?;
     sockopt::set_tcp_keepidle(stream, SECOND)?;
     sockopt::set_tcp_keepintvl(stream, SECOND)?;

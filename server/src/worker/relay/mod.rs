@@ -26,17 +26,17 @@ use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use rustix::net::sockopt;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, Shutdown, SocketFlags, SocketType, socketpair};
 use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::net::{TcpStream, lookup_host};
+use tokio::sync::Notify;
 use tokio::task::LocalSet;
 use tokio::time::timeout;
 
-use super::Options;
-use crate::link::tunnel::{
-    Connector, End, Frame, GO_ON, MOST_DATA, OVER, Pace, Preface, Stream, TlsError, watch_over,
-};
+use super::{Ending, Options};
+use crate::link::tunnel::{Connector, End, Frame, GO_ON, OVER, Pace, Preface, Stream, TlsError, watch_over};
 use crate::link::{
     self, FromWorker, LONGEST, Received, Scoreboard, ScoreboardPen, Sent, ToWorker, TurnFrame,
 };
@@ -52,15 +52,17 @@ const STACK_BYTES: usize = 512 * 1024;
 const BEFORE: Pace =
     Pace { heartbeat: Duration::from_secs(1), lost_after: Duration::from_secs(10), window: 64 * 1024 };
 
-/// A tunnel, as the worker holds it. Dropping it waits until the worker's last words are out; its end of the link has to
-/// be closed before.
+/// A tunnel, as the worker holds it. Dropping it ends the link, and waits until the worker's last words are out.
 #[derive(Debug)]
 pub(super) struct Relay {
     thread: Option<JoinHandle<()>>,
+    /// A duplicate of the worker's end: a child that has inherited the link must not keep the relay waiting.
+    link: OwnedFd,
 }
 
 impl Drop for Relay {
     fn drop(&mut self) {
+        let _ = rustix::net::shutdown(&self.link, Shutdown::Both);
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
@@ -98,6 +100,7 @@ pub(super) fn dial(
     };
     let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
         .map_err(|error| NoTunnel::Away(error.into()))?;
+    let own = theirs.try_clone().map_err(NoTunnel::Away)?;
     let doors: Vec<String> = sent_to.take().into_iter().chain(doors.iter().cloned()).collect();
     let preface = Preface::worker(&options.life, &options.token).to_bytes();
     let credit = options.model.credit();
@@ -113,10 +116,14 @@ pub(super) fn dial(
                 }
             };
             let work = async {
-                match reach(&doors, &preface, &connector).await {
-                    Ok(stream) => {
+                let reached = tokio::select! {
+                    reached = reach(&doors, &preface, &connector) => reached,
+                    () = told_to_go() => Err(NoTunnel::Away(io::ErrorKind::Interrupted.into())),
+                };
+                match reached {
+                    Ok((stream, severity)) => {
                         let _ = tell.send(Ok(()));
-                        run(stream, ours, credit, sent_to).await;
+                        run(stream, severity, ours, credit, sent_to).await;
                     }
                     Err(why) => {
                         let _ = tell.send(Err(why));
@@ -127,7 +134,7 @@ pub(super) fn dial(
             // A name that is still being looked up is nobody's concern any more.
             runtime.shutdown_background();
         });
-    let relay = Relay { thread: Some(thread.map_err(NoTunnel::NoThread)?) };
+    let relay = Relay { thread: Some(thread.map_err(NoTunnel::NoThread)?), link: own };
     match told.recv() {
         Ok(Ok(())) => Ok((theirs, relay)),
         Ok(Err(why)) => Err(why),
@@ -147,7 +154,11 @@ impl Detour {
 }
 
 /// The first door that goes on, of all the addresses of each.
-async fn reach(doors: &[String], preface: &[u8], connector: &Connector) -> Result<Stream, NoTunnel> {
+async fn reach(
+    doors: &[String],
+    preface: &[u8],
+    connector: &Connector,
+) -> Result<(Stream, Severity), NoTunnel> {
     let mut last = io::Error::from(io::ErrorKind::NotFound);
     for door in doors {
         let addresses = match lookup_host(door).await {
@@ -167,24 +178,31 @@ async fn reach(doors: &[String], preface: &[u8], connector: &Connector) -> Resul
     Err(NoTunnel::Away(last))
 }
 
-async fn knock(address: SocketAddr, preface: &[u8], connector: &Connector) -> Result<Stream, NoTunnel> {
+/// Waits until somebody tells the worker to go.
+async fn told_to_go() {
+    while !sys::told_to_go() {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+async fn knock(
+    address: SocketAddr,
+    preface: &[u8],
+    connector: &Connector,
+) -> Result<(Stream, Severity), NoTunnel> {
     let away = |error: io::Error| NoTunnel::Away(error);
     let late = |_elapsed| NoTunnel::Away(io::ErrorKind::TimedOut.into());
     let mut stream = timeout(CONNECT, TcpStream::connect(address)).await.map_err(late)?.map_err(away)?;
     watch_over(&stream, BEFORE.lost_after).map_err(away)?;
     stream.write_all(preface).await.map_err(away)?;
-    // A door that has no controller yet keeps its workers waiting. Whoever is told to go meanwhile goes.
-    let answer = loop {
-        match timeout(Duration::from_millis(250), stream.read_u8()).await {
-            Ok(answer) => break answer.map_err(away)?,
-            Err(_elapsed) if sys::told_to_go() => {
-                return Err(NoTunnel::Away(io::ErrorKind::Interrupted.into()));
-            }
-            Err(_elapsed) => {}
-        }
-    };
+    // A door that has no controller yet keeps its workers waiting.
+    let answer = stream.read_u8().await.map_err(away)?;
     match answer {
-        GO_ON => timeout(CONNECT, connector.connect(stream)).await.map_err(late)?.map_err(away),
+        GO_ON => {
+            let severity = Severity(stream.as_fd().try_clone_to_owned().map_err(away)?);
+            let stream = timeout(CONNECT, connector.connect(stream)).await.map_err(late)?.map_err(away)?;
+            Ok((stream, severity))
+        }
         OVER => Err(NoTunnel::Over),
         _ => Err(NoTunnel::Away(io::ErrorKind::InvalidData.into())),
     }
@@ -193,17 +211,21 @@ async fn knock(address: SocketAddr, preface: &[u8], connector: &Connector) -> Re
 /// What all parts of a relay share.
 struct Shared {
     end: End,
+    /// A duplicate of the tunnel's, for its options.
+    socket: Option<OwnedFd>,
     link: AsyncFd<OwnedFd>,
     /// What the worker is to hear, and has no room for yet.
     to_worker: RefCell<VecDeque<ForWorker>>,
-    /// Whether it has been told that there is nothing more.
-    told_all: Cell<bool>,
+    /// Rung when there is something in it.
+    untold: Notify,
     /// Where the worker notes its answers; not before it was welcome.
     board: RefCell<Option<ScoreboardPen>>,
     credit: u16,
     /// How long a client may stall; as the door has it.
     patience: Cell<Option<Duration>>,
     turns: RefCell<HashMap<u64, Rc<Turn>>>,
+    /// Rung when one of them is over.
+    a_turn_left: Notify,
     pairs: Pairs,
     sent_to: Detour,
 }
@@ -217,34 +239,65 @@ enum ForWorker {
     End,
 }
 
-async fn run(stream: Stream, link: OwnedFd, credit: u16, sent_to: Detour) {
-    let Ok(link) = sys::watch(link, Interest::READABLE | Interest::WRITABLE) else { return };
+/// A duplicate of the tunnel's socket, by which the tunnel can be made to end in a reset. To the door a connection that
+/// ends in order is a process that is dead, and while that is not so it must not look so.
+struct Severity(OwnedFd);
+
+impl Severity {
+    fn impose(&self) {
+        let _ = sockopt::set_socket_linger(&self.0, Some(Duration::ZERO));
+    }
+}
+
+impl Drop for Severity {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.impose();
+        }
+    }
+}
+
+async fn run(stream: Stream, severity: Severity, link: OwnedFd, credit: u16, sent_to: Detour) {
+    let Ok(link) = sys::watch(link, Interest::READABLE | Interest::WRITABLE) else {
+        return severity.impose();
+    };
     let shared = Rc::new(Shared {
         end: End::new(BEFORE),
+        socket: severity.0.try_clone().ok(),
         link,
         to_worker: RefCell::default(),
-        told_all: Cell::new(false),
+        untold: Notify::new(),
         board: RefCell::default(),
         credit,
         patience: Cell::new(None),
         turns: RefCell::default(),
+        a_turn_left: Notify::new(),
         pairs: Pairs::default(),
         sent_to,
     });
     let (from, to) = tokio::io::split(stream);
+    let mut door = std::pin::pin!(shared.hear_door(from));
     let speaking = async {
         let worker_gone = async {
             shared.hear_worker().await;
+            shared.last_words_are_out().await;
             shared.end.close();
         };
         let wake = || shared.turns.borrow().values().for_each(|turn| turn.changed.notify_waiters());
         tokio::join!(worker_gone, shared.end.speak(to, wake));
     };
-    tokio::select! {
-        () = shared.hear_door(from) => {}
-        () = speaking => {}
-        () = shared.tell_worker_later() => {}
-        _silent = shared.end.keep_watch() => {}
+    let said_all = tokio::select! {
+        () = &mut door => false,
+        () = speaking => true,
+        () = shared.tell_worker_later() => false,
+        // The door is less patient: it is to say first that this worker is lost.
+        _silent = shared.end.keep_watch(2) => false,
+    };
+    if !said_all {
+        severity.impose();
+    } else {
+        // Closed while something comes, it would end in a reset all the same, and what is on its way be lost.
+        let _ = timeout(shared.end.pace().lost_after, door).await;
     }
     shared.end.give_up();
     for (_, turn) in shared.turns.borrow_mut().drain() {
@@ -260,17 +313,19 @@ impl Shared {
         let mut read = Vec::with_capacity(4096);
         loop {
             let mut at = 0;
-            while let Ok(Some((frame, length))) = Frame::decode(&read[at..]) {
-                at += length;
-                if self.pass_on(&frame).is_none() {
-                    return;
+            loop {
+                match Frame::decode(&read[at..]) {
+                    Ok(Some((frame, length))) => {
+                        at += length;
+                        if self.pass_on(&frame).is_none() {
+                            return;
+                        }
+                    }
+                    Ok(None) => break,
+                    Err(_) => return,
                 }
             }
             read.drain(..at);
-            // One that is too long never gets whole.
-            if read.len() > 2 * MOST_DATA {
-                return;
-            }
             match from.read_buf(&mut read).await {
                 Ok(0) | Err(_) => return,
                 Ok(_) => self.end.has_heard(),
@@ -305,10 +360,17 @@ impl Shared {
                     turn.make_room(self, bytes);
                 }
             }
-            Frame::Pace(pace) => self.end.keep_pace(pace),
+            Frame::Pace(pace) => {
+                self.end.keep_pace(pace);
+                if let Some(socket) = &self.socket {
+                    // Where that fails it is watched over as before.
+                    let _ = watch_over(socket, 2 * pace.lost_after);
+                }
+            }
             Frame::Move { to } => {
                 self.sent_to.set(to);
-                return None;
+                // The worker holds nothing and sees the end of its link; that it dials another door is no death.
+                let _ = rustix::net::shutdown(&self.link, Shutdown::Both);
             }
             Frame::Beat => {}
             Frame::Note(_) => return None,
@@ -326,61 +388,76 @@ impl Shared {
                 (sent == Sent::Whole).then_some(())
             }
             ToWorker::Turn(frame) => {
-                let pair = self.pairs.take(self.patience.get(), self.credit).ok()?;
+                let pair = match self.pairs.take(self.patience.get(), self.credit, frame.whole) {
+                    Ok(pair) => pair,
+                    Err(error) => {
+                        eprintln!("a client's socket could not be made: open_files is too low ({error})");
+                        // As where a descriptor does not arrive: this process can serve nobody.
+                        std::process::exit(Ending::NoDescriptor.code().into());
+                    }
+                };
                 let turn = Turn::new(frame, pair, self.end.window());
                 self.turns.borrow_mut().insert(frame.turn, Rc::clone(&turn));
                 turn.begin(self)
             }
             ToWorker::Farewell => {
-                self.tell_worker(ForWorker::Frame(bytes.to_vec()))?;
+                self.tell_worker(ForWorker::Frame(bytes.to_vec()));
                 // For those of its threads that do not hear it.
-                self.tell_worker(ForWorker::End)
+                self.tell_worker(ForWorker::End);
+                Some(())
             }
-            ToWorker::Refused { .. } => self.tell_worker(ForWorker::Frame(bytes.to_vec())),
+            ToWorker::Refused { .. } => {
+                self.tell_worker(ForWorker::Frame(bytes.to_vec()));
+                Some(())
+            }
         }
     }
 
-    /// Tells the worker something, behind what it has still to hear; `None`: the link is over.
-    fn tell_worker(&self, what: ForWorker) -> Option<()> {
+    /// Tells the worker something, behind what it has still to hear.
+    fn tell_worker(&self, what: ForWorker) {
         let mut waiting = self.to_worker.borrow_mut();
-        if !waiting.is_empty() || self.try_to_tell(&what)? == Sent::Full {
+        if !waiting.is_empty() || self.try_to_tell(&what) == Sent::Full {
             waiting.push_back(what);
+            self.untold.notify_one();
         }
-        Some(())
     }
 
-    fn try_to_tell(&self, what: &ForWorker) -> Option<Sent> {
+    /// One that cannot hear any more is about to be seen to have gone.
+    fn try_to_tell(&self, what: &ForWorker) -> Sent {
         let sent = match what {
             ForWorker::Frame(bytes) => link::send(self.link.as_fd(), bytes, SendFlags::DONTWAIT),
             ForWorker::Turn(turn, frame) => turn.hand_over(self.link.as_fd(), *frame),
             ForWorker::End => {
-                self.told_all.set(true);
                 rustix::net::shutdown(&self.link, Shutdown::Write).map(|()| Sent::Whole).map_err(Into::into)
             }
         };
-        sent.ok().filter(|sent| *sent != Sent::Closed)
+        sent.unwrap_or(Sent::Closed)
     }
 
-    /// Tells what had no room when it came, until the link is over.
+    /// Tells what had no room when it came.
     async fn tell_worker_later(&self) {
         loop {
-            if self.told_all.get() {
-                // What has been shut down counts as writable for ever.
+            let next = self.to_worker.borrow_mut().pop_front();
+            let Some(next) = next else {
+                self.untold.notified().await;
+                continue;
+            };
+            let Ok(mut ready) = self.link.writable().await else { return };
+            if ready.ready().is_write_closed() {
+                // It counts as writable for ever; whoever listens sees why.
                 return std::future::pending().await;
             }
-            let Ok(mut ready) = self.link.writable().await else { return };
-            ready.clear_ready();
-            loop {
-                let Some(next) = self.to_worker.borrow_mut().pop_front() else { break };
-                match self.try_to_tell(&next) {
-                    Some(Sent::Full) => {
-                        self.to_worker.borrow_mut().push_front(next);
-                        break;
-                    }
-                    Some(_) => {}
-                    None => return,
-                }
+            if self.try_to_tell(&next) == Sent::Full {
+                self.to_worker.borrow_mut().push_front(next);
+                ready.clear_ready();
             }
+        }
+    }
+
+    /// Waits until the answers of all turns that the worker is done with have been passed on.
+    async fn last_words_are_out(&self) {
+        while self.turns.borrow().values().any(|turn| turn.is_done()) {
+            self.a_turn_left.notified().await;
         }
     }
 

@@ -1,4 +1,7 @@
 //! The local sockets that a worker gets in the place of its clients' own.
+//!
+//! A worker that takes few turns at a time gets the same ones again. A child that it has forked with its descriptors, and
+//! that outlives the turn, could then meddle with later turns of the same worker, and with nobody else's.
 
 use std::cell::RefCell;
 use std::io;
@@ -16,7 +19,9 @@ use crate::sys;
 /// How many turns a worker may take at a time for its pairs to be kept and used again: a pair that is kept costs a
 /// descriptor more for as long as a turn has it.
 const FEW_TURNS: u16 = 16;
-/// Room for the largest request that is waited for, in the kernel's accounts.
+/// Bytes of a request that a pair takes by default, by far.
+const FITS_BY_DEFAULT: u32 = 64 * 1024;
+/// Room for one that is larger, in the kernel's accounts.
 const BUFFER: usize = 512 * 1024;
 
 /// One turn's.
@@ -50,18 +55,20 @@ impl Pair {
 
 impl Pairs {
     /// One with nothing in it, for a worker that takes so many turns at a time, on which whoever is kept waiting for longer
-    /// than `patience` is told so.
-    pub(super) fn take(&self, patience: Option<Duration>, credit: u16) -> io::Result<Pair> {
-        if let Some(pair) = self.0.borrow_mut().pop() {
+    /// than `patience` is told so. A whole request of so many bytes goes into it.
+    pub(super) fn take(&self, patience: Option<Duration>, credit: u16, whole: u32) -> io::Result<Pair> {
+        let kept = self.0.borrow_mut().pop();
+        if let Some(pair) = kept {
+            make_room(&pair, whole);
             return Ok(pair);
         }
         let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
         set_socket_timeout(&theirs, Timeout::Recv, patience)?;
         set_socket_timeout(&theirs, Timeout::Send, patience)?;
-        // Where less is allowed, a large request is passed on in pieces.
-        let _ = set_socket_send_buffer_size(&ours, BUFFER);
         let ours = sys::watch(ours, Interest::READABLE | Interest::WRITABLE)?;
-        Ok(Pair { ours, theirs: Some(theirs), is_kept: credit <= FEW_TURNS })
+        let pair = Pair { ours, theirs: Some(theirs), is_kept: credit <= FEW_TURNS };
+        make_room(&pair, whole);
+        Ok(pair)
     }
 
     /// Keeps one for the next turn, if that is possible and nothing is left in it. It has not been shut down by either side.
@@ -70,5 +77,13 @@ impl Pairs {
         if pair.theirs.as_ref().is_some_and(|theirs| is_empty(theirs) && is_empty(pair.ours.get_ref())) {
             self.0.borrow_mut().push(pair);
         }
+    }
+}
+
+/// Where less is allowed than is needed, a large request is passed on in pieces. Others are not given more: what waits in
+/// the kernel counts as the worker's memory.
+fn make_room(pair: &Pair, whole: u32) {
+    if whole > FITS_BY_DEFAULT {
+        let _ = set_socket_send_buffer_size(pair.ours.get_ref(), BUFFER);
     }
 }

@@ -74,7 +74,8 @@ impl Turn {
     /// Has the worker hear of it, behind all that it is to hear before.
     fn announce(self: &Rc<Self>, shared: &Shared, frame: TurnFrame) -> Option<()> {
         self.handed_over.set(true);
-        shared.tell_worker(ForWorker::Turn(Rc::clone(self), frame))
+        shared.tell_worker(ForWorker::Turn(Rc::clone(self), frame));
+        Some(())
     }
 
     /// Gives the worker its end of the pair.
@@ -143,6 +144,7 @@ impl Turn {
         self.inbox.borrow_mut().clear();
         // Nobody is there to take more of it.
         self.answered.set(true);
+        self.changed.notify_waiters();
         self.shut(Shutdown::Both);
     }
 
@@ -228,9 +230,15 @@ impl Turn {
         }
     }
 
+    /// Whether the worker is done with it, and only its answer has to be passed on.
+    pub(super) fn is_done(&self) -> bool {
+        self.done.borrow().is_some()
+    }
+
     /// It is over.
     fn leave(&self, shared: &Shared) {
         shared.turns.borrow_mut().remove(&self.frame.turn);
+        shared.a_turn_left.notify_waiters();
         if let Some(flow) = self.flow.take() {
             flow.abort();
         }

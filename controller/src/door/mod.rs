@@ -8,14 +8,14 @@
 //!                          share:  which door a new worker dials first, and who is moved to another (pure)
 //! ```
 //! A task for each door dials, says hello, and from then on turns the door's notices into events and our orders into lines
-//! ([`line`]). One task puts them together ([`fleet`]). To the supervisor the door is up when one is, and what is left of
+//! ([`mod@line`]). One task puts them together ([`fleet`]). To the supervisor the door is up when one is, and what is left of
 //! the difference is in a few events of their own: another door has come, one of several has gone and these workers dial
 //! another now, one is silent and these workers cannot be told anything by it.
 //!
 //! A worker belongs to one door at a time: the one that it has joined last. What another door still says of it (that its
 //! link has closed, which it may learn late or not at all) changes nothing. When a worker is sent from one door to another
 //! it is nobody's for a moment, and has its start time-out to be somebody's again. Doors count turns each for itself, so
-//! turns are renumbered at this border ([`muster::Member::turn`]): what an incident holds of one door is not taken for
+//! turns are renumbered at this border (`MemberId::turn`): what an incident holds of one door is not taken for
 //! what another has settled.
 //!
 //! Orders are not kept for a door that is away ([`Door::order`] forgets them): the supervisor plans anew when the door is

@@ -178,7 +178,7 @@ mod tests {
     #[test]
     fn a_relay_takes_no_open_files_from_the_handlers() {
         let mut pool = crate::supervisor::testing::pool("web", 1);
-        pool.worker.model = "threads:100".parse().unwrap();
+        pool.worker.model = server::config::Model::Threads(100);
         pool.worker.limits.open_files = NonZeroU32::new(1024);
         let given = with_room_for_a_relay(&Arc::new(pool)).worker.limits.open_files;
         assert_eq!(given.map(NonZeroU32::get), Some(1024 + 32 + 200));

@@ -17,6 +17,7 @@ use crate::rig::Story;
 /// Every story, by the name that a run prints.
 pub const ALL: &[(&str, Story)] = &[
     ("serves", life::serves),
+    ("a_worker_knows_its_clients_address", life::a_worker_knows_its_clients_address),
     ("a_connection_is_a_turn_on_the_echo_pool", life::a_connection_is_a_turn_on_the_echo_pool),
     (
         "drain_lets_a_turn_finish_and_replaces_its_worker",

@@ -103,7 +103,7 @@ impl Tunnel {
 
     /// Hands a turn over: the frame, and all of the request behind it where all of it is there.
     pub(super) fn give(self: &Rc<Self>, frame: TurnFrame, client: &Rc<Client>) -> Sent {
-        let mut bytes = Vec::with_capacity(16);
+        let mut bytes = Vec::with_capacity(64);
         ToWorker::Turn(frame).encode(&mut bytes);
         let mut scratch = self.pool.scratch.borrow_mut();
         let whole = (frame.whole as usize).min(scratch.len());

@@ -88,6 +88,10 @@ pub(super) async fn from_client(tunnel: Rc<Tunnel>, turn: Rc<Turn>) {
             continue;
         }
         let Ok(mut ready) = turn.client.socket().readable().await else { return };
+        // There may be many who have waited for their clients, and each would send once more.
+        if tunnel.end.is_clogged() {
+            continue;
+        }
         let there = match recv(turn.client.fd(), &mut piece[..room], RecvFlags::PEEK | RecvFlags::DONTWAIT) {
             Ok((_, 0)) => {
                 let Ok(progress) = sys::progress(turn.client.fd()) else { return tunnel.give_up(&turn) };

@@ -42,6 +42,8 @@ pub(super) struct Tunnel {
     turns: RefCell<HashMap<u64, Rc<Turn>>>,
     severed: Notify,
     seat: Cell<Option<Seat>>,
+    /// Whether something has found no room since there was some last.
+    is_full: Cell<bool>,
 }
 
 /// A turn that its worker holds.
@@ -54,6 +56,8 @@ struct Turn {
     room: Cell<usize>,
     /// Bytes of the answer that the client has not taken.
     backlog: RefCell<Vec<u8>>,
+    /// Bytes of the answer that have been written to the client.
+    written: Cell<u64>,
     /// Bytes that the client has taken since room was last given back.
     owed: Cell<usize>,
     /// Whether nothing can be written to the client any more.
@@ -65,7 +69,10 @@ struct Turn {
     note: Cell<Option<Note>>,
     /// Rung when there is room again, or something else has changed that its flows wait for.
     changed: Notify,
-    flows: RefCell<Vec<AbortHandle>>,
+    /// What passes on what the client sends, once that has begun.
+    reader: RefCell<Option<AbortHandle>>,
+    /// What writes, or has written last, what the client did not take at once.
+    writer: RefCell<Option<AbortHandle>>,
 }
 
 impl Tunnel {
@@ -76,6 +83,7 @@ impl Tunnel {
             turns: RefCell::default(),
             severed: Notify::new(),
             seat: Cell::new(None),
+            is_full: Cell::new(false),
         })
     }
 
@@ -90,7 +98,11 @@ impl Tunnel {
     }
 
     fn post(&self, frame: &Frame<'_>) -> Sent {
-        self.end.post(frame)
+        let sent = self.end.post(frame);
+        if sent == Sent::Full {
+            self.is_full.set(true);
+        }
+        sent
     }
 
     pub(super) fn sever(&self) {
@@ -126,13 +138,15 @@ impl Tunnel {
             unconsumed: Cell::new(there),
             room: Cell::new(self.end.window().saturating_sub(there)),
             backlog: RefCell::default(),
+            written: Cell::new(0),
             owed: Cell::new(0),
             gone: Cell::new(false),
             ends: Cell::new(false),
             done: Cell::new(None),
             note: Cell::new(None),
             changed: Notify::new(),
-            flows: RefCell::default(),
+            reader: RefCell::default(),
+            writer: RefCell::default(),
         });
         if whole == 0 && !frame.acknowledge {
             self.begin_to_read(&turn);
@@ -144,7 +158,7 @@ impl Tunnel {
     /// From here on what the client sends is taken from its socket and passed on.
     fn begin_to_read(self: &Rc<Self>, turn: &Rc<Turn>) {
         let reading = flow::from_client(Rc::clone(self), Rc::clone(turn));
-        turn.flows.borrow_mut().push(tokio::task::spawn_local(reading).abort_handle());
+        *turn.reader.borrow_mut() = Some(tokio::task::spawn_local(reading).abort_handle());
     }
 
     /// Serves the tunnel until it ends.
@@ -153,7 +167,7 @@ impl Tunnel {
         let (from, to) = tokio::io::split(stream);
         let end = tokio::select! {
             end = self.listen(from, already, seat) => end,
-            () = self.end.speak(to, || self.wake_flows()) => LinkEnd::Dead,
+            () = self.end.speak(to, || self.has_room()) => LinkEnd::Dead,
             silent = self.end.keep_watch() => LinkEnd::Vanished(format!("no sign of life for {silent:.1?}")),
             () = self.severed.notified() => LinkEnd::Dead,
         };
@@ -162,8 +176,13 @@ impl Tunnel {
     }
 
     /// For whoever waits because too much was on its way.
-    fn wake_flows(&self) {
+    fn has_room(&self) {
         self.turns.borrow().values().for_each(|turn| turn.changed.notify_waiters());
+        if self.is_full.take()
+            && let Some(seat) = self.seat.get()
+        {
+            self.pool.has_room(seat);
+        }
     }
 
     /// Forgets its turns: what becomes of them is decided elsewhere by now.
@@ -276,7 +295,7 @@ impl Tunnel {
             turn.backlog.borrow_mut().extend(&bytes[taken..]);
             if !waits {
                 let writing = flow::to_client(Rc::clone(self), Rc::clone(&turn));
-                turn.flows.borrow_mut().push(tokio::task::spawn_local(writing).abort_handle());
+                *turn.writer.borrow_mut() = Some(tokio::task::spawn_local(writing).abort_handle());
             }
         }
         Heard::Fine
@@ -296,6 +315,7 @@ impl Tunnel {
                 }
             }
         }
+        turn.written.set(turn.written.get() + taken as u64);
         turn.owed.set(turn.owed.get() + taken);
         // Not for every few bytes: most answers are over before the worker needs room again.
         if turn.owed.get() >= self.end.window() / 4 {
@@ -326,9 +346,13 @@ impl Tunnel {
 
     /// The turn is over, and all of its answer is with the client's kernel.
     fn finish(&self, seat: Seat, number: u64, after: After) -> Heard {
-        if let Some(turn) = self.turns.borrow_mut().remove(&number) {
-            turn.stop();
-        }
+        let after = match self.turns.borrow_mut().remove(&number) {
+            Some(turn) => {
+                turn.stop();
+                turn.left_as(after)
+            }
+            None => after,
+        };
         self.pool.done(seat, number, after)
     }
 }
@@ -336,7 +360,7 @@ impl Tunnel {
 impl Turn {
     /// Whether nothing of what the client has sent has been passed on.
     fn is_unread(&self) -> bool {
-        self.client.request.borrow().whole == 0 && self.flows.borrow().is_empty()
+        self.client.request.borrow().whole == 0 && self.reader.borrow().is_none()
     }
 
     /// Takes the request that is being answered out of its socket; `false`: that has been done, or there was none.
@@ -363,8 +387,20 @@ impl Turn {
         }
     }
 
+    /// How the worker has left it, with the number of bytes that there really are: who wrote them knows.
+    fn left_as(&self, after: After) -> After {
+        let written = self.written.get();
+        match after {
+            // What the worker had for it has come to nothing, and there is nothing to be kept.
+            After::Keep { .. } if self.gone.get() => After::Close { written },
+            After::Keep { .. } => After::Keep { written },
+            After::Close { .. } => After::Close { written },
+            After::Cut { .. } => After::Cut { written },
+        }
+    }
+
     fn stop(&self) {
-        self.flows.borrow_mut().drain(..).for_each(|flow| flow.abort());
+        self.reader.take().into_iter().chain(self.writer.take()).for_each(|flow| flow.abort());
     }
 }
 

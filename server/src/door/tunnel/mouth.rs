@@ -54,7 +54,9 @@ pub enum MouthError {
     #[error("cannot prove that it is this deployment's door")]
     Identity(#[from] TlsError),
     /// There is none.
-    #[error("`tunnel.tls` is on and the door has no certificate: give it one with --tunnel-identity")]
+    #[error(
+        "`tunnel.tls` is on and the door has no certificate: put tls.crt and tls.key into the directory that --tunnel-identity names"
+    )]
     NoIdentity,
 }
 

@@ -35,7 +35,8 @@ use tokio::time::timeout;
 
 use super::Options;
 use crate::link::tunnel::{
-    Connector, End, Frame, GO_ON, MOST_DATA, OVER, Pace, Preface, Stream, TlsError, watch_over,
+    Connector, End, Frame, GO_ON, MOST_DATA, OVER, Pace, Preface, Stream, TlsError, is_of_the_certificate,
+    watch_over,
 };
 use crate::link::{
     self, FromWorker, LONGEST, Received, Scoreboard, ScoreboardPen, Sent, ToWorker, TurnFrame,
@@ -82,6 +83,8 @@ pub(super) enum NoTunnel {
     NoThread(io::Error),
     /// What it was given to prove the door by is of no use.
     Tls(TlsError),
+    /// Whoever answers there has a certificate from somebody else, and so has every other door.
+    Distrusted(SocketAddr, io::Error),
 }
 
 /// Dials one of the doors and starts a relay; the worker's end of an fd link.
@@ -148,23 +151,28 @@ impl Detour {
 
 /// The first door that goes on, of all the addresses of each.
 async fn reach(doors: &[String], preface: &[u8], connector: &Connector) -> Result<Stream, NoTunnel> {
-    let mut last = io::Error::from(io::ErrorKind::NotFound);
+    let (mut last, mut distrusted) = (None, None);
     for door in doors {
         let addresses = match lookup_host(door).await {
             Ok(addresses) => addresses.collect(),
             Err(error) => {
-                last = error;
+                last = Some(error);
                 Vec::new()
             }
         };
         for address in addresses {
             match knock(address, preface, connector).await {
-                Err(NoTunnel::Away(error)) => last = error,
+                Err(NoTunnel::Away(error)) => last = Some(error),
+                Err(NoTunnel::Distrusted(address, error)) => distrusted = Some((address, error)),
                 done => return done,
             }
         }
     }
-    Err(NoTunnel::Away(last))
+    match (last, distrusted) {
+        (None, Some((address, error))) => Err(NoTunnel::Distrusted(address, error)),
+        // Where one is away, it may be the one that can be trusted.
+        (last, _) => Err(NoTunnel::Away(last.unwrap_or_else(|| io::ErrorKind::NotFound.into()))),
+    }
 }
 
 async fn knock(address: SocketAddr, preface: &[u8], connector: &Connector) -> Result<Stream, NoTunnel> {
@@ -184,7 +192,9 @@ async fn knock(address: SocketAddr, preface: &[u8], connector: &Connector) -> Re
         }
     };
     match answer {
-        GO_ON => timeout(CONNECT, connector.connect(stream)).await.map_err(late)?.map_err(away),
+        GO_ON => timeout(CONNECT, connector.connect(stream)).await.map_err(late)?.map_err(|error| {
+            if is_of_the_certificate(&error) { NoTunnel::Distrusted(address, error) } else { away(error) }
+        }),
         OVER => Err(NoTunnel::Over),
         _ => Err(NoTunnel::Away(io::ErrorKind::InvalidData.into())),
     }

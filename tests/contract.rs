@@ -38,7 +38,8 @@ fn main() -> ExitCode {
         if let Some(Missing { why, .. }) = &missing {
             eprintln!("the stories on {backend} are ignored: {why}");
         }
-        trials.extend(stories::ALL.iter().map(|&(name, story)| {
+        let of_tunnels = stories::TUNNEL.iter().filter(|_| backend.is_tunnel());
+        trials.extend(stories::ALL.iter().chain(of_tunnels).map(|&(name, story)| {
             let missing = missing.clone();
             rig::trial(format!("{backend}::{name}"), move || missing, move || story(backend))
         }));

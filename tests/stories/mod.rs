@@ -11,7 +11,7 @@ mod hostile;
 mod life;
 mod models;
 mod observation;
-mod tunnel;
+pub mod tunnel;
 mod watching;
 
 use crate::rig::Story;

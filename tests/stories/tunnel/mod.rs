@@ -2,6 +2,7 @@
 //! through both.
 
 mod flow;
+pub mod partition;
 mod rules;
 mod strangers;
 mod trust;

@@ -41,6 +41,9 @@ pub(super) struct Workers {
     lives: RefCell<HashMap<WorkerId, Life>>,
     /// Those who have connected and not yet said hello, the oldest first.
     strangers: RefCell<VecDeque<AbortHandle>>,
+    /// Those of them who have proved at a tunnel's mouth that they may say it. They are kept apart: a handshake takes its
+    /// time, in which as many strangers as like may come.
+    introduced: RefCell<VecDeque<AbortHandle>>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -57,6 +60,7 @@ impl Workers {
             secret: watch::Sender::new(None),
             lives: RefCell::default(),
             strangers: RefCell::default(),
+            introduced: RefCell::default(),
         }
     }
 
@@ -154,16 +158,12 @@ impl Workers {
 
     /// Keeps somebody among those who have not yet said who they are, of whom there are not too many.
     pub(super) fn host(&self, greeting: AbortHandle) {
-        let mut strangers = self.strangers.borrow_mut();
-        strangers.push_back(greeting);
-        if strangers.len() > MOST_STRANGERS {
-            strangers.retain(|stranger| !stranger.is_finished());
-        }
-        if strangers.len() > MOST_STRANGERS
-            && let Some(oldest) = strangers.pop_front()
-        {
-            oldest.abort();
-        }
+        keep(&mut self.strangers.borrow_mut(), greeting);
+    }
+
+    /// The same for somebody who has proved that it may say so.
+    pub(super) fn host_introduced(&self, greeting: AbortHandle) {
+        keep(&mut self.introduced.borrow_mut(), greeting);
     }
 
     /// The secret, as soon as it is known: who comes before the controller does has to wait for it.
@@ -262,6 +262,18 @@ impl Workers {
             }
             _ => Ok(Rc::clone(pool)),
         }
+    }
+}
+
+fn keep(strangers: &mut VecDeque<AbortHandle>, greeting: AbortHandle) {
+    strangers.push_back(greeting);
+    if strangers.len() > MOST_STRANGERS {
+        strangers.retain(|stranger| !stranger.is_finished());
+    }
+    if strangers.len() > MOST_STRANGERS
+        && let Some(oldest) = strangers.pop_front()
+    {
+        oldest.abort();
     }
 }
 

@@ -209,6 +209,8 @@ impl Tunnel {
                             Heard::Late => self.pool.dismiss(seat, Retirement::Told),
                             Heard::Breach(detail) => self.pool.breach(seat, &detail),
                         }
+                        // Whoever talks without a pause must not keep the others from being heard.
+                        tokio::task::consume_budget().await;
                     }
                     Ok(None) => break,
                     // Where the next frame begins nobody knows.

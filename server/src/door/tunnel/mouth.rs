@@ -108,11 +108,17 @@ impl Mouth {
         workers: Rc<Workers>,
         control: Rc<Control>,
     ) {
-        let refuse = |claimed, detail: String| {
-            workers.notices.post(Notice::Refused { claimed, detail: format!("{peer}: {detail}") });
+        let refuse = |claimed, detail: String| refuse(&workers, peer, claimed, &detail);
+        let first_words = async {
+            match stream.peek(&mut [0]).await {
+                Ok(0) => Ok(None),
+                _ => Preface::read(&mut stream).await.map(Some),
+            }
         };
-        let preface = match timeout(HELLO, Preface::read(&mut stream)).await {
-            Ok(Ok(preface)) => preface,
+        let preface = match timeout(HELLO, first_words).await {
+            // It has looked whether somebody listens, as probes do.
+            Ok(Ok(None)) => return,
+            Ok(Ok(Some(preface))) => preface,
             Ok(Err(error)) => return refuse(None, error.to_string()),
             Err(_elapsed) => return refuse(None, format!("it did not say who it is within {HELLO:?}")),
         };
@@ -126,6 +132,20 @@ impl Mouth {
             let _ = stream.write_all(&[OVER]).await;
             return refuse(Some(life.clone()), why);
         }
+        let rest = self.let_in(role, stream, peer, Rc::clone(&workers), control);
+        workers.host_introduced(tokio::task::spawn_local(rest).abort_handle());
+    }
+
+    /// Goes on with somebody who has proved that he may come.
+    async fn let_in(
+        self: Rc<Self>,
+        role: Role,
+        mut stream: TcpStream,
+        peer: SocketAddr,
+        workers: Rc<Workers>,
+        control: Rc<Control>,
+    ) {
+        let refuse = |claimed, detail: String| refuse(&workers, peer, claimed, &detail);
         let pace = self.pace();
         if watch_over(&stream, pace.lost_after).is_err() || stream.write_all(&[GO_ON]).await.is_err() {
             return;
@@ -158,6 +178,10 @@ impl Mouth {
             window: self.config.window_bytes,
         }
     }
+}
+
+fn refuse(workers: &Workers, peer: SocketAddr, claimed: Option<Incarnation>, detail: &str) {
+    workers.notices.post(Notice::Refused { claimed, detail: format!("{peer}: {detail}") });
 }
 
 /// A worker whose hello was good.

@@ -24,6 +24,7 @@ use std::process::ExitCode;
 use libtest_mimic::Arguments;
 use rig::Missing;
 use rig::backend::{Availability, Backend};
+use stories::tunnel::partition;
 
 fn main() -> ExitCode {
     if let Some(socket) = rig::old_door::asked_for() {
@@ -38,10 +39,17 @@ fn main() -> ExitCode {
         if let Some(Missing { why, .. }) = &missing {
             eprintln!("the stories on {backend} are ignored: {why}");
         }
-        trials.extend(stories::ALL.iter().map(|&(name, story)| {
+        let of_tunnels = stories::TUNNEL.iter().filter(|_| backend.is_tunnel());
+        trials.extend(stories::ALL.iter().chain(of_tunnels).map(|&(name, story)| {
             let missing = missing.clone();
             rig::trial(format!("{backend}::{name}"), move || missing, move || story(backend))
         }));
     }
+    let tunnel = Backend::ProcessTunnel;
+    trials.push(rig::trial(
+        format!("{tunnel}::who_is_behind_a_cut_cable_is_lost_and_not_let_in_again"),
+        partition::missing,
+        move || partition::who_is_behind_a_cut_cable_is_lost_and_not_let_in_again(tunnel),
+    ));
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
 }

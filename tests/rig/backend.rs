@@ -45,12 +45,18 @@ impl Backend {
 
     /// What a spec says of it, a line each.
     pub fn in_spec(self) -> String {
-        let tunnel = match self {
-            Self::Process | Self::Docker => "",
-            Self::ProcessTunnel => "link: tunnel\ntunnel: { listen: 127.0.0.1:0 }\n",
-            Self::DockerTunnel => "link: tunnel\ntunnel: { listen: 127.0.0.1:0, tls: true }\n",
-        };
-        format!("backend: {}\n{tunnel}", self.word())
+        format!("backend: {}\n{}", self.word(), self.link(""))
+    }
+
+    /// What a spec says of its link, with `more` (`, key: value`) in the block of the tunnel.
+    pub fn link(self, more: &str) -> String {
+        match self {
+            Self::Process | Self::Docker => String::new(),
+            Self::ProcessTunnel => format!("link: tunnel\ntunnel: {{ listen: 127.0.0.1:0{more} }}\n"),
+            Self::DockerTunnel => {
+                format!("link: tunnel\ntunnel: {{ listen: 127.0.0.1:0, tls: true{more} }}\n")
+            }
+        }
     }
 
     pub fn availability(self) -> Availability {

@@ -30,6 +30,11 @@ impl Connection {
         Self { stream, unread: Vec::new() }
     }
 
+    /// The client's own address.
+    pub fn address(&self) -> SocketAddr {
+        self.stream.local_addr().unwrap()
+    }
+
     pub fn send(&mut self, bytes: impl AsRef<[u8]>) -> &mut Self {
         self.stream.write_all(bytes.as_ref()).unwrap();
         self

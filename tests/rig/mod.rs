@@ -13,6 +13,7 @@ pub mod http;
 pub mod load;
 pub mod old_door;
 pub mod stack;
+pub mod tunnel;
 pub mod worker;
 
 use std::fmt::Debug;

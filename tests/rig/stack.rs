@@ -157,6 +157,14 @@ impl Stack {
         self.up = Some(Up { process, api, pools, said });
     }
 
+    /// The program with these arguments, in this environment, up to its end: its exit code and what it said.
+    pub fn run(&self, arguments: &[&str], environment: &[(&str, &str)]) -> (Option<i32>, String) {
+        let mut command = Command::new(&self.program);
+        command.args(arguments).envs(environment.iter().copied()).stdin(Stdio::null());
+        let output = command.output().unwrap();
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    }
+
     /// Starts `bulkhead up` in a way that cannot work, and waits until it has said so.
     pub fn start_in_vain(&self, arguments: &[&str]) -> String {
         let output = self.command().args(arguments).output().unwrap();
@@ -276,8 +284,18 @@ impl Stack {
 
     /// Sends a signal to a worker's process, by its pid on this machine.
     pub fn signal(&self, worker: &Worker, signal: Signal) {
-        let pid = worker.pid.unwrap_or_else(|| panic!("{} has no pid", worker.id));
-        kill_process(Pid::from_raw(pid).unwrap(), signal).unwrap();
+        kill_process(self.pid_of(worker), signal).unwrap();
+    }
+
+    /// A worker's process on this machine. In a container it is the child of the engine's own first process.
+    pub fn pid_of(&self, worker: &Worker) -> Pid {
+        let Some(container) = &worker.container else {
+            let pid = worker.pid.unwrap_or_else(|| panic!("{} has no pid", worker.id));
+            return Pid::from_raw(pid).unwrap();
+        };
+        let first = self.docker(&["inspect", "-f", "{{.State.Pid}}", container]).unwrap();
+        let children = std::fs::read_to_string(format!("/proc/{first}/task/{first}/children")).unwrap();
+        Pid::from_raw(children.split_whitespace().next().unwrap_or(&first).parse().unwrap()).unwrap()
     }
 
     /// Ends the controller without a chance to do anything about it. Door and workers live on.
@@ -348,6 +366,25 @@ impl Stack {
         std::fs::read_to_string(self.run_dir().join("control/door.log")).unwrap_or_default()
     }
 
+    /// Where its door listens for workers.
+    pub fn tunnel(&self) -> SocketAddr {
+        eventually("the door has said where it listens for workers", || {
+            let log = self.door_log();
+            let told = log
+                .lines()
+                .rev()
+                .find_map(|line| line.split_once("open to workers address=")?.1.parse().ok());
+            told.ok_or(log)
+        })
+    }
+
+    /// The memory of a process, in bytes.
+    pub fn resident(pid: Pid) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", pid.as_raw_nonzero())).unwrap();
+        let kib = status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB"));
+        kib.unwrap().parse::<u64>().unwrap() * 1024
+    }
+
     /// The pid of this deployment's door.
     pub fn door_pid(&self) -> Pid {
         eventually("the door's process is there", || {
@@ -394,7 +431,7 @@ pub fn web(workers: u32, more: &str) -> String {
 }
 
 /// The processes whose command line names `text`.
-pub(super) fn pids_with(text: &str) -> Vec<(Pid, String)> {
+pub fn pids_with(text: &str) -> Vec<(Pid, String)> {
     let processes = std::fs::read_dir("/proc").unwrap().flatten().filter_map(|entry| {
         let pid = Pid::from_raw(entry.file_name().to_str()?.parse().ok()?)?;
         let command = std::fs::read(entry.path().join("cmdline")).ok()?;

@@ -33,6 +33,26 @@ pub fn serves(backend: Backend) {
     stack.down();
 }
 
+pub fn a_worker_knows_its_clients_address(backend: Backend) {
+    let pool = |name: &str, more: &str| {
+        format!("{name}:\n  listen: 127.0.0.1:0\n  size: {{ workers: 1 }}\n  {more}\n")
+    };
+    let pools =
+        [pool("web", ""), pool("whole", "turn: connection"), pool("loop", "worker: { model: { event: 4 } }")];
+    let stack = Stack::up(backend, &pools.concat());
+    for name in ["web", "whole", "loop"] {
+        stack.ready(name, 1);
+        for _ in 0..2 {
+            let mut client = Connection::to(stack.address(name));
+            // Again on the same connection, which no second worker has seen come.
+            for _ in 0..2 {
+                assert_eq!(client.get("/").line("client"), client.address().to_string(), "{name}");
+            }
+        }
+    }
+    stack.down();
+}
+
 pub fn a_connection_is_a_turn_on_the_echo_pool(backend: Backend) {
     let pool = "echo:\n  listen: 127.0.0.1:0\n  protocol: tcp\n  turn: connection\n  size: { workers: 2 }\n  worker: { app: echo }";
     let stack = Stack::up(backend, pool);

@@ -3,6 +3,7 @@
 #![allow(unreachable_pub, reason = "a story is told by the program, from the list below")]
 
 mod adoption;
+mod bytes;
 mod death;
 mod doorstep;
 mod faults;
@@ -10,13 +11,17 @@ mod hostile;
 mod life;
 mod models;
 mod observation;
+pub mod tunnel;
 mod watching;
 
 use crate::rig::Story;
 
+pub use tunnel::ALL as TUNNEL;
+
 /// Every story, by the name that a run prints.
 pub const ALL: &[(&str, Story)] = &[
     ("serves", life::serves),
+    ("a_worker_knows_its_clients_address", life::a_worker_knows_its_clients_address),
     ("a_connection_is_a_turn_on_the_echo_pool", life::a_connection_is_a_turn_on_the_echo_pool),
     (
         "drain_lets_a_turn_finish_and_replaces_its_worker",
@@ -88,6 +93,15 @@ pub const ALL: &[(&str, Story)] = &[
         doorstep::what_follows_on_a_connection_of_its_own_is_bounded,
     ),
     ("bodies_of_every_kind_arrive", doorstep::bodies_of_every_kind_arrive),
+    (
+        "what_follows_a_large_body_reaches_the_next_turn",
+        bytes::what_follows_a_large_body_reaches_the_next_turn,
+    ),
+    ("a_connection_in_tiny_pieces_is_one_turn", bytes::a_connection_in_tiny_pieces_is_one_turn),
+    (
+        "an_old_clients_answer_that_is_cut_is_seen_to_be",
+        bytes::an_old_clients_answer_that_is_cut_is_seen_to_be,
+    ),
     ("http_is_spoken_as_written", doorstep::http_is_spoken_as_written),
     ("garbage_on_a_link_evicts_that_worker_only", hostile::garbage_on_a_link_evicts_that_worker_only),
     ("strangers_are_turned_away", hostile::strangers_are_turned_away),

@@ -6,6 +6,7 @@
 
 use std::fs::File;
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
@@ -89,15 +90,15 @@ dies of it too, as it will of the faults above, you are answered 502: two delive
 the pool says otherwise.
 ";
 
-/// Reads what a request asks for.
-pub fn decide(head: &Head<'_>, me: &Me) -> Act {
+/// Reads what a request of the client at `peer` asks for.
+pub fn decide(head: &Head<'_>, peer: SocketAddr, me: &Me) -> Act {
     let target = head.path_and_query();
     let (path, query) = target.split_once('?').unwrap_or((target, ""));
     let number = |name: &str, default: u64, most: u64| parameter(query, name).unwrap_or(default).min(most);
     let millis = |default: u64| Duration::from_millis(number("ms", default, 3_600_000));
     match path {
         "*" => Act::Reply(200, String::new()),
-        "/" | "" => Act::Reply(200, format!("{}\n{PAGES}", self_portrait(me))),
+        "/" | "" => Act::Reply(200, format!("{}\n{PAGES}", self_portrait(peer, me))),
         "/work" => Act::Work(millis(20)),
         "/cpu" => Act::Burn(millis(20)),
         "/body" => Act::EchoBody,
@@ -118,10 +119,10 @@ pub fn decide(head: &Head<'_>, me: &Me) -> Act {
     }
 }
 
-fn self_portrait(me: &Me) -> String {
+fn self_portrait(client: SocketAddr, me: &Me) -> String {
     let threads = Me::kernel_threads().map_or_else(|| "unknown".to_owned(), |threads| threads.to_string());
     format!(
-        "pool: {}\nworker: {}\ngeneration: {}\npid: {}\nmodel: {}\nthreads: {threads}\nturns: {}\n",
+        "pool: {}\nworker: {}\ngeneration: {}\npid: {}\nmodel: {}\nthreads: {threads}\nturns: {}\nclient: {client}\n",
         me.life.worker.pool,
         me.life.worker,
         me.life.generation,
@@ -142,7 +143,7 @@ fn small(number: u64) -> usize {
 
 /// Does what a request asks for, with blocking calls.
 pub fn serve(exchange: &mut Exchange<'_>, me: &Me) -> io::Result<()> {
-    match decide(exchange.head(), me) {
+    match decide(exchange.head(), exchange.peer(), me) {
         Act::Work(time) => {
             std::thread::sleep(time);
             reply(exchange, 200, &worked(time))

@@ -9,11 +9,12 @@ use rustix::io::Errno;
 use rustix::net::{RecvFlags, recv};
 use tokio::time::{Instant, timeout_at};
 
-use super::client::{Chunks, Client, Request};
+use super::client::{Chunks, Client, Request, Whereabouts};
 use crate::config::{Clients, DoorPool};
 use crate::http::chunked::Decoder;
 use crate::http::problem::AnswerBody;
 use crate::http::{Framing, Head, HeaderSpace, Refusal, has_begun, parse_head};
+use crate::sys;
 
 /// What has become of the wait for a request.
 #[derive(Debug)]
@@ -49,6 +50,8 @@ pub(super) async fn request(
     let mut deadline = Instant::now() + pool.timeouts.keep_alive;
     let mut begun = false;
     let mut need = 1;
+    // Of what has been served before, a part may still take up the room of this one.
+    let mut is_roomy = client.whereabouts.get() == Whereabouts::New;
     loop {
         let mut readiness = match timeout_at(deadline, client.socket().readable()).await {
             Ok(Ok(readiness)) => readiness,
@@ -100,6 +103,10 @@ pub(super) async fn request(
                 }
                 Err(refusal) => return Arrival::Refused(refusal),
             }
+        }
+        if begun && !std::mem::replace(&mut is_roomy, true) {
+            // Where that cannot be, what does not fit is too slow.
+            let _ = sys::make_room(client.fd(), scratch.len());
         }
         // The client has ended its half in the middle of a request.
         if readiness.ready().is_read_closed() {

@@ -220,7 +220,7 @@ impl Pool {
     pub(super) fn say_farewell(&self, link: &mut Link) {
         match link.wire.say_farewell() {
             Ok(Sent::Whole) => link.state = LinkState::Leaving,
-            // Again when it is done with a turn; or its death is about to be read from the link.
+            // Again when it is done with a turn, or its tunnel has room; or its death is about to be read from the link.
             Ok(Sent::Full | Sent::Closed) => {}
             Err(error) => self.condemn(link, &format!("its link has failed: {error}")),
         }
@@ -244,6 +244,16 @@ impl Pool {
                 _ => held.quiet = received.map(|received| (received, now)),
             }
         }
+    }
+
+    /// A worker's link has room again, for what found none before.
+    pub(super) fn has_room(&self, seat: Seat) {
+        let floor = &mut *self.floor.borrow_mut();
+        floor.roster.resume(seat);
+        if let Some(link) = floor.links.get_mut(&seat).filter(|link| link.state == LinkState::Dismissed) {
+            self.say_farewell(link);
+        }
+        self.feed(floor);
     }
 
     /// A worker is about to be killed.

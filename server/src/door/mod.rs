@@ -187,6 +187,7 @@ async fn serve(config: &Config) -> Result<(), DoorError> {
         workers.learn(secret);
     }
     if let Some(mouth) = mouth {
+        tracing::info!(address = %mouth.address, "open to workers");
         tokio::task::spawn_local(mouth.accept(Rc::clone(&workers), Rc::clone(&control)));
     }
     tokio::task::spawn_local(workers.accept(link));

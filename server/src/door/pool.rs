@@ -231,6 +231,8 @@ impl Pool {
             acknowledge: !self.runs_twice(request.idempotent),
             continued: request.continued,
             last: self.draining.get(),
+            // One who comes over IPv4 to a listener for both is still known by that address.
+            peer: SocketAddr::new(client.peer.ip().to_canonical(), client.peer.port()),
         };
         let sent = link.wire.give(frame, client)?;
         if sent != Sent::Whole {

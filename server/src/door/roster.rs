@@ -29,7 +29,7 @@ struct Standing {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Gate {
     Open,
-    /// Not before it is done with one: what it was sent last found no room.
+    /// Not before it is done with one, or is known to have room again: what it was sent last found none.
     Paused,
     /// Not while it is about to be killed.
     Withheld,
@@ -61,9 +61,15 @@ impl Roster {
         });
     }
 
-    /// Gives the worker no turn until it is done with one.
+    /// Gives the worker no turn until it is done with one, or is [resumed](Self::resume).
     pub(super) fn pause(&mut self, seat: Seat) {
         self.narrow(seat, Gate::Paused);
+    }
+
+    /// Ends what [`Roster::pause`] began.
+    pub(super) fn resume(&mut self, seat: Seat) {
+        let opened = |gate| if gate == Gate::Paused { Gate::Open } else { gate };
+        self.change(seat, |standing| standing.map(|it| Standing { gate: opened(it.gate), ..it }));
     }
 
     /// Notes that the worker is done with a turn.
@@ -135,6 +141,7 @@ mod tests {
         Give,
         TakeBack(usize),
         Pause(usize),
+        Resume(usize),
         Withhold(usize),
         Release(usize),
         Close(usize),
@@ -147,6 +154,7 @@ mod tests {
             8 => Just(Step::Give),
             6 => any::<usize>().prop_map(Step::TakeBack),
             1 => any::<usize>().prop_map(Step::Pause),
+            1 => any::<usize>().prop_map(Step::Resume),
             1 => any::<usize>().prop_map(Step::Withhold),
             1 => any::<usize>().prop_map(Step::Release),
             1 => any::<usize>().prop_map(Step::Close),
@@ -187,6 +195,10 @@ mod tests {
                     Step::Pause(n) => if let Some(at) = index(n) {
                         model[at].4.get_or_insert(Step::Pause(n));
                         roster.pause(model[at].0);
+                    },
+                    Step::Resume(n) => if let Some(at) = index(n) {
+                        model[at].4.take_if(|it| matches!(it, Step::Pause(_)));
+                        roster.resume(model[at].0);
                     },
                     Step::Withhold(n) => if let Some(at) = index(n) {
                         model[at].4 = Some(Step::Withhold(n));

@@ -36,7 +36,7 @@ impl Wire {
     pub(super) fn give(&self, turn: TurnFrame, client: &Rc<Client>) -> io::Result<Sent> {
         match self {
             Self::Fd { socket, .. } => {
-                let mut bytes = Vec::with_capacity(16);
+                let mut bytes = Vec::with_capacity(64);
                 ToWorker::Turn(turn).encode(&mut bytes);
                 link::send_with(socket.as_fd(), &bytes, client.fd())
             }

@@ -2,6 +2,7 @@
 //!
 //! Integers are little-endian. Text is UTF-8 and stands last.
 
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use thiserror::Error;
@@ -117,6 +118,8 @@ pub struct TurnFrame {
     pub continued: bool,
     /// Whether this is the connection's last request, whatever the client would like.
     pub last: bool,
+    /// The client's address, as the door sees it. Who has a tunnel cannot ask the socket.
+    pub peer: SocketAddr,
 }
 
 /// A frame that is not one.
@@ -237,8 +240,17 @@ impl ToWorker {
                 to.extend(turn.turn.to_le_bytes());
                 to.extend(turn.whole.to_le_bytes());
                 to.push(
-                    u8::from(turn.acknowledge) | u8::from(turn.continued) << 1 | u8::from(turn.last) << 2,
+                    u8::from(turn.acknowledge)
+                        | u8::from(turn.continued) << 1
+                        | u8::from(turn.last) << 2
+                        | u8::from(turn.peer.is_ipv6()) << 3,
                 );
+                to.extend(turn.peer.port().to_le_bytes());
+                match turn.peer.ip() {
+                    IpAddr::V4(ip) => to.extend(ip.octets()),
+                    // Of which link it is on its machine would say nothing on another.
+                    IpAddr::V6(ip) => to.extend(ip.octets()),
+                }
             }
             Self::Farewell => to.push(FAREWELL),
         }
@@ -259,15 +271,21 @@ impl ToWorker {
                 let turn = u64::from_le_bytes(fields.take()?);
                 let whole = u32::from_le_bytes(fields.take()?);
                 let [flags] = fields.take()?;
-                if flags > 0b111 {
+                if flags > 0b1111 {
                     return Err(Breach::Field(TURN));
                 }
+                let port = u16::from_le_bytes(fields.take()?);
+                let ip = match flags & 8 {
+                    0 => Ipv4Addr::from(fields.take::<4>()?).into(),
+                    _ => Ipv6Addr::from(fields.take::<16>()?).into(),
+                };
                 Self::Turn(TurnFrame {
                     turn,
                     whole,
                     acknowledge: flags & 1 != 0,
                     continued: flags & 2 != 0,
                     last: flags & 4 != 0,
+                    peer: SocketAddr::new(ip, port),
                 })
             }
             FAREWELL => Self::Farewell,
@@ -356,9 +374,9 @@ mod tests {
                 ToWorker::Welcome(Terms { head_bytes, body_bytes, head, keep_alive })
             }),
             ".{0,100}".prop_map(|why| ToWorker::Refused { why }),
-            (any::<u64>(), any::<u32>(), any::<[bool; 3]>()).prop_map(
-                |(turn, whole, [acknowledge, continued, last])| {
-                    ToWorker::Turn(TurnFrame { turn, whole, acknowledge, continued, last })
+            (any::<u64>(), any::<u32>(), any::<[bool; 3]>(), any::<(IpAddr, u16)>()).prop_map(
+                |(turn, whole, [acknowledge, continued, last], peer)| {
+                    ToWorker::Turn(TurnFrame { turn, whole, acknowledge, continued, last, peer: peer.into() })
                 }
             ),
             Just(ToWorker::Farewell),

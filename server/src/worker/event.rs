@@ -225,7 +225,7 @@ impl Worker {
         let Ok(Some(head)) = head else { return Ok(false) };
         let mut answer =
             Answer { client, head: &head, keep: head.keep_alive && !turn.last, in_socket: head.len };
-        match demo::decide(&head, &self.me) {
+        match demo::decide(&head, turn.peer, &self.me) {
             Act::Work(time) => {
                 tokio::time::sleep(time).await;
                 answer.respond(200, demo::worked(time).as_bytes()).await?;

@@ -12,6 +12,7 @@
 //! to another worker.
 
 use std::io;
+use std::net::SocketAddr;
 
 use super::client::Client;
 use super::next::{cut_short, refused, stalled};
@@ -31,6 +32,7 @@ const ONE_WRITE: usize = 64 * 1024;
 #[derive(Debug)]
 pub struct Exchange<'t> {
     client: &'t Client,
+    peer: SocketAddr,
     head: Head<'t>,
     body: Body<'t>,
     /// Bytes of body that the pool still allows, for one that does not say its length.
@@ -115,12 +117,18 @@ impl<'t> Exchange<'t> {
             Body::Arriving { framing, head_in_socket: head.len, awaits_continue }
         };
         let keep = head.keep_alive && !turn.last;
-        Self { client, head, body, body_left: terms.body_bytes, stage: Stage::Unanswered, keep, line, out }
+        let (peer, body_left) = (turn.peer, terms.body_bytes);
+        Self { client, peer, head, body, body_left, stage: Stage::Unanswered, keep, line, out }
     }
 
     /// The request's head.
     pub fn head(&self) -> &Head<'t> {
         &self.head
+    }
+
+    /// The client's address, as the door sees it.
+    pub fn peer(&self) -> SocketAddr {
+        self.peer
     }
 
     /// Whether nothing of an answer has been written.
@@ -334,13 +342,14 @@ mod tests {
         handler: impl FnOnce(&mut Exchange<'_>) -> io::Result<()>,
     ) -> io::Result<(String, Option<io::ErrorKind>)> {
         let listener = TcpListener::bind("127.0.0.1:0")?;
-        let mut peer = TcpStream::connect(listener.local_addr()?)?;
+        let mut client_side = TcpStream::connect(listener.local_addr()?)?;
+        let peer = client_side.local_addr()?;
         let client = Client::new(listener.accept()?.0.into());
-        peer.write_all(request)?;
+        client_side.write_all(request)?;
         let time = Duration::from_secs(1);
         let terms = Terms { head_bytes: 512, body_bytes: 512, head: time, keep_alive: time };
         let whole = u32::try_from(request.len()).map_err(io::Error::other)?;
-        let turn = TurnFrame { turn: 1, whole, acknowledge: false, continued: false, last: false };
+        let turn = TurnFrame { turn: 1, whole, acknowledge: false, continued: false, last: false, peer };
         let pen = ScoreboardPen::for_board(Scoreboard::new(1)?)?;
         let (mut space, mut out) = (HeaderSpace::new(), Vec::new());
         let head = parse_head(request, &mut space, 512).ok().flatten().ok_or(io::ErrorKind::InvalidInput)?;
@@ -349,7 +358,7 @@ mod tests {
         exchange.abandon();
         drop(client);
         let mut got = Vec::new();
-        let end = peer.read_to_end(&mut got).err().map(|error| error.kind());
+        let end = client_side.read_to_end(&mut got).err().map(|error| error.kind());
         Ok((String::from_utf8_lossy(&got).into_owned(), end))
     }
 
@@ -372,16 +381,17 @@ mod tests {
     #[test]
     fn only_a_client_that_stalls_is_told_that_it_does() -> io::Result<()> {
         let listener = TcpListener::bind("127.0.0.1:0")?;
-        let mut peer = TcpStream::connect(listener.local_addr()?)?;
+        let mut client_side = TcpStream::connect(listener.local_addr()?)?;
+        let peer = client_side.local_addr()?;
         let (served, _) = listener.accept()?;
         // As the door sets it.
         served.set_read_timeout(Some(Duration::from_millis(20)))?;
         let client = Client::new(served.into());
         let request = b"PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\n";
-        peer.write_all(request)?;
+        client_side.write_all(request)?;
         let time = Duration::from_secs(1);
         let terms = Terms { head_bytes: 512, body_bytes: 512, head: time, keep_alive: time };
-        let turn = TurnFrame { turn: 1, whole: 0, acknowledge: false, continued: false, last: false };
+        let turn = TurnFrame { turn: 1, whole: 0, acknowledge: false, continued: false, last: false, peer };
         let pen = ScoreboardPen::for_board(Scoreboard::new(1)?)?;
         let (mut space, mut out) = (HeaderSpace::new(), Vec::new());
         let head = parse_head(request, &mut space, 512).ok().flatten().ok_or(io::ErrorKind::InvalidInput)?;
@@ -397,14 +407,15 @@ mod tests {
     #[test]
     fn nobody_is_told_to_go_on_in_the_middle_of_an_answer() -> io::Result<()> {
         let listener = TcpListener::bind("127.0.0.1:0")?;
-        let mut peer = TcpStream::connect(listener.local_addr()?)?;
+        let mut client_side = TcpStream::connect(listener.local_addr()?)?;
+        let peer = client_side.local_addr()?;
         let client = Client::new(listener.accept()?.0.into());
         let request = b"PUT / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n";
-        peer.write_all(request)?;
+        client_side.write_all(request)?;
 
         let time = Duration::from_secs(1);
         let terms = Terms { head_bytes: 512, body_bytes: 512, head: time, keep_alive: time };
-        let turn = TurnFrame { turn: 1, whole: 0, acknowledge: false, continued: false, last: false };
+        let turn = TurnFrame { turn: 1, whole: 0, acknowledge: false, continued: false, last: false, peer };
         let pen = ScoreboardPen::for_board(Scoreboard::new(1)?)?;
         let (mut space, mut out) = (HeaderSpace::new(), Vec::new());
         let head = parse_head(request, &mut space, 512).ok().flatten().ok_or(io::ErrorKind::InvalidInput)?;
@@ -419,7 +430,7 @@ mod tests {
 
         client.end()?;
         let mut answer = String::new();
-        peer.read_to_string(&mut answer)?;
+        client_side.read_to_string(&mut answer)?;
         assert!(answer.starts_with("HTTP/1.1 200") && !answer.contains("100 Continue"), "{answer}");
         Ok(())
     }

@@ -86,7 +86,7 @@ pub struct SelfLimits {
 enum Ending {
     /// It was told to go, or has served enough, and has said goodbye.
     Goodbye,
-    /// It could not put its limits on itself, or not take SIGTERM.
+    /// It could not put its limits on itself, or not take SIGTERM, or no door is one that it may trust.
     Setup,
     /// A turn came without its descriptor.
     NoDescriptor,

@@ -70,6 +70,13 @@ impl<'o> Doors<'o> {
                     eprintln!("{}: no door can be trusted: {}", options.life, in_full(&error));
                     return Err(Ending::Setup);
                 }
+                Err(NoTunnel::Distrusted(address, error)) => {
+                    eprintln!(
+                        "{}: the door at {address} cannot be trusted, its certificate is not from this worker's deployment: {error}",
+                        options.life
+                    );
+                    return Err(Ending::Setup);
+                }
                 // Said once: a door that is being restarted is away for a moment.
                 Err(NoTunnel::Away(error)) if !std::mem::replace(&mut told_why, true) => {
                     eprintln!("{}: no door at {} yet: {error}", options.life, options.link);

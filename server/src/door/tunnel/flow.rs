@@ -87,6 +87,10 @@ pub(super) async fn from_client(tunnel: Rc<Tunnel>, turn: Rc<Turn>) {
             continue;
         }
         let Ok(mut ready) = turn.client.socket().readable().await else { return };
+        // There may be many who have waited for their clients, and each would send once more.
+        if tunnel.end.is_clogged() {
+            continue;
+        }
         let there = match recv(turn.client.fd(), &mut piece[..room], RecvFlags::PEEK | RecvFlags::DONTWAIT) {
             Ok((_, 0)) => {
                 let Ok(progress) = sys::progress(turn.client.fd()) else { return tunnel.give_up(&turn) };
@@ -137,7 +141,7 @@ pub(super) async fn to_client(tunnel: Rc<Tunnel>, turn: Rc<Turn>) {
     }
     let Some(after) = turn.done.take() else { return };
     if turn.on_its_own.get() {
-        turn.client.end_turn(TurnEnd::Done(turn.outcome(after)));
+        turn.client.end_turn(TurnEnd::Done(turn.left_as(after)));
     } else if let Some(seat) = tunnel.seat.get() {
         match tunnel.finish(seat, turn.number, after) {
             Heard::Fine => {}

@@ -42,6 +42,8 @@ pub(super) struct Tunnel {
     turns: RefCell<HashMap<u64, Rc<Turn>>>,
     severed: Notify,
     seat: Cell<Option<Seat>>,
+    /// Whether something has found no room since there was some last.
+    is_full: Cell<bool>,
 }
 
 /// A turn that its worker holds.
@@ -54,6 +56,8 @@ struct Turn {
     room: Cell<usize>,
     /// Bytes of the answer that the client has not taken.
     backlog: RefCell<Vec<u8>>,
+    /// Bytes of the answer that have been written to the client.
+    written: Cell<u64>,
     /// Bytes that the client has taken since room was last given back.
     owed: Cell<usize>,
     /// Whether nothing can be written to the client any more.
@@ -81,6 +85,7 @@ impl Tunnel {
             turns: RefCell::default(),
             severed: Notify::new(),
             seat: Cell::new(None),
+            is_full: Cell::new(false),
         })
     }
 
@@ -95,7 +100,11 @@ impl Tunnel {
     }
 
     fn post(&self, frame: &Frame<'_>) -> Sent {
-        self.end.post(frame)
+        let sent = self.end.post(frame);
+        if sent == Sent::Full {
+            self.is_full.set(true);
+        }
+        sent
     }
 
     pub(super) fn sever(&self) {
@@ -108,7 +117,7 @@ impl Tunnel {
 
     /// Hands a turn over: the frame, and all of the request behind it where all of it is there.
     pub(super) fn give(self: &Rc<Self>, frame: TurnFrame, client: &Rc<Client>) -> Sent {
-        let mut bytes = Vec::with_capacity(16);
+        let mut bytes = Vec::with_capacity(64);
         ToWorker::Turn(frame).encode(&mut bytes);
         let mut scratch = self.pool.scratch.borrow_mut();
         let whole = (frame.whole as usize).min(scratch.len());
@@ -131,6 +140,7 @@ impl Tunnel {
             unconsumed: Cell::new(there),
             room: Cell::new(self.end.window().saturating_sub(there)),
             backlog: RefCell::default(),
+            written: Cell::new(0),
             owed: Cell::new(0),
             gone: Cell::new(false),
             ends: Cell::new(false),
@@ -162,7 +172,7 @@ impl Tunnel {
         let (from, to) = tokio::io::split(stream);
         let end = tokio::select! {
             end = self.listen(from, already, seat) => end,
-            () = self.end.speak(to, || self.wake_flows()) => LinkEnd::Dead,
+            () = self.end.speak(to, || self.has_room()) => LinkEnd::Dead,
             silent = self.end.keep_watch(1) => LinkEnd::Vanished(format!("no sign of life for {silent:.1?}")),
             () = self.severed.notified() => LinkEnd::Dead,
         };
@@ -171,8 +181,13 @@ impl Tunnel {
     }
 
     /// For whoever waits because too much was on its way.
-    fn wake_flows(&self) {
+    fn has_room(&self) {
         self.turns.borrow().values().for_each(|turn| turn.changed.notify_waiters());
+        if self.is_full.take()
+            && let Some(seat) = self.seat.get()
+        {
+            self.pool.has_room(seat);
+        }
     }
 
     /// Lets a turn end by itself that the worker is done with, and whose client has not taken all of the answer yet. Whether
@@ -334,6 +349,7 @@ impl Tunnel {
                 }
             }
         }
+        turn.written.set(turn.written.get() + taken as u64);
         turn.owed.set(turn.owed.get() + taken);
         // Not for every few bytes: most answers are over before the worker needs room again.
         if turn.owed.get() >= self.end.window() / 4 {
@@ -367,7 +383,7 @@ impl Tunnel {
         let found = self.turns.borrow_mut().remove(&number);
         let Some(turn) = found else { return self.pool.done(seat, number, after) };
         turn.stop();
-        self.pool.done(seat, number, turn.outcome(after))
+        self.pool.done(seat, number, turn.left_as(after))
     }
 }
 
@@ -401,16 +417,20 @@ impl Turn {
         }
     }
 
-    fn stop(&self) {
-        [self.reading.take(), self.writing.take()].iter().flatten().for_each(AbortHandle::abort);
+    /// How the worker has left it, with the number of bytes that there really are: who wrote them knows.
+    fn left_as(&self, after: After) -> After {
+        let written = self.written.get();
+        match after {
+            // Who has not got all of an answer gets no other.
+            After::Keep { .. } | After::Close { .. } if self.gone.get() => After::Cut { written },
+            After::Keep { .. } => After::Keep { written },
+            After::Close { .. } => After::Close { written },
+            After::Cut { .. } => After::Cut { written },
+        }
     }
 
-    /// What becomes of the connection, given how the worker has left it: who has not got all of an answer gets no other.
-    fn outcome(&self, after: After) -> After {
-        match after {
-            After::Keep { written } | After::Close { written } if self.gone.get() => After::Cut { written },
-            after => after,
-        }
+    fn stop(&self) {
+        [self.reading.take(), self.writing.take()].iter().flatten().for_each(AbortHandle::abort);
     }
 }
 

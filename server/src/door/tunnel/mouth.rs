@@ -54,7 +54,9 @@ pub enum MouthError {
     #[error("cannot prove that it is this deployment's door")]
     Identity(#[from] TlsError),
     /// There is none.
-    #[error("`tunnel.tls` is on and the door has no certificate: give it one with --tunnel-identity")]
+    #[error(
+        "`tunnel.tls` is on and the door has no certificate: put tls.crt and tls.key into the directory that --tunnel-identity names"
+    )]
     NoIdentity,
 }
 
@@ -64,6 +66,11 @@ pub(in crate::door) struct Mouth {
     acceptor: Acceptor,
     config: config::Tunnel,
     pub(in crate::door) address: SocketAddr,
+    /// Those who have not yet proved that they may come.
+    strangers: Strangers,
+    /// Those who have, and have not yet said hello. Kept apart: a handshake takes its time, in which as many strangers as
+    /// like may come.
+    introduced: Strangers,
 }
 
 impl Mouth {
@@ -77,19 +84,25 @@ impl Mouth {
         let failed = |error| MouthError::Listen(mouth.config.listen, error);
         let listener = TcpListener::bind(mouth.config.listen).await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
-        Ok(Self { listener, acceptor, config: mouth.config, address })
+        Ok(Self {
+            listener,
+            acceptor,
+            config: mouth.config,
+            address,
+            strangers: Strangers::default(),
+            introduced: Strangers::default(),
+        })
     }
 
     /// Takes tunnels in for as long as it is polled.
     pub(in crate::door) async fn accept(self, workers: Rc<Workers>, control: Rc<Control>) {
         let mouth = Rc::new(self);
-        let strangers = Strangers::default();
         loop {
             match mouth.listener.accept().await {
                 Ok((stream, peer)) => {
                     let (workers, control) = (Rc::clone(&workers), Rc::clone(&control));
                     let greeting = Rc::clone(&mouth).greet(stream, peer, workers, control);
-                    strangers.host(tokio::task::spawn_local(greeting).abort_handle());
+                    mouth.strangers.host(tokio::task::spawn_local(greeting).abort_handle());
                 }
                 Err(error) => {
                     tracing::warn!(%error, "cannot accept a tunnel");
@@ -107,11 +120,17 @@ impl Mouth {
         workers: Rc<Workers>,
         control: Rc<Control>,
     ) {
-        let refuse = |claimed, detail: String| {
-            workers.notices.post(Notice::Refused { claimed, detail: format!("{peer}: {detail}") });
+        let refuse = |claimed, detail: String| refuse(&workers, peer, claimed, &detail);
+        let first_words = async {
+            match stream.peek(&mut [0]).await {
+                Ok(0) => Ok(None),
+                _ => Preface::read(&mut stream).await.map(Some),
+            }
         };
-        let preface = match timeout(HELLO, Preface::read(&mut stream)).await {
-            Ok(Ok(preface)) => preface,
+        let preface = match timeout(HELLO, first_words).await {
+            // It has looked whether somebody listens, as probes do.
+            Ok(Ok(None)) => return,
+            Ok(Ok(Some(preface))) => preface,
             Ok(Err(error)) => return refuse(None, error.to_string()),
             Err(_elapsed) => return refuse(None, format!("it did not say who it is within {HELLO:?}")),
         };
@@ -125,22 +144,21 @@ impl Mouth {
             let _ = stream.write_all(&[OVER]).await;
             return refuse(Some(life.clone()), why);
         }
-        // A task of its own: who has proved who he is is no stranger any more, and those who have not cannot push him out.
-        tokio::task::spawn_local(self.welcome(stream, peer, role, secret, workers, control));
+        let rest = Rc::clone(&self).let_in(role, stream, peer, secret, workers, control);
+        self.introduced.host(tokio::task::spawn_local(rest).abort_handle());
     }
 
-    async fn welcome(
+    /// Goes on with somebody who has proved that he may come.
+    async fn let_in(
         self: Rc<Self>,
+        role: Role,
         mut stream: TcpStream,
         peer: SocketAddr,
-        role: Role,
         secret: Secret,
         workers: Rc<Workers>,
         control: Rc<Control>,
     ) {
-        let refuse = |claimed, detail: String| {
-            workers.notices.post(Notice::Refused { claimed, detail: format!("{peer}: {detail}") });
-        };
+        let refuse = |claimed, detail: String| refuse(&workers, peer, claimed, &detail);
         let pace = self.pace();
         if watch_over(&stream, pace.lost_after).is_err() || stream.write_all(&[GO_ON]).await.is_err() {
             return;
@@ -156,7 +174,10 @@ impl Mouth {
                 tokio::task::spawn_local(control.meet(from, to, Trust::Secret(secret)));
             }
             Role::Worker(life) => match hear_out(&life, stream, pace, &workers).await {
-                Ok(Some(guest)) => guest.serve(workers).await,
+                Ok(Some(guest)) => {
+                    // A task of its own: whoever is known is not among those that others push out.
+                    tokio::task::spawn_local(guest.serve(workers));
+                }
                 Ok(None) => {}
                 Err(why) => refuse(Some(life), why),
             },
@@ -170,6 +191,10 @@ impl Mouth {
             window: self.config.window_bytes,
         }
     }
+}
+
+fn refuse(workers: &Workers, peer: SocketAddr, claimed: Option<Incarnation>, detail: &str) {
+    workers.notices.post(Notice::Refused { claimed, detail: format!("{peer}: {detail}") });
 }
 
 /// A worker whose hello was good.

@@ -53,4 +53,6 @@ mod stream;
 pub(crate) use end::End;
 pub use frame::{Frame, MOST_DATA, Pace};
 pub use preface::{Preface, PrefaceError, Role};
-pub use stream::{Acceptor, Connector, DOOR_NAME, Stream, TlsError, TlsIdentity, watch_over};
+pub use stream::{
+    Acceptor, Connector, DOOR_NAME, Stream, TlsError, TlsIdentity, is_of_the_certificate, watch_over,
+};

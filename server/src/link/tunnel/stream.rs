@@ -124,6 +124,12 @@ impl Connector {
     }
 }
 
+/// Whether a handshake has failed over who the door is: another try would end as this one did.
+pub fn is_of_the_certificate(error: &io::Error) -> bool {
+    let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    matches!(inner, Some(rustls::Error::InvalidCertificate(_)))
+}
+
 fn provider() -> Arc<rustls::crypto::CryptoProvider> {
     Arc::new(rustls::crypto::ring::default_provider())
 }

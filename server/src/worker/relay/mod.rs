@@ -36,7 +36,9 @@ use tokio::task::LocalSet;
 use tokio::time::timeout;
 
 use super::{Ending, Options};
-use crate::link::tunnel::{Connector, End, Frame, GO_ON, OVER, Pace, Preface, Stream, TlsError, watch_over};
+use crate::link::tunnel::{
+    Connector, End, Frame, GO_ON, OVER, Pace, Preface, Stream, TlsError, is_of_the_certificate, watch_over,
+};
 use crate::link::{
     self, FromWorker, LONGEST, Received, Scoreboard, ScoreboardPen, Sent, ToWorker, TurnFrame,
 };
@@ -84,6 +86,8 @@ pub(super) enum NoTunnel {
     NoThread(io::Error),
     /// What it was given to prove the door by is of no use.
     Tls(TlsError),
+    /// Whoever answers there has a certificate from somebody else, and so has every other door.
+    Distrusted(SocketAddr, io::Error),
 }
 
 /// Dials one of the doors and starts a relay; the worker's end of an fd link.
@@ -159,23 +163,28 @@ async fn reach(
     preface: &[u8],
     connector: &Connector,
 ) -> Result<(Stream, Severity), NoTunnel> {
-    let mut last = io::Error::from(io::ErrorKind::NotFound);
+    let (mut last, mut distrusted) = (None, None);
     for door in doors {
         let addresses = match lookup_host(door).await {
             Ok(addresses) => addresses.collect(),
             Err(error) => {
-                last = error;
+                last = Some(error);
                 Vec::new()
             }
         };
         for address in addresses {
             match knock(address, preface, connector).await {
-                Err(NoTunnel::Away(error)) => last = error,
+                Err(NoTunnel::Away(error)) => last = Some(error),
+                Err(NoTunnel::Distrusted(address, error)) => distrusted = Some((address, error)),
                 done => return done,
             }
         }
     }
-    Err(NoTunnel::Away(last))
+    match (last, distrusted) {
+        (None, Some((address, error))) => Err(NoTunnel::Distrusted(address, error)),
+        // Where one is away, it may be the one that can be trusted.
+        (last, _) => Err(NoTunnel::Away(last.unwrap_or_else(|| io::ErrorKind::NotFound.into()))),
+    }
 }
 
 /// Waits until somebody tells the worker to go.
@@ -200,7 +209,11 @@ async fn knock(
     match answer {
         GO_ON => {
             let severity = Severity(stream.as_fd().try_clone_to_owned().map_err(away)?);
-            let stream = timeout(CONNECT, connector.connect(stream)).await.map_err(late)?.map_err(away)?;
+            let shaken = timeout(CONNECT, connector.connect(stream)).await.map_err(late)?;
+            let stream = shaken.map_err(|error| match is_of_the_certificate(&error) {
+                true => NoTunnel::Distrusted(address, error),
+                false => away(error),
+            })?;
             Ok((stream, severity))
         }
         OVER => Err(NoTunnel::Over),

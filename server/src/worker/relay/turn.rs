@@ -80,7 +80,7 @@ impl Turn {
 
     /// Gives the worker its end of the pair.
     pub(super) fn hand_over(&self, link: BorrowedFd<'_>, frame: TurnFrame) -> io::Result<Sent> {
-        let mut bytes = Vec::with_capacity(16);
+        let mut bytes = Vec::with_capacity(64);
         ToWorker::Turn(frame).encode(&mut bytes);
         let mut pair = self.pair.borrow_mut();
         let Some(Pair { theirs: Some(theirs), .. }) = &*pair else { return Ok(Sent::Whole) };

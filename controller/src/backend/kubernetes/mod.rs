@@ -10,11 +10,17 @@
 //!
 //! ```text
 //!   SIGTERM   the pod is deleted with its pool's time to drain: the kubelet sends SIGTERM
-//!   SIGKILL   it is deleted with one second: SIGTERM, and SIGKILL a moment later (the kubelet grants two)
+//!   SIGKILL   the door ends the process over its link, within milliseconds and without a SIGTERM. A worker that does
+//!             not hear it is deleted three seconds later, with a grace of one: SIGTERM, and SIGKILL a moment later
 //!   others    cannot be sent: the API has no word for them, and running a command in a pod is a right that a
 //!             controller had better not have
 //! ```
-//! Not with none: then the API forgets the pod at once, and its absence proves nothing. With one second it forgets it
+//! Every way that the API has to end a pod begins with a SIGTERM, which to a worker is an order to finish, so a kill goes
+//! by the link, where there is one (`supervisor::act`). The kernel closes that link when the process is dead, and only then does its door
+//! give away what it held: nothing is counted dead for having been deleted.
+//!
+//! Never deleted with no grace at all: then the API forgets the pod at once, and its absence proves nothing. With one
+//! second it forgets it
 //! when the kubelet has said that every process is gone. A kubelet that cannot be reached never says so; a pod that is
 //! overdue by half a minute is therefore deleted without its word. That its worker is dead nobody knows then, and nothing
 //! depends on it: its link to the door has been closed, by the door, and it cannot join again under that name.

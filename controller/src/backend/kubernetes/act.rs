@@ -70,7 +70,7 @@ impl KubernetesBackend {
         let Ok(_leave) = self.creations.acquire().await else {
             return Err(refused("start", &order.life, BeingStopped));
         };
-        let body = pod::body(&self.mould, order);
+        let body = pod::body(&self.mould, order, &self.doubtful_nodes());
         let creating = async {
             match self.pods().create(&PostParams::default(), &body).await {
                 Ok(pod) => Ok(Some(pod)),

@@ -49,6 +49,7 @@ mod watch;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use clap::Args;
@@ -69,6 +70,10 @@ use super::{Backend, BackendError, BackendKind, Found, Sighting, SpawnOrder, Uni
 /// throttled.
 const AT_A_TIME: usize = 8;
 
+/// For how long a node is in doubt on which a worker has died, when its kubelet says nothing: by then the cluster has missed
+/// it too.
+const IN_DOUBT: Duration = Duration::from_secs(60);
+
 /// What an operator may say about the Kubernetes backend.
 #[derive(Debug, Clone, Default, Args)]
 pub struct KubernetesOptions {
@@ -88,6 +93,8 @@ pub struct KubernetesBackend {
     creations: Semaphore,
     /// What those have written whom we are ending, by pod: their kubelet throws it away with them.
     heard: Mutex<HashMap<String, Vec<String>>>,
+    /// Nodes on which a worker has died of late, until their kubelets have said so: nobody knows whether they live.
+    silent: Mutex<HashMap<String, Instant>>,
 }
 
 /// Why workers cannot run as pods.
@@ -123,7 +130,13 @@ impl KubernetesBackend {
     fn with_image(cluster: Cluster, owner: &str, image: String) -> Self {
         let belongs_to = cluster.own_pod().and_then(|pod| pod.deployment.clone());
         let mould = Mould { owner: owner.to_owned(), image, belongs_to };
-        Self { cluster, mould, creations: Semaphore::new(AT_A_TIME), heard: Mutex::default() }
+        Self {
+            cluster,
+            mould,
+            creations: Semaphore::new(AT_A_TIME),
+            heard: Mutex::default(),
+            silent: Mutex::default(),
+        }
     }
 
     /// The cluster, for those who tell the user about it.
@@ -138,6 +151,25 @@ impl KubernetesBackend {
     fn heard(&self) -> MutexGuard<'_, HashMap<String, Vec<String>>> {
         // A small map, changed by single calls: a panic in between leaves nothing half done.
         self.heard.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn silent(&self) -> MutexGuard<'_, HashMap<String, Instant>> {
+        self.silent.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A kubelet has told of a death: its node lives.
+    fn has_spoken(&self, node: &str) {
+        self.silent().remove(node);
+    }
+
+    /// The nodes on which a new worker had better not be: a cluster goes on giving pods to a node that has died until it
+    /// has missed it for the better part of a minute.
+    fn doubtful_nodes(&self) -> Vec<String> {
+        let mut silent = self.silent();
+        silent.retain(|_, since| since.elapsed() < IN_DOUBT);
+        let mut nodes: Vec<_> = silent.keys().cloned().collect();
+        nodes.sort();
+        nodes
     }
 
     async fn ask<T>(
@@ -178,6 +210,12 @@ impl Backend for KubernetesBackend {
 
     async fn logs(&self, life: &Incarnation, unit: &Unit, lines: usize) -> Result<Vec<String>, BackendError> {
         self.tail(life, pod_name(life, unit)?, lines).await
+    }
+
+    fn link_lost(&self, _life: &Incarnation, unit: &Unit) {
+        if let Unit::Pod { node: Some(node), .. } = unit {
+            self.silent().insert(node.clone(), Instant::now());
+        }
     }
 
     fn watch(self: Arc<Self>) -> mpsc::Receiver<Sighting> {

@@ -144,7 +144,8 @@ pub(super) fn body(mould: &Mould, order: &SpawnOrder, doubtful: &[String]) -> Po
                 ..PodSecurityContext::default()
             }),
             tolerations: Some(["not-ready", "unreachable"].map(for_a_while).to_vec()),
-            topology_spread_constraints: Some(vec![spread(&mould.owner, order)]),
+            // Either, not both: a scheduler gives the spread twice the weight.
+            topology_spread_constraints: doubtful.is_empty().then(|| vec![spread(&mould.owner, order)]),
             affinity: (!doubtful.is_empty()).then(|| rather_not_on(doubtful)),
             ..PodSpec::default()
         }),
@@ -230,7 +231,7 @@ fn for_a_while(condition: &str) -> Toleration {
     }
 }
 
-/// Weighs more than the spread, and is no condition: there may be no other node.
+/// Takes the place of the spread, and is no condition: there may be no other node.
 fn rather_not_on(nodes: &[String]) -> Affinity {
     let elsewhere = NodeSelectorRequirement {
         key: "kubernetes.io/hostname".to_owned(),

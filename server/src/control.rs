@@ -20,7 +20,7 @@ use crate::observation::{Histogram, TrickleReport, TurnTrace};
 
 /// The version of this protocol. Door and controller of different versions refuse each other by name. It changes with the
 /// link's as well: a door that is adopted has to understand the workers that its next controller starts.
-pub const VERSION: u32 = 5;
+pub const VERSION: u32 = 6;
 
 /// What somebody says in place of [`VERSION`] who only wants to know the door's. It is answered with the welcome, as
 /// any version that the door does not speak, and changes nothing.
@@ -48,6 +48,12 @@ pub enum Order {
     /// This worker is about to be killed, which takes an engine tens of milliseconds: give it no turn that would be
     /// killed with it. Holds for a second, for the kill may fail and the controller may die.
     Withhold {
+        /// Which.
+        worker: Incarnation,
+    },
+    /// Have this worker's process end here and now, in the middle of whatever it is at. For a backend that can only ask
+    /// for a death and wait, as Kubernetes; forgotten where the worker's link is no tunnel.
+    Kill {
         /// Which.
         worker: Incarnation,
     },

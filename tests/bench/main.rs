@@ -2,7 +2,7 @@
 //!
 //! ```sh
 //! cargo bench -p controller --bench numbers                 # all of them, about eight minutes
-//! cargo bench -p controller --bench numbers -- dispatch     # one of: dispatch loss tunnel parking memory
+//! cargo bench -p controller --bench numbers -- dispatch     # one of: dispatch loss tunnel parking kubernetes memory
 //! ```
 //!
 //! Nothing here passes or fails: machines are shared and noisy, so a figure is printed as the median of several
@@ -17,6 +17,7 @@
 )]
 
 mod dispatch;
+mod kubernetes;
 mod loss;
 mod memory;
 mod parking;
@@ -44,6 +45,9 @@ fn main() {
     }
     if wanted("parking") {
         parking::measure();
+    }
+    if wanted("kubernetes") {
+        kubernetes::measure();
     }
     if wanted("memory") {
         memory::measure();

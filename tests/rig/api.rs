@@ -24,6 +24,8 @@ pub struct Worker {
     pub generation: u64,
     pub pid: Option<i32>,
     pub container: Option<String>,
+    pub pod: Option<String>,
+    pub node: Option<String>,
     pub turns: u64,
     pub holding: Vec<String>,
     /// For how long it has held the first of them, in milliseconds.
@@ -37,7 +39,7 @@ impl Worker {
 
     /// Whether it is known where it runs: it may have joined before its backend has said so.
     pub fn is_known(&self) -> bool {
-        self.pid.is_some() || self.container.is_some()
+        self.pid.is_some() || self.container.is_some() || self.pod.is_some()
     }
 
     /// The name of the life that it leads, which is its incident's.
@@ -102,6 +104,8 @@ impl Api {
                 generation: it["generation"].as_u64().unwrap(),
                 pid: it["pid"].as_i64().map(|pid| pid.try_into().unwrap()),
                 container: text(&it["container"]),
+                pod: text(&it["pod"]),
+                node: text(&it["node"]),
                 turns: it["turns"].as_u64().unwrap(),
                 held_ms: it["holding"][0]["for_ms"].as_f64().unwrap_or_default(),
                 holding: it["holding"]

@@ -23,11 +23,20 @@ pub struct Response {
 
 impl Connection {
     pub fn to(address: SocketAddr) -> Self {
-        let stream =
-            TcpStream::connect(address).unwrap_or_else(|error| panic!("connecting to {address}: {error}"));
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        stream.set_nodelay(true).unwrap();
-        Self { stream, unread: Vec::new() }
+        Self::try_to(address).unwrap_or_else(|error| panic!("connecting to {address}: {error}"))
+    }
+
+    /// The same where nobody may be listening.
+    pub fn try_to(address: SocketAddr) -> io::Result<Self> {
+        let stream = TcpStream::connect_timeout(&address, PATIENCE)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_nodelay(true)?;
+        Ok(Self { stream, unread: Vec::new() })
+    }
+
+    /// Sends where the other side may have gone.
+    pub fn try_send(&mut self, bytes: impl AsRef<[u8]>) -> io::Result<()> {
+        self.stream.write_all(bytes.as_ref())
     }
 
     /// The client's own address.

@@ -1,4 +1,4 @@
-//! Clients that keep coming: closed-loop, keep-alive, never retrying, and counting what they get.
+//! Clients that keep coming: closed-loop, never retrying, and counting what they get.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -6,6 +6,15 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 
 use super::http::Connection;
+
+/// What a client does with its connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Manner {
+    /// It asks on it again and again.
+    KeepAlive,
+    /// It opens another for each request.
+    OneForEach,
+}
 
 /// A number of clients that ask again as soon as they are answered.
 pub struct Load {
@@ -25,10 +34,22 @@ pub struct Tally {
 impl Load {
     /// Starts so many clients, each on a connection of its own.
     pub fn start(address: SocketAddr, clients: usize, target: &str) -> Self {
+        Self::of(Manner::KeepAlive, address, clients, target)
+    }
+
+    /// Starts so many clients, each with a new connection for every request.
+    pub fn start_with_new_connections(address: SocketAddr, clients: usize, target: &str) -> Self {
+        Self::of(Manner::OneForEach, address, clients, target)
+    }
+
+    fn of(manner: Manner, address: SocketAddr, clients: usize, target: &str) -> Self {
         let (stop, answered) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
         let clients = (0..clients).map(|_| {
             let (stop, answered, target) = (Arc::clone(&stop), Arc::clone(&answered), target.to_owned());
-            std::thread::spawn(move || client(address, &target, &stop, &answered))
+            std::thread::spawn(move || match manner {
+                Manner::KeepAlive => client(address, &target, &stop, &answered),
+                Manner::OneForEach => newcomer(address, &target, &stop, &answered),
+            })
         });
         Self { clients: clients.collect(), stop, answered }
     }
@@ -69,6 +90,26 @@ fn client(address: SocketAddr, target: &str, stop: &AtomicBool, answered: &Atomi
                 tally.failed.push(error.to_string());
                 connection = Connection::to(address);
             }
+        }
+    }
+    tally
+}
+
+fn newcomer(address: SocketAddr, target: &str, stop: &AtomicBool, answered: &AtomicU64) -> Tally {
+    let mut tally = Tally::default();
+    while !stop.load(Ordering::Relaxed) {
+        let response = Connection::try_to(address).and_then(|mut connection| {
+            connection
+                .try_send(format!("GET {target} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n"))?;
+            connection.try_response()
+        });
+        match response {
+            Ok(response) if response.status == 200 && response.complete => {
+                tally.answered += 1;
+                answered.fetch_add(1, Ordering::Relaxed);
+            }
+            Ok(response) => tally.failed.push(format!("{} {}", response.status, response.text())),
+            Err(error) => tally.failed.push(error.to_string()),
         }
     }
     tally

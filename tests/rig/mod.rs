@@ -10,6 +10,7 @@ pub mod compose;
 pub mod controller;
 pub mod engine;
 pub mod http;
+pub mod kubernetes;
 pub mod load;
 pub mod old_door;
 pub mod stack;

@@ -44,7 +44,7 @@ pub(super) async fn run(args: ControllerArgs) -> anyhow::Result<ExitCode> {
         prepared.run_dir.control_socket().display()
     ))?;
 
-    let running = prepared.start();
+    let mut running = prepared.start();
     let by = match interrupts.unless(up::ready(&running.master, &deployment)).await {
         None => "interrupted",
         Some(ready) => {
@@ -53,7 +53,7 @@ pub(super) async fn run(args: ControllerArgs) -> anyhow::Result<ExitCode> {
                 true => greeting::text(&greeting::program(), &pools, &workers, api),
                 false => "Not every pool has a worker yet; it keeps trying\n".to_owned(),
             })?;
-            let following = follow(&running.master, &source, deployment, source.changes(), |_| {});
+            let following = follow(&running.master, &source, deployment, &mut running.changes, |_| {});
             interrupts.next_while(following).await
         }
     };

@@ -4,13 +4,13 @@
 //! mistakes, and what held goes on to hold. What command line options have overridden stays overridden.
 //!
 //! A file is looked at once a second, for what is in it and not for when it was written: editors and ConfigMaps put another
-//! file in its place, and nothing is told of that to who watches the old one.
+//! file in its place, and nothing is told of that to who watches the old one. In a cluster the ConfigMap itself is watched.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use futures_util::{Stream, StreamExt as _, stream};
+use futures_util::{Stream, StreamExt as _, future, stream};
 use server::identity::PoolName;
 use tokio::time::{MissedTickBehavior, interval};
 
@@ -49,6 +49,20 @@ impl Source {
     /// Its text, each time that it is another one. A file that is away is waited for.
     pub(super) fn changes(&self) -> impl Stream<Item = String> + Send + 'static {
         self.changes_looked_for(LOOK_EVERY)
+    }
+
+    /// The same of texts that somebody else brings, of which the first may be the one that was read.
+    pub(super) fn other_than_known<S>(&self, texts: S) -> impl Stream<Item = String> + Send + use<S>
+    where
+        S: Stream<Item = String> + Send,
+    {
+        texts
+            .scan(self.text.clone(), |known, text| {
+                let is_new = *known != text;
+                known.clone_from(&text);
+                future::ready(Some(is_new.then_some(text)))
+            })
+            .filter_map(future::ready)
     }
 
     fn changes_looked_for(&self, every: Duration) -> impl Stream<Item = String> + Send + 'static {
@@ -189,6 +203,16 @@ mod tests {
             let next = tokio::time::timeout(Duration::from_secs(10), changes.next()).await;
             assert_eq!(next.unwrap().as_deref(), Some(text));
         }
+    }
+
+    #[tokio::test]
+    async fn what_somebody_brings_is_a_change_when_it_is_another_text() {
+        let temp = tempfile::tempdir().unwrap();
+        let path = temp.path().join("bulkhead.yaml");
+        fs::write(&path, "a").unwrap();
+        let source = Source::find(Some(path), Overrides::default()).unwrap();
+        let brought = stream::iter(["a", "b", "b", "a"].map(str::to_owned));
+        assert_eq!(source.other_than_known(brought).collect::<Vec<_>>().await, ["b", "a"]);
     }
 
     #[test]

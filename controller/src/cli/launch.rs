@@ -14,6 +14,7 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::Args;
 use futures_util::StreamExt as _;
+use futures_util::stream::BoxStream;
 use server::config::Tunnel;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
@@ -109,6 +110,7 @@ pub(super) struct Prepared {
     pub(super) deployment: Deployment,
     /// Where that came from.
     pub(super) source: Source,
+    changes: BoxStream<'static, String>,
     pub(super) run_dir: RunDir,
     /// The program that door and workers run.
     pub(super) program: PathBuf,
@@ -214,6 +216,7 @@ pub(super) async fn prepare(args: &MasterArgs, meeting: Meeting) -> anyhow::Resu
         approach: Approach::plain(secret.clone()),
     };
     let mut leadership = None;
+    let mut changes = source.changes().boxed();
     let backend: Arc<dyn Backend> = match ground {
         Ground::Machine => Arc::new(ProcessBackend::new(&home)?),
         Ground::Engine(engine) => Arc::new(DockerBackend::on(engine, &home, &args.docker).await?),
@@ -221,6 +224,9 @@ pub(super) async fn prepare(args: &MasterArgs, meeting: Meeting) -> anyhow::Resu
             let pods = Pods::lead(cluster, &home.owner, &args.pods, deployment.tunnel, &api).await?;
             (doors, dialling, secret) = (pods.doors, Some(pods.dialling), pods.secret);
             leadership = Some(pods.leadership);
+            if let Some(spec) = pods.spec {
+                changes = source.other_than_known(spec).boxed();
+            }
             run_dir.keep_api_token(&lock, &pods.api_token)?;
             Arc::new(pods.backend)
         }
@@ -231,6 +237,7 @@ pub(super) async fn prepare(args: &MasterArgs, meeting: Meeting) -> anyhow::Resu
     Ok(Prepared {
         deployment,
         source,
+        changes,
         run_dir,
         program: home.program,
         choice,
@@ -323,6 +330,8 @@ impl fmt::Display for Choice {
 /// Master and API of a deployment.
 pub(super) struct Running {
     pub(super) master: Handle,
+    /// The spec, each time that it is another one.
+    pub(super) changes: BoxStream<'static, String>,
     run_dir: RunDir,
     api: JoinHandle<std::io::Result<()>>,
     end_api: oneshot::Sender<()>,
@@ -362,6 +371,7 @@ impl Prepared {
         let api = tokio::spawn(api::serve(self.api, Arc::new(master.clone()), self.admission, ended));
         Running {
             master,
+            changes: self.changes,
             run_dir: self.run_dir,
             api,
             end_api,

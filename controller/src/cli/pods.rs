@@ -16,6 +16,7 @@ use axum::http::StatusCode;
 use axum::routing::get;
 use clap::Args;
 use futures_util::StreamExt as _;
+use futures_util::stream::BoxStream;
 use server::config::Tunnel;
 use server::identity::Secret;
 use tokio::net::TcpListener;
@@ -37,6 +38,10 @@ pub(super) struct PodsOptions {
     /// The Service that leads workers to a door when they know no other way
     #[arg(long, env = "BULKHEAD_DOOR_SERVICE", value_name = "NAME", default_value = "bulkhead-door")]
     door_service: String,
+    /// The ConfigMap whose entry bulkhead.yaml is followed as the spec, instead of the file: a change there is known at
+    /// once, in a file that is mounted from it a minute later
+    #[arg(long, env = "BULKHEAD_SPEC_CONFIG_MAP", value_name = "NAME")]
+    spec_config_map: Option<String>,
 }
 
 /// All that a master needs to have pods as workers.
@@ -48,6 +53,8 @@ pub(super) struct Pods {
     pub(super) leadership: Leadership,
     /// What the API asks for, where the spec names no token.
     pub(super) api_token: String,
+    /// The spec's text from its ConfigMap, where one is named: what it is now, and each other one.
+    pub(super) spec: Option<BoxStream<'static, String>>,
 }
 
 impl Pods {
@@ -76,6 +83,7 @@ impl Pods {
             let site = |door: observe::DoorPod| site(door.name, door.address, port);
             doors.into_iter().map(site).collect()
         });
+        let spec = options.spec_config_map.as_deref().map(|map| observe::spec_changes(&cluster, map).boxed());
         let approach = Approach::new(secret.clone(), ca.as_deref())
             .context("the authority's certificate in the cluster's secret makes no sense")?;
         let dialling = Dialling {
@@ -91,6 +99,7 @@ impl Pods {
             secret,
             leadership,
             api_token,
+            spec,
         })
     }
 }

@@ -103,7 +103,7 @@ impl Muster {
     /// To which doors an order goes.
     pub(super) fn route(&mut self, order: &Order) -> Vec<MemberId> {
         match order {
-            Order::Drain { worker } | Order::Withhold { worker } => {
+            Order::Drain { worker } | Order::Withhold { worker } | Order::Kill { worker } => {
                 let home = self.homes.get(worker).copied();
                 if home.is_some() {
                     self.leaving.insert(worker.clone());

@@ -148,6 +148,11 @@ pub enum Came {
 }
 
 impl Tenant {
+    /// Whether something is wrong that keeps it from running.
+    pub fn is_held_up(&self) -> bool {
+        matches!(self.launch, Launch::Awaited { trouble: Some(_) })
+    }
+
     /// How long it may take until its link is up, from the door's return or its own start. One that has been ready
     /// before may be at work on a turn of the door that is gone, and cannot dial the next one before that is done.
     pub fn start_allowance(&self, timeouts: &Timeouts) -> Duration {

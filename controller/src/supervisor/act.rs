@@ -33,6 +33,15 @@ pub(super) struct Hands {
     pub(super) events: mpsc::UnboundedSender<Event>,
 }
 
+/// What the door is told about a worker that is to be killed at once. A pod's API knows no such thing: it would ask the
+/// worker to finish first. Sent before the backend's signal, which is for a worker that does not hear the door.
+pub(super) fn kill_by_the_door(life: &Incarnation, unit: &Unit) -> Option<Order> {
+    match unit {
+        Unit::Pod { .. } => Some(Order::Kill { worker: life.clone() }),
+        Unit::Process { .. } | Unit::Container { .. } => None,
+    }
+}
+
 impl Hands {
     /// Begins to do it, and returns at once.
     pub(super) fn perform(&self, action: Action) {
@@ -47,6 +56,9 @@ impl Hands {
                 self.signal(life, unit, Signal::TERM);
             }
             Action::Kill { life, unit, .. } | Action::Finish { life, unit } => {
+                if let Some(order) = kill_by_the_door(&life, &unit) {
+                    self.door.order(order);
+                }
                 self.signal(life, unit, Signal::KILL);
             }
             Action::LinkLost { life, unit } => self.backend.link_lost(&life, &unit),

@@ -16,6 +16,7 @@ use server::observation::TRICKLE_RATES;
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot, watch};
 
+use super::act::kill_by_the_door;
 use crate::api::metrics::Measured;
 use crate::api::stream_views::{StateFrame, TrickleView};
 use crate::api::views::{IncidentView, PoolView, WorkerView};
@@ -268,11 +269,18 @@ impl Handle {
         let (life, unit) = self.ask(|reply| Request::Locate(worker.clone(), reply)).await??;
         // Noted first: the death may be known before the backend has returned.
         self.command(Command::Kill { worker: worker.clone(), signal }).await?;
+        let by_the_door = (signal == Signal::KILL.as_raw()).then(|| kill_by_the_door(&life, &unit)).flatten();
         if signal == Signal::KILL.as_raw() {
             self.door.order(Order::Withhold { worker: life.clone() });
         }
+        let was_told = by_the_door.is_some();
+        if let Some(order) = by_the_door {
+            self.door.order(order);
+        }
         let signalled = self.backend.signal(&life, &unit, signal);
         match self.patiently("signal", worker, signalled).await {
+            // The door has been faster.
+            Err(CommandError::Backend { source: BackendError::Gone { .. }, .. }) if was_told => Ok(()),
             Err(CommandError::Backend { source: BackendError::Gone { .. }, .. }) => {
                 Err(CommandError::NotRunning(worker.clone()))
             }

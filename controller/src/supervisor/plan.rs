@@ -167,8 +167,20 @@ impl Planner<'_> {
         }
     }
 
-    /// Replaces one worker at a time that was made from an older spec, while all the others are there.
+    /// Replaces one worker at a time that was made from an older spec, while all the others are there; and whoever is held
+    /// up in its start, at once: it serves nobody, and the new spec may be what it waits for.
     fn out_of_date(&mut self, pool: &PoolState) {
+        if !self.stopping() {
+            let held_up = pool.places.values().filter_map(|place| match &place.phase {
+                Phase::Starting { tenant, .. } => Some(tenant),
+                Phase::Empty { .. } | Phase::Live { .. } | Phase::Draining { .. } | Phase::Dying { .. } => {
+                    None
+                }
+            });
+            for tenant in held_up.filter(|tenant| tenant.spec_hash != pool.spec_hash && tenant.is_held_up()) {
+                self.drain(tenant, Purpose::OutOfDate);
+            }
+        }
         let all_live = pool.places.values().all(|place| matches!(place.phase, Phase::Live { .. }));
         if self.stopping() || !all_live || pool.surplus() > 0 || self.door_is_silent() {
             return;

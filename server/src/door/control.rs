@@ -161,6 +161,7 @@ impl Control {
                     self.workers.drain(&worker);
                 }
                 Order::Withhold { worker } => self.workers.withhold(&worker),
+                Order::Kill { worker } => self.workers.kill(&worker),
                 Order::Bury { worker } => self.workers.bury(&worker),
                 Order::Report { query, turns } => {
                     let report = self.report(turns);

@@ -261,6 +261,13 @@ impl Pool {
         self.floor.borrow_mut().roster.withhold(seat);
     }
 
+    /// A worker is to end in the middle of whatever it is at.
+    pub(super) fn kill(&self, seat: Seat) {
+        if let Some(Wire::Tunnel(tunnel)) = self.floor.borrow().links.get(&seat).map(|link| &link.wire) {
+            tunnel.kill();
+        }
+    }
+
     /// A worker that was about to be killed is still there.
     pub(super) fn release(&self, seat: Seat) {
         let floor = &mut *self.floor.borrow_mut();

@@ -125,6 +125,15 @@ impl Workers {
         }
     }
 
+    /// Ends a worker's process, where it can be reached through its link.
+    pub(super) fn kill(&self, life: &Incarnation) {
+        if let Some(pool) = self.pools.get(&life.worker.pool)
+            && let Some(seat) = pool.seat_of(life)
+        {
+            pool.kill(seat);
+        }
+    }
+
     /// Notes that every process of a worker is dead, and decides about its turns even if its link still looks open.
     pub(super) fn bury(&self, life: &Incarnation) {
         self.note(life, true);

@@ -47,7 +47,7 @@ pub use frame::{After, Breach, FromWorker, LONGEST, Terms, ToWorker, TurnFrame};
 pub use scoreboard::{Note, ScoreLine, Scoreboard, ScoreboardPen};
 
 /// The version of this protocol.
-pub const VERSION: u16 = 5;
+pub const VERSION: u16 = 6;
 
 /// The frame that says [`FromWorker::Goodbye`]: one byte, so that a signal handler can send it.
 pub const GOODBYE: &[u8] = b"X";

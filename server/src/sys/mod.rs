@@ -21,5 +21,5 @@ pub use room::make_room;
 pub use shared::SharedWords;
 pub use slow_close::SlowToClose;
 pub use tcp::{Progress, progress};
-pub use terminate::{Termination, told_to_go};
+pub use terminate::{Termination, end_now, told_to_go};
 pub use watch::{watch, watch_slow};

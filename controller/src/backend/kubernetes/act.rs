@@ -11,9 +11,11 @@ use std::time::{Duration, SystemTime};
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 use kube::api::{DeleteParams, PostParams, Preconditions};
+use kube::runtime::wait::await_condition;
 use rustix::process::Signal;
 use server::identity::Incarnation;
 use thiserror::Error;
+use tokio::time::timeout;
 
 use super::KubernetesBackend;
 use super::calls::Operation;
@@ -23,6 +25,10 @@ use crate::backend::{BackendError, SpawnOrder, Unit};
 
 /// By how much a pod may be late in going before it is deleted without its kubelet's word.
 const OVERDUE: Duration = Duration::from_secs(30);
+
+/// How long a pod that is to be killed may take to show that its door has done it, before the API is asked. A kubelet
+/// looks at its containers once a second and reports when it has the time.
+const BY_THE_DOOR: Duration = Duration::from_secs(3);
 
 /// Everything is being stopped, and no more workers are made.
 #[derive(Debug, Error)]
@@ -64,7 +70,7 @@ impl KubernetesBackend {
         let Ok(_leave) = self.creations.acquire().await else {
             return Err(refused("start", &order.life, BeingStopped));
         };
-        let body = pod::body(&self.mould, order);
+        let body = pod::body(&self.mould, order, &self.doubtful_nodes());
         let creating = async {
             match self.pods().create(&PostParams::default(), &body).await {
                 Ok(pod) => Ok(Some(pod)),
@@ -116,9 +122,22 @@ impl KubernetesBackend {
         if grace == Grace::ToDrain {
             return self.delete(life, &pod, grace).await;
         }
+        if matches!(Condition::of(&pod), Condition::Running { .. })
+            && !is_leaving(&pod)
+            && self.is_dead_soon(name).await
+        {
+            return Ok(());
+        }
         // Side by side: a kill waits for nobody, and the kubelet grants more time than a log takes.
         let (done, ()) = tokio::join!(self.delete(life, &pod, grace), self.listen_to(life, name));
         done
+    }
+
+    /// Whether it is dead before the API has to be asked to kill it: the door has told its process to end.
+    async fn is_dead_soon(&self, name: &str) -> bool {
+        let is_over =
+            |pod: Option<&Pod>| pod.is_none_or(|pod| matches!(Condition::of(pod), Condition::Dead { .. }));
+        matches!(timeout(BY_THE_DOOR, await_condition(self.pods(), name, is_over)).await, Ok(Ok(_)))
     }
 
     /// Removes a dead worker's pod, or finds it gone. One that is not dead after all is ended first.
@@ -169,6 +188,11 @@ impl Grace {
             Self::Forget => Some(0),
         }
     }
+}
+
+/// Whether somebody has had it deleted already.
+fn is_leaving(pod: &Pod) -> bool {
+    pod.metadata.deletion_timestamp.is_some()
 }
 
 /// A pod, as the rest of the program knows it.

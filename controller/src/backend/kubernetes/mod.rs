@@ -10,11 +10,17 @@
 //!
 //! ```text
 //!   SIGTERM   the pod is deleted with its pool's time to drain: the kubelet sends SIGTERM
-//!   SIGKILL   it is deleted with one second: SIGTERM, and SIGKILL a moment later (the kubelet grants two)
+//!   SIGKILL   the door ends the process over its link, within milliseconds and without a SIGTERM. A worker that does
+//!             not hear it is deleted three seconds later, with a grace of one: SIGTERM, and SIGKILL a moment later
 //!   others    cannot be sent: the API has no word for them, and running a command in a pod is a right that a
 //!             controller had better not have
 //! ```
-//! Not with none: then the API forgets the pod at once, and its absence proves nothing. With one second it forgets it
+//! Every way that the API has to end a pod begins with a SIGTERM, which to a worker is an order to finish, so a kill goes
+//! by the link, where there is one (`supervisor::act`). The kernel closes that link when the process is dead, and only then does its door
+//! give away what it held: nothing is counted dead for having been deleted.
+//!
+//! Never deleted with no grace at all: then the API forgets the pod at once, and its absence proves nothing. With one
+//! second it forgets it
 //! when the kubelet has said that every process is gone. A kubelet that cannot be reached never says so; a pod that is
 //! overdue by half a minute is therefore deleted without its word. That its worker is dead nobody knows then, and nothing
 //! depends on it: its link to the door has been closed, by the door, and it cannot join again under that name.
@@ -43,6 +49,7 @@ mod watch;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use clap::Args;
@@ -63,6 +70,10 @@ use super::{Backend, BackendError, BackendKind, Found, Sighting, SpawnOrder, Uni
 /// throttled.
 const AT_A_TIME: usize = 8;
 
+/// For how long a node is in doubt on which a worker has died, when its kubelet says nothing: by then the cluster has missed
+/// it too.
+const IN_DOUBT: Duration = Duration::from_secs(60);
+
 /// What an operator may say about the Kubernetes backend.
 #[derive(Debug, Clone, Default, Args)]
 pub struct KubernetesOptions {
@@ -82,6 +93,8 @@ pub struct KubernetesBackend {
     creations: Semaphore,
     /// What those have written whom we are ending, by pod: their kubelet throws it away with them.
     heard: Mutex<HashMap<String, Vec<String>>>,
+    /// Nodes on which a worker has died of late, until their kubelets have said so: nobody knows whether they live.
+    silent: Mutex<HashMap<String, Instant>>,
 }
 
 /// Why workers cannot run as pods.
@@ -117,7 +130,13 @@ impl KubernetesBackend {
     fn with_image(cluster: Cluster, owner: &str, image: String) -> Self {
         let belongs_to = cluster.own_pod().and_then(|pod| pod.deployment.clone());
         let mould = Mould { owner: owner.to_owned(), image, belongs_to };
-        Self { cluster, mould, creations: Semaphore::new(AT_A_TIME), heard: Mutex::default() }
+        Self {
+            cluster,
+            mould,
+            creations: Semaphore::new(AT_A_TIME),
+            heard: Mutex::default(),
+            silent: Mutex::default(),
+        }
     }
 
     /// The cluster, for those who tell the user about it.
@@ -132,6 +151,25 @@ impl KubernetesBackend {
     fn heard(&self) -> MutexGuard<'_, HashMap<String, Vec<String>>> {
         // A small map, changed by single calls: a panic in between leaves nothing half done.
         self.heard.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn silent(&self) -> MutexGuard<'_, HashMap<String, Instant>> {
+        self.silent.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A kubelet has told of a death: its node lives.
+    fn has_spoken(&self, node: &str) {
+        self.silent().remove(node);
+    }
+
+    /// The nodes on which a new worker had better not be: a cluster goes on giving pods to a node that has died until it
+    /// has missed it for the better part of a minute.
+    fn doubtful_nodes(&self) -> Vec<String> {
+        let mut silent = self.silent();
+        silent.retain(|_, since| since.elapsed() < IN_DOUBT);
+        let mut nodes: Vec<_> = silent.keys().cloned().collect();
+        nodes.sort();
+        nodes
     }
 
     async fn ask<T>(
@@ -172,6 +210,12 @@ impl Backend for KubernetesBackend {
 
     async fn logs(&self, life: &Incarnation, unit: &Unit, lines: usize) -> Result<Vec<String>, BackendError> {
         self.tail(life, pod_name(life, unit)?, lines).await
+    }
+
+    fn link_lost(&self, _life: &Incarnation, unit: &Unit) {
+        if let Unit::Pod { node: Some(node), .. } = unit {
+            self.silent().insert(node.clone(), Instant::now());
+        }
     }
 
     fn watch(self: Arc<Self>) -> mpsc::Receiver<Sighting> {

@@ -22,7 +22,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{
-    Capabilities, Container, EnvVar, Pod, PodSecurityContext, PodSpec, ResourceRequirements, SeccompProfile,
+    Affinity, Capabilities, Container, EnvVar, NodeAffinity, NodeSelectorRequirement, NodeSelectorTerm, Pod,
+    PodSecurityContext, PodSpec, PreferredSchedulingTerm, ResourceRequirements, SeccompProfile,
     SecurityContext, Toleration, TopologySpreadConstraint,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
@@ -95,8 +96,8 @@ pub(super) fn door_selector(owner: &str) -> String {
     ours.map(|(label, value)| format!("{label}={value}")).join(",")
 }
 
-/// The pod that the API is asked to create for `order`.
-pub(super) fn body(mould: &Mould, order: &SpawnOrder) -> Pod {
+/// The pod that the API is asked to create for `order`; rather not on one of the nodes in `doubtful`.
+pub(super) fn body(mould: &Mould, order: &SpawnOrder, doubtful: &[String]) -> Pod {
     let worker = &order.pool.worker;
     let limits = SelfLimits { open_files: worker.limits.open_files, ..SelfLimits::default() };
     let container = Container {
@@ -143,7 +144,9 @@ pub(super) fn body(mould: &Mould, order: &SpawnOrder) -> Pod {
                 ..PodSecurityContext::default()
             }),
             tolerations: Some(["not-ready", "unreachable"].map(for_a_while).to_vec()),
-            topology_spread_constraints: Some(vec![spread(&mould.owner, order)]),
+            // Either, not both: a scheduler gives the spread twice the weight.
+            topology_spread_constraints: doubtful.is_empty().then(|| vec![spread(&mould.owner, order)]),
+            affinity: (!doubtful.is_empty()).then(|| rather_not_on(doubtful)),
             ..PodSpec::default()
         }),
         status: None,
@@ -228,6 +231,27 @@ fn for_a_while(condition: &str) -> Toleration {
     }
 }
 
+/// Takes the place of the spread, and is no condition: there may be no other node.
+fn rather_not_on(nodes: &[String]) -> Affinity {
+    let elsewhere = NodeSelectorRequirement {
+        key: "kubernetes.io/hostname".to_owned(),
+        operator: "NotIn".to_owned(),
+        values: Some(nodes.to_vec()),
+    };
+    let preference =
+        NodeSelectorTerm { match_expressions: Some(vec![elsewhere]), ..NodeSelectorTerm::default() };
+    Affinity {
+        node_affinity: Some(NodeAffinity {
+            preferred_during_scheduling_ignored_during_execution: Some(vec![PreferredSchedulingTerm {
+                preference,
+                weight: 100,
+            }]),
+            ..NodeAffinity::default()
+        }),
+        ..Affinity::default()
+    }
+}
+
 /// A pool's workers are spread over the nodes, where there is room: better all on one node than not at all.
 fn spread(owner: &str, order: &SpawnOrder) -> TopologySpreadConstraint {
     let of_the_pool = [
@@ -274,7 +298,7 @@ mod tests {
         };
         let mut order = order("web-3.7");
         Arc::make_mut(&mut order.pool).worker.network = Network::Named("lan".to_owned());
-        insta::assert_json_snapshot!(body(&mould, &order), @r#"
+        insta::assert_json_snapshot!(body(&mould, &order, &[]), @r#"
         {
           "apiVersion": "v1",
           "kind": "Pod",

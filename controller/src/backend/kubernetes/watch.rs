@@ -120,6 +120,9 @@ async fn report(backend: &Arc<KubernetesBackend>, news: News, tell: &mpsc::Sende
         News::Waits { life, trouble } => Sighting::Waiting { life, trouble },
         News::Runs { life, pod } => Sighting::Started { life, unit: unit(&pod) },
         News::Died { life, pod, cause, last_words } => {
+            if let Some(node) = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref()) {
+                backend.has_spoken(node);
+            }
             let (backend, tell) = (Arc::clone(backend), tell.clone());
             tokio::spawn(async move {
                 let autopsy = backend.autopsy(&life, &pod.name_any(), cause, last_words).await;

@@ -8,7 +8,7 @@ use server::control::Notice;
 
 use super::{notice, two_live};
 use crate::api::stream_views::{Happened, PoolChange};
-use crate::backend::BackendKind;
+use crate::backend::{BackendKind, Sighting};
 use crate::model::{Action, Command, DoorEvent, Event, Now, Purpose, State, Welcome};
 use crate::spec::Pool;
 use crate::supervisor::plan::plan;
@@ -76,6 +76,38 @@ fn a_pool_follows_its_spec_worker_by_worker() {
         ]
     );
     assert_eq!(*state.pools[0].spec, spec);
+}
+
+#[test]
+fn who_is_held_up_in_its_start_goes_when_the_spec_is_another() {
+    let (mut state, now) = two_live();
+    let late = life("web-2.1");
+    state.fold(Event::Command(Command::Scale { pool: "web".parse().unwrap(), workers: 3 }), now);
+    state.begin(&Action::Spawn { life: late.clone() }, now);
+    state.fold(Event::Spawned { life: late.clone(), result: Ok(unit(&late)) }, now);
+    let drained = |state: &State| {
+        let drains = plan(state, now.at).actions.into_iter().filter_map(|action| match action {
+            Action::Drain { life, purpose, .. } => Some((life.to_string(), purpose)),
+            _ => None,
+        });
+        drains.collect::<Vec<_>>()
+    };
+    let waits = |trouble: Option<&str>| {
+        let trouble = trouble.map(str::to_owned);
+        Event::Sighted(Sighting::Waiting { life: late.clone(), trouble })
+    };
+    state.fold(waits(Some("no room")), now);
+    assert_eq!(drained(&state), [], "room may be made for it");
+    let mut spec = pool("web", 3);
+    spec.worker.limits.memory_bytes = Some(1 << 20);
+    apply(&mut state, &[spec], now);
+    assert_eq!(
+        drained(&state),
+        [("web-2.1".to_owned(), Purpose::OutOfDate)],
+        "the others wait until it is there"
+    );
+    state.fold(waits(None), now);
+    assert_eq!(drained(&state), [], "it is on its way");
 }
 
 #[test]

@@ -99,6 +99,11 @@ impl Tunnel {
         self.post(&Frame::Move { to: door })
     }
 
+    /// Ends the worker's process. The end of the link tells when it has.
+    pub(super) fn kill(&self) {
+        self.end.post_at_any_rate(&Frame::Die);
+    }
+
     fn post(&self, frame: &Frame<'_>) -> Sent {
         let sent = self.end.post(frame);
         if sent == Sent::Full {
@@ -299,7 +304,7 @@ impl Tunnel {
                 Heard::Fine
             }
             Frame::Beat => Heard::Fine,
-            Frame::Gone { .. } | Frame::Move { .. } | Frame::Pace(_) => {
+            Frame::Gone { .. } | Frame::Move { .. } | Frame::Pace(_) | Frame::Die => {
                 Heard::Breach("it said what only a door says".to_owned())
             }
         }

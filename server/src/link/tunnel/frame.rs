@@ -25,6 +25,7 @@ const NOTE: u8 = 6;
 const BEAT: u8 = 7;
 const MOVE: u8 = 8;
 const PACE: u8 = 9;
+const DIE: u8 = 10;
 
 /// A frame on a tunnel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,6 +69,8 @@ pub enum Frame<'f> {
     },
     /// How the door keeps this tunnel: its first frame.
     Pace(Pace),
+    /// End the worker's process, whatever it is at.
+    Die,
 }
 
 /// How a tunnel is kept.
@@ -117,6 +120,7 @@ impl Frame<'_> {
                 to.push(note.keep.into());
             }
             Self::Beat => to.push(BEAT),
+            Self::Die => to.push(DIE),
             Self::Move { to: other } => {
                 to.push(MOVE);
                 to.extend(other.bytes());
@@ -158,6 +162,7 @@ impl Frame<'_> {
                 keep: flag(kind, rest)?,
             }),
             BEAT => Frame::Beat,
+            DIE => Frame::Die,
             MOVE => Frame::Move {
                 to: std::str::from_utf8(std::mem::take(rest)).map_err(|_| Breach::Field(kind))?,
             },
@@ -215,6 +220,7 @@ mod tests {
                 Frame::Room { turn, bytes: room },
                 Frame::Note(Note { turn, bytes: number, keep: flag }),
                 Frame::Beat,
+                Frame::Die,
                 Frame::Move { to: &to },
                 Frame::Pace(Pace { heartbeat, lost_after, window: room }),
             ];

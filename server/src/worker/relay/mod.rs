@@ -11,6 +11,9 @@
 //! at. It dies with the worker's process, like everything in it. When the worker leaves in order, it waits until the
 //! relay has passed on its last words.
 //!
+//! It also ends the process when the door says so, which is how a worker is killed whose machine has no other ear for it:
+//! the kernel ends all its threads in the middle of what they do, and closes the link behind them.
+//!
 //! When the tunnel ends, what the worker holds ends: its reads and writes fail, it is done with the turns and dials again.
 
 mod pair;
@@ -386,6 +389,7 @@ impl Shared {
                 let _ = rustix::net::shutdown(&self.link, Shutdown::Both);
             }
             Frame::Beat => {}
+            Frame::Die => sys::end_now(),
             Frame::Note(_) => return None,
         }
         Some(())

@@ -1,0 +1,317 @@
+//! The whole in a cluster, as `kubectl apply -k k8s` brings it there, and what a cluster can do to it.
+//!
+//! One deployment, on which the stories are told one after the other; the last takes it away. They need a cluster of two
+//! nodes whose engines can be reached from here (`rig::kubernetes` says how that is told); where there is none they show
+//! as ignored, with the reason.
+//!
+//! ```sh
+//! cargo test -p controller --test deployed
+//! ```
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a story that goes wrong ends there"
+)]
+
+mod rig;
+
+use std::collections::BTreeMap;
+use std::process::ExitCode;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use libtest_mimic::Arguments;
+use rig::api::Worker;
+use rig::http::Connection;
+use rig::kubernetes::{self, Deployment};
+use rig::load::{Load, Tally};
+use rig::{Missing, eventually};
+use serde_json::Value;
+
+/// What is deployed, unless a story says otherwise.
+const POOLS: &str = "\
+web:
+  listen: 0.0.0.0:8080
+  size: { workers: 4 }
+  worker: { app: demo, limits: { memory: 64MiB, cpus: 0.1, open_files: 1024 } }
+  restart: { backoff: 10ms, longest: 1s, deaths: 100, within: 10s }
+echo:
+  listen: 0.0.0.0:12345
+  protocol: tcp
+  turn: connection
+  size: { workers: 1 }
+  worker: { app: echo, limits: { memory: 64MiB, cpus: 0.1, open_files: 1024 } }";
+
+type Story = fn(&Deployment);
+
+const STORIES: [(&str, Story); 10] = [
+    ("killed_workers_cost_no_request", killed_workers_cost_no_request),
+    ("a_kill_is_no_order_to_finish", a_kill_is_no_order_to_finish),
+    ("the_api_server_is_restarted", the_api_server_is_restarted),
+    ("scaled_and_edited_while_it_runs", scaled_and_edited_while_it_runs),
+    ("what_holds_a_pod_up_is_said", what_holds_a_pod_up_is_said),
+    ("the_controller_that_leads_is_killed", the_controller_that_leads_is_killed),
+    ("a_door_is_killed", a_door_is_killed),
+    ("doors_are_rolled_over", doors_are_rolled_over),
+    ("a_node_dies", a_node_dies),
+    ("deleted_it_leaves_nothing", deleted_it_leaves_nothing),
+];
+
+/// The deployment, made by the first story that is told.
+type Shared = Arc<Mutex<Option<Deployment>>>;
+
+fn main() -> ExitCode {
+    let mut arguments = Arguments::from_args();
+    // They do things to the cluster.
+    arguments.test_threads = Some(1);
+    let missing = kubernetes::nodes().and_then(|nodes| match nodes.len() {
+        2.. => Ok(()),
+        _ => Err("two nodes are needed, and BULKHEAD_TEST_NODES names one".to_owned()),
+    });
+    let missing = missing.err().map(|why| Missing { why, excused: true });
+    let shared = Shared::default();
+    let trials = STORIES.map(|(name, story)| {
+        let (missing, shared) = (missing.clone(), Arc::clone(&shared));
+        rig::trial(
+            name.to_owned(),
+            move || missing,
+            move || {
+                let mut shared = shared.lock().unwrap_or_else(PoisonError::into_inner);
+                let deployment = shared.get_or_insert_with(|| Deployment::apply(POOLS));
+                deployment.ready("web", 4);
+                deployment.ready("echo", 1);
+                story(deployment);
+            },
+        )
+    });
+    let conclusion = libtest_mimic::run(&arguments, trials.into());
+    drop(shared.lock().unwrap_or_else(PoisonError::into_inner).take());
+    conclusion.exit_code()
+}
+
+/// Who is alive in a pool, by place.
+fn lives(workers: &[Worker]) -> BTreeMap<String, u64> {
+    workers.iter().map(|it| (it.id.clone(), it.generation)).collect()
+}
+
+fn nobody_lost(load: Load) {
+    let Tally { answered, failed } = load.stop();
+    assert_eq!(failed, Vec::<String>::new(), "of {answered} that were answered");
+    assert!(answered > 0);
+}
+
+/// Waits until so many more requests have been answered.
+fn goes_on(load: &Load, more: u64) {
+    let so_far = load.answered();
+    eventually("clients are served", || {
+        let answered = load.answered();
+        if answered >= so_far + more { Ok(()) } else { Err(answered - so_far) }
+    });
+}
+
+fn killed_workers_cost_no_request(deployment: &Deployment) {
+    let load = Load::start(deployment.web(), 4, "/work?ms=20");
+    for round in 0..6 {
+        let workers = deployment.ready("web", 4);
+        let victim = &workers[round % workers.len()];
+        let (pod, node) = (victim.pod.as_deref().unwrap(), victim.node.as_deref().unwrap());
+        if round % 2 == 0 {
+            deployment.kill_past_the_cluster(pod, node, "worker");
+            let incident = deployment.api().incident(&victim.life(), |it| {
+                it["steps_ms"]["ready"].is_number() && it["cause"]["detail"] == "SIGKILL"
+            });
+            assert!(incident["unit"].as_str().is_some_and(|unit| unit.contains(pod)), "{incident:#}");
+        } else {
+            deployment.must(&["delete", "pod", pod, "--grace-period=0", "--force"]);
+        }
+        let (id, generation) = (victim.id.clone(), victim.generation);
+        deployment.ready_where("web", 4, "the next one has its place", |it| {
+            it.id != id || it.generation > generation
+        });
+    }
+    nobody_lost(load);
+}
+
+fn a_kill_is_no_order_to_finish(deployment: &Deployment) {
+    let mut client = deployment.connect();
+    client.send_get("/work?ms=1500");
+    let victim = deployment.holder_of("GET /work?ms=1500");
+    let answer = deployment.api().kill(&victim.id, "SIGKILL");
+    assert!(answer.status < 300, "{}", answer.text());
+    let incident = deployment.api().incident(&victim.life(), |it| {
+        it["steps_ms"]["ready"].is_number() && it["held"][0]["outcome"].is_string()
+    });
+    // A worker that is told to finish would have finished this one.
+    assert_eq!(incident["held"][0]["outcome"], "redelivered", "{incident:#}");
+    assert_eq!(client.response().text(), "worked 1500 ms\n");
+    assert_eq!(incident["cause"]["detail"], "SIGKILL, sent on request", "{incident:#}");
+}
+
+fn the_api_server_is_restarted(deployment: &Deployment) {
+    let before = lives(&deployment.ready("web", 4));
+    let load = Load::start(deployment.web(), 4, "/work?ms=20");
+    kubernetes::cluster("restart-api");
+    goes_on(&load, 100);
+    assert_eq!(lives(&deployment.ready("web", 4)), before, "workers were replaced although none had died");
+    // And what dies now is seen and replaced.
+    let victim = deployment.ready("web", 4).remove(0);
+    deployment.kill_past_the_cluster(
+        victim.pod.as_deref().unwrap(),
+        victim.node.as_deref().unwrap(),
+        "worker",
+    );
+    deployment.api().incident(&victim.life(), |it| it["steps_ms"]["ready"].is_number());
+    nobody_lost(load);
+}
+
+fn scaled_and_edited_while_it_runs(deployment: &Deployment) {
+    let leader = deployment.leader();
+    let load = Load::start(deployment.web(), 4, "/work?ms=20");
+    assert!(deployment.api().scale("web", 6).status < 300);
+    let six = lives(&deployment.ready("web", 6));
+    let began = Instant::now();
+    deployment.change_spec(&POOLS.replace("workers: 4", "workers: 3"));
+    let three = lives(&deployment.ready("web", 3));
+    let took = began.elapsed();
+    assert!(took < Duration::from_secs(10), "an edited ConfigMap was followed after {took:?}");
+    assert!(three.iter().all(|(id, generation)| six.get(id) == Some(generation)), "{three:?} of {six:?}");
+    deployment.change_spec(POOLS);
+    deployment.ready("web", 4);
+    assert_eq!(deployment.leader(), leader, "it was restarted");
+    nobody_lost(load);
+}
+
+fn what_holds_a_pod_up_is_said(deployment: &Deployment) {
+    let trouble = |pool: &str, words: [&str; 2]| {
+        let api = deployment.api();
+        eventually(&format!("{pool} is in trouble: {words:?}"), || {
+            let pool: Value = api.pool(pool);
+            let said = pool["trouble"].as_str().unwrap_or_default();
+            if words.iter().all(|word| said.contains(word)) { Ok(()) } else { Err(pool) }
+        });
+    };
+    // No node has so much.
+    deployment
+        .change_spec(&POOLS.replacen("memory: 64MiB", "memory: 4096GiB", 2).replacen("4096GiB", "64MiB", 1));
+    trouble("echo", ["Unschedulable", "Insufficient memory"]);
+    deployment.change_spec(POOLS);
+    deployment.ready("echo", 1);
+
+    let pods = deployment.must(&["get", "pods", "-o", "name"]).lines().count();
+    deployment.must(&["create", "quota", "small", &format!("--hard=pods={pods}")]);
+    let counted = || {
+        let used = deployment.must(&["get", "quota", "small", "-o", "jsonpath={.status.used.pods}"]);
+        if used.is_empty() { Err(used) } else { Ok(()) }
+    };
+    eventually("somebody has counted", counted);
+    assert!(deployment.api().scale("web", 6).status < 300);
+    trouble("web", ["exceeded quota", "small"]);
+    deployment.must(&["delete", "quota", "small"]);
+    deployment.ready("web", 6);
+    assert!(deployment.api().scale("web", 4).status < 300);
+    deployment.ready("web", 4);
+
+    let image = |set: &str, wanted: bool| {
+        deployment.must(&["set", "env", "deployment/bulkhead-controller", set]);
+        eventually("a controller leads that was made so", || {
+            let names = "jsonpath={.spec.containers[0].env[*].name}";
+            let leader = deployment.kubectl(&["get", "pod", &deployment.leader(), "-o", names])?;
+            if leader.contains("BULKHEAD_WORKER_IMAGE") == wanted { Ok(()) } else { Err(leader) }
+        });
+    };
+    image("BULKHEAD_WORKER_IMAGE=localhost:1/no-such-image:1", true);
+    let victim = deployment.ready("web", 4).remove(0);
+    deployment.kill_past_the_cluster(
+        victim.pod.as_deref().unwrap(),
+        victim.node.as_deref().unwrap(),
+        "worker",
+    );
+    trouble("web", ["ErrImagePull", "localhost:1/no-such-image:1"]);
+    image("BULKHEAD_WORKER_IMAGE-", false);
+    let waits = deployment.api().worker(&victim.id);
+    deployment.must(&["delete", "pod", waits.pod.as_deref().unwrap(), "--grace-period=0", "--force"]);
+    deployment.ready("web", 4);
+}
+
+fn the_controller_that_leads_is_killed(deployment: &Deployment) {
+    let before = lives(&deployment.ready("web", 4));
+    assert_eq!(deployment.pods("controller").len(), 2, "two at once, of which one leads");
+    let load = Load::start(deployment.web(), 4, "/work?ms=20");
+    let leader = deployment.leader();
+    deployment.must(&["delete", "pod", &leader, "--grace-period=0", "--force"]);
+    goes_on(&load, 100);
+    eventually("another leads", || {
+        let now = deployment.leader();
+        if now.is_empty() || now == leader { Err(now) } else { Ok(()) }
+    });
+    assert_eq!(lives(&deployment.ready("web", 4)), before, "workers were replaced although none had died");
+    nobody_lost(load);
+}
+
+fn a_door_is_killed(deployment: &Deployment) {
+    let before = lives(&deployment.ready("web", 4));
+    let incidents = deployment.api().incidents().len();
+    for round in 0..2 {
+        let door = deployment.pods("door").remove(round);
+        let began = Instant::now();
+        deployment.kill_past_the_cluster(&door, &deployment.nodes[0].name, "door");
+        assert_eq!(
+            lives(&deployment.ready("web", 4)),
+            before,
+            "workers were replaced although none had died"
+        );
+        assert!(
+            began.elapsed() < Duration::from_secs(10),
+            "workers found another door after {:?}",
+            began.elapsed()
+        );
+        // The cluster goes on sending clients to a door that has just died, for as long as it takes to notice.
+        eventually("clients are served", || -> std::io::Result<()> {
+            let mut connection = Connection::try_to(deployment.web())?;
+            connection.try_send("GET / HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n")?;
+            connection.try_response().map(|answer| assert_eq!(answer.status, 200))
+        });
+        deployment.must(&["wait", "--for=condition=Ready", "pod", &door, "--timeout=30s"]);
+    }
+    assert_eq!(deployment.api().incidents().len(), incidents, "a door's death is no worker's");
+}
+
+fn doors_are_rolled_over(deployment: &Deployment) {
+    let before = lives(&deployment.ready("web", 4));
+    let incidents = deployment.api().incidents().len();
+    deployment.must(&["rollout", "restart", "deployment/bulkhead-door"]);
+    deployment.must(&["rollout", "status", "deployment/bulkhead-door", "--timeout=120s"]);
+    eventually("the old doors are gone", || {
+        let listed =
+            deployment.must(&["get", "pods", "-l", "app.kubernetes.io/component=door", "-o", "name"]);
+        if listed.lines().count() == 2 { Ok(()) } else { Err(listed) }
+    });
+    assert_eq!(lives(&deployment.ready("web", 4)), before, "workers were replaced although only doors were");
+    assert_eq!(deployment.api().incidents().len(), incidents, "a door's end is no worker's");
+}
+
+fn a_node_dies(deployment: &Deployment) {
+    let second = deployment.nodes[1].name.clone();
+    let there = |it: &Worker| it.node.as_deref() == Some(&second);
+    assert!(deployment.ready("web", 4).iter().any(there), "nobody is on {second}");
+    let load = Load::start(deployment.web(), 4, "/work?ms=20");
+    goes_on(&load, 50);
+    let began = Instant::now();
+    kubernetes::cluster("stop-node2");
+    deployment.ready_where("web", 4, "none is on the dead node", |it| !there(it));
+    let took = began.elapsed();
+    goes_on(&load, 100);
+    kubernetes::cluster("start-node2");
+    nobody_lost(load);
+    assert!(took < Duration::from_secs(10), "replaced after {}", kubernetes::seconds(took));
+}
+
+fn deleted_it_leaves_nothing(deployment: &Deployment) {
+    deployment.delete();
+    eventually("nothing is left", || {
+        let left = deployment.leftovers();
+        if left.is_empty() { Ok(()) } else { Err(left) }
+    });
+}

@@ -1,0 +1,304 @@
+//! The product in a cluster, as `kubectl apply -k` brings it there: in a namespace of its own, from an image of this build.
+//!
+//! `KUBECONFIG` says which cluster, as for `kubectl`, and `BULKHEAD_TEST_NODES` with which Docker Engine each of its nodes
+//! runs its pods: `node1=unix:///var/run/docker.sock,node2=unix:///run/docker2.sock`. The first is this machine: clients
+//! here have to reach a Service by its address. `BULKHEAD_TEST_CLUSTER` is a program that can do to the cluster what
+//! stories tell of: `stop-node2`, `start-node2`, `restart-api`.
+//!
+//! Doors and controllers stay on the first node: what a client has to a door on a machine that dies, dies with it, and
+//! that is not what is told here. Workers are anywhere.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use super::api::{Api, Worker};
+use super::eventually;
+use super::http::Connection;
+use super::stack::BULKHEAD;
+
+const NODES: &str = "BULKHEAD_TEST_NODES";
+const TOOL: &str = "BULKHEAD_TEST_CLUSTER";
+const IMAGE: &str = "bulkhead-test-deployed";
+
+/// A node and the engine that its pods run on.
+#[derive(Debug, Clone)]
+pub struct Node {
+    pub name: String,
+    pub engine: String,
+}
+
+/// The nodes; or what is missing to tell stories in a cluster.
+pub fn nodes() -> Result<Vec<Node>, String> {
+    for variable in ["KUBECONFIG", NODES, TOOL] {
+        if std::env::var_os(variable).is_none() {
+            return Err(format!("no cluster: {variable} is not set"));
+        }
+    }
+    let listed = std::env::var(NODES).map_err(|error| format!("{NODES}: {error}"))?;
+    let node = |node: &str| {
+        let (name, engine) =
+            node.split_once('=').ok_or_else(|| format!("{NODES}: {node:?} is no NODE=HOST"))?;
+        Ok(Node { name: name.to_owned(), engine: engine.to_owned() })
+    };
+    listed.split(',').map(node).collect()
+}
+
+/// The product, deployed. [`Deployment::delete`] or the process's end takes it away.
+#[derive(Debug)]
+pub struct Deployment {
+    pub nodes: Vec<Node>,
+    pub namespace: String,
+    overlay: TempDir,
+}
+
+impl Deployment {
+    /// Brings it into the cluster with `kubectl apply -k`. `pools`: the spec's, YAML beneath `pools:`.
+    pub fn apply(pools: &str) -> Self {
+        let nodes = nodes().unwrap_or_else(|why| panic!("{why}"));
+        let image = image(&nodes);
+        let namespace = format!("bulkhead-test-deployed-{}", std::process::id());
+        let overlay = tempfile::Builder::new().prefix("bulkhead-overlay-").tempdir_in("/tmp").unwrap();
+        let deployment = Self { nodes, namespace, overlay };
+        deployment.write_overlay(&image);
+        deployment.change_spec(pools);
+        deployment
+    }
+
+    fn write_overlay(&self, image: &str) {
+        let (name, tag) = image.split_once(':').unwrap();
+        // Resources have to be said relative to the overlay.
+        let base = Path::new(env!("CARGO_MANIFEST_DIR")).join("../k8s").canonicalize().unwrap();
+        let base = format!("../..{}", base.display());
+        let (namespace, first) = (&self.namespace, &self.nodes[0].name);
+        let text = format!(
+            "\
+apiVersion: kustomize.config.k8s.io/v1beta1
+kind: Kustomization
+namespace: {namespace}
+resources: [{base}]
+images: [{{ name: bulkhead, newName: {name}, newTag: {tag} }}]
+configMapGenerator:
+  - name: bulkhead
+    behavior: replace
+    files: [bulkhead.yaml]
+generatorOptions: {{ disableNameSuffixHash: true }}
+patches:
+  - target: {{ kind: Deployment }}
+    patch: |-
+      - op: add
+        path: /spec/template/spec/nodeSelector
+        value: {{ kubernetes.io/hostname: {first} }}
+"
+        );
+        std::fs::write(self.overlay.path().join("kustomization.yaml"), text).unwrap();
+    }
+
+    /// Applies the overlay with these pools.
+    pub fn change_spec(&self, pools: &str) {
+        let mut spec = "backend: kubernetes\napi: { listen: 0.0.0.0:9090 }\npools:\n".to_owned();
+        for line in pools.lines() {
+            spec.push_str(&format!("  {line}\n"));
+        }
+        std::fs::write(self.overlay.path().join("bulkhead.yaml"), spec).unwrap();
+        let overlay = self.overlay.path().to_str().unwrap().to_owned();
+        run("kubectl", &["apply", "-k", &overlay]).unwrap_or_else(|why| panic!("{why}"));
+    }
+
+    /// `kubectl` in our namespace.
+    pub fn kubectl(&self, arguments: &[&str]) -> Result<String, String> {
+        run("kubectl", &[&["-n", &self.namespace], arguments].concat())
+    }
+
+    pub fn must(&self, arguments: &[&str]) -> String {
+        self.kubectl(arguments).unwrap_or_else(|why| panic!("{why}"))
+    }
+
+    /// Where the Service of that name is.
+    fn service(&self, name: &str, port: u16) -> SocketAddr {
+        let address = self.must(&["get", "service", name, "-o", "jsonpath={.spec.clusterIP}"]);
+        SocketAddr::new(address.parse::<IpAddr>().unwrap(), port)
+    }
+
+    pub fn web(&self) -> SocketAddr {
+        self.service("bulkhead", 80)
+    }
+
+    pub fn connect(&self) -> Connection {
+        Connection::to(self.web())
+    }
+
+    /// The API of the controller that leads, once there is one: its Service leads to whoever is ready.
+    pub fn api(&self) -> Api {
+        // As long as the process: each deployment has one.
+        static TOKEN: OnceLock<String> = OnceLock::new();
+        let token = TOKEN.get_or_init(|| {
+            let secret = || {
+                self.kubectl(&[
+                    "get",
+                    "secret",
+                    "bulkhead-ca",
+                    "-o",
+                    "go-template={{index .data \"api-token\" | base64decode}}",
+                ])
+            };
+            eventually("a controller has made the token", secret)
+        });
+        let api = Api::at(self.service("bulkhead-controller", 9090)).bearing(Some(token.as_str()));
+        eventually("a controller leads", || {
+            let mut connection = Connection::try_to(api.address()).map_err(|error| error.to_string())?;
+            // The page itself, as the Service's own probe: one that waits has none.
+            let host = api.address();
+            let asked = format!("GET / HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
+            let answer = connection.try_send(asked).and_then(|()| connection.try_response());
+            let status = answer.map_err(|error| error.to_string())?.status;
+            if status == 200 { Ok(()) } else { Err(status.to_string()) }
+        });
+        api
+    }
+
+    /// Waits until so many workers of `pool` take turns, and it is known where they are.
+    pub fn ready(&self, pool: &str, workers: usize) -> Vec<Worker> {
+        self.ready_where(pool, workers, "they do", |_| true)
+    }
+
+    /// The same, of workers who satisfy `is`.
+    pub fn ready_where(
+        &self,
+        pool: &str,
+        workers: usize,
+        what: &str,
+        is: impl Fn(&Worker) -> bool,
+    ) -> Vec<Worker> {
+        let api = self.api();
+        eventually(&format!("{workers} workers of {pool} are ready, and {what}"), || {
+            let all: Vec<_> = api.workers().into_iter().filter(|it| it.pool == pool).collect();
+            let good = |it: &Worker| it.is_ready() && it.node.is_some() && is(it);
+            if all.len() == workers && all.iter().all(good) { Ok(all) } else { Err(all) }
+        })
+    }
+
+    /// Waits for the worker that holds a request which begins so.
+    pub fn holder_of(&self, request: &str) -> Worker {
+        let api = self.api();
+        eventually(&format!("somebody holds {request}"), || {
+            let workers = api.workers();
+            let holder = workers.iter().find(|it| it.holding.iter().any(|held| held.starts_with(request)));
+            holder.filter(|it| it.node.is_some()).cloned().ok_or(workers)
+        })
+    }
+
+    /// The names of the pods of a component, those on their way out left aside.
+    pub fn pods(&self, component: &str) -> Vec<String> {
+        let label = format!("app.kubernetes.io/component={component}");
+        let listed: Value =
+            serde_json::from_str(&self.must(&["get", "pods", "-l", &label, "-o", "json"])).unwrap();
+        let pods = listed["items"].as_array().unwrap().iter();
+        pods.filter(|it| it["metadata"]["deletionTimestamp"].is_null())
+            .map(|it| it["metadata"]["name"].as_str().unwrap().to_owned())
+            .collect()
+    }
+
+    /// Which controller leads, by the lease.
+    pub fn leader(&self) -> String {
+        self.must(&["get", "lease", "bulkhead-controller", "-o", "jsonpath={.spec.holderIdentity}"])
+    }
+
+    /// Kills the worker in its container, past the cluster: what the kernel does for want of memory, or a fault.
+    pub fn kill_past_the_cluster(&self, pod: &str, node: &str, container: &str) {
+        let engine = &self.nodes.iter().find(|it| it.name == node).unwrap().engine;
+        let labels = [("pod.name", pod), ("pod.namespace", &self.namespace), ("container.name", container)];
+        let filters = labels.map(|(label, value)| format!("--filter=label=io.kubernetes.{label}={value}"));
+        let [pod, namespace, container] = &filters;
+        let id = run("docker", &["-H", engine, "ps", "-q", pod, namespace, container]).unwrap();
+        run("docker", &["-H", engine, "kill", "--signal", "KILL", &id]).unwrap();
+    }
+
+    /// `kubectl delete -k`.
+    pub fn delete(&self) {
+        run("kubectl", &["delete", "-k", self.overlay.path().to_str().unwrap()])
+            .unwrap_or_else(|why| panic!("{why}"));
+    }
+
+    /// All that there is of it in the cluster and on its nodes.
+    pub fn leftovers(&self) -> Vec<String> {
+        let mut left = Vec::new();
+        let namespaces = run("kubectl", &["get", "namespaces", "-o", "name"]).unwrap();
+        left.extend(namespaces.lines().filter(|it| it.ends_with(&self.namespace)).map(str::to_owned));
+        let ours = format!("--filter=label=io.kubernetes.pod.namespace={}", self.namespace);
+        for node in &self.nodes {
+            let containers = run("docker", &["-H", &node.engine, "ps", "-aq", &ours]).unwrap();
+            left.extend(containers.lines().map(|it| format!("{}: container {it}", node.name)));
+        }
+        left
+    }
+}
+
+impl Drop for Deployment {
+    fn drop(&mut self) {
+        let _ =
+            run("kubectl", &["delete", "namespace", &self.namespace, "--ignore-not-found", "--wait=false"]);
+    }
+}
+
+/// Does something to the cluster itself, and says when that was done.
+pub fn cluster(command: &str) -> Instant {
+    let tool = std::env::var(TOOL).unwrap();
+    run(&tool, &[command]).unwrap_or_else(|why| panic!("{why}"));
+    Instant::now()
+}
+
+/// Packs the program into an image that every node has.
+fn image(nodes: &[Node]) -> String {
+    let first = &nodes[0].engine;
+    let mut pack = Command::new(BULKHEAD);
+    let packed = said(pack.args(["image"]).env("DOCKER_HOST", first)).unwrap();
+    let packed = packed.split_whitespace().last().unwrap().to_owned();
+    let image = format!("{IMAGE}:{}", packed.rsplit(':').next().unwrap());
+    run("docker", &["-H", first, "tag", &packed, &image]).unwrap();
+    for node in nodes {
+        let tags = ["-H", &node.engine, "images", "--format", "{{.Repository}}:{{.Tag}}", IMAGE];
+        let there = run("docker", &tags).unwrap();
+        if !there.lines().any(|tag| tag == image) {
+            copy(first, &node.engine, &image);
+        }
+        for old in there.lines().filter(|tag| *tag != image) {
+            // One that a pod still has stays.
+            let _ = run("docker", &["-H", &node.engine, "rmi", old]);
+        }
+    }
+    image
+}
+
+fn copy(from: &str, to: &str, image: &str) {
+    let mut save =
+        Command::new("docker").args(["-H", from, "save", image]).stdout(Stdio::piped()).spawn().unwrap();
+    let archive = save.stdout.take().unwrap();
+    let loaded = Command::new("docker").args(["-H", to, "load"]).stdin(archive).output().unwrap();
+    assert!(save.wait().unwrap().success() && loaded.status.success(), "{loaded:?}");
+}
+
+/// Runs a command; what it printed, or what it complained of.
+pub fn run(program: &str, arguments: &[&str]) -> Result<String, String> {
+    said(Command::new(program).args(arguments))
+        .map_err(|why| format!("{program} {}: {why}", arguments.join(" ")))
+}
+
+fn said(command: &mut Command) -> Result<String, String> {
+    let output = command.stdin(Stdio::null()).output().map_err(|error| error.to_string())?;
+    if output.status.success() {
+        Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    } else {
+        Err(String::from_utf8_lossy(&output.stderr).trim().to_owned())
+    }
+}
+
+/// For how long, in words.
+pub fn seconds(duration: Duration) -> String {
+    format!("{:.1} s", duration.as_secs_f64())
+}

@@ -82,10 +82,9 @@ pub fn who_is_behind_a_cut_cable_is_lost_and_not_let_in_again(backend: Backend) 
     let stack = Stack::up_linked(backend, &link, &web(1, "worker: { model: { threads: 2 } }"));
     stack.ready("web", 1);
     let mut far = network.worker(&stack, "web-90.1");
-    // Who has come last is picked.
-    eventually("the worker behind the cable has joined", || match stack.connect().get("/").line("worker") {
-        worker if worker == "web-90" => Ok(()),
-        worker => Err(worker),
+    eventually("the worker behind the cable has joined", || match stack.said() {
+        said if said.contains("ready worker=web-90.1") => Ok(()),
+        said => Err(said),
     });
     assert!((200..300).contains(&stack.api().scale("web", 0).status));
     eventually("it is the only one", || match stack.api().pool("web")["counters"]["deliveries"].as_u64() {

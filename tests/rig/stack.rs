@@ -289,13 +289,16 @@ impl Stack {
 
     /// A worker's process on this machine. In a container it is the child of the engine's own first process.
     pub fn pid_of(&self, worker: &Worker) -> Pid {
-        let Some(container) = &worker.container else {
-            let pid = worker.pid.unwrap_or_else(|| panic!("{} has no pid", worker.id));
-            return Pid::from_raw(pid).unwrap();
-        };
-        let first = self.docker(&["inspect", "-f", "{{.State.Pid}}", container]).unwrap();
+        // It may have joined before the engine has said so.
+        let told = || self.api().worker(&worker.id).pid.ok_or("it is not told");
+        let first = worker.pid.unwrap_or_else(|| eventually(&format!("the pid of {}", worker.id), told));
+        if !self.backend.is_docker() {
+            return Pid::from_raw(first).unwrap();
+        }
+        // Without an init the worker is the first process itself. The engine is not asked: it may be away.
         let children = std::fs::read_to_string(format!("/proc/{first}/task/{first}/children")).unwrap();
-        Pid::from_raw(children.split_whitespace().next().unwrap_or(&first).parse().unwrap()).unwrap()
+        let child = children.split_whitespace().next().and_then(|pid| pid.parse().ok());
+        Pid::from_raw(child.unwrap_or(first)).unwrap()
     }
 
     /// Ends the controller without a chance to do anything about it. Door and workers live on.

@@ -162,7 +162,7 @@ pub fn a_child_that_keeps_the_link_does_not_hide_a_death(backend: Backend) {
     let victim = stack.holder_of("GET /work?ms=400");
     assert!(victim.turns > 0, "the worker with the children is not the one: {victim:?}");
     // Only the worker itself dies; its children still have the link open.
-    let pid = worker_pid(&stack, &victim);
+    let pid = stack.pid_of(&victim).as_raw_nonzero().get();
     rustix::process::kill_process(
         rustix::process::Pid::from_raw(pid).unwrap(),
         rustix::process::Signal::KILL,
@@ -172,15 +172,4 @@ pub fn a_child_that_keeps_the_link_does_not_hide_a_death(backend: Backend) {
     stack.api().incident(&victim.life(), |it| it["steps_ms"]["ready"].is_number());
     stack.ready("web", 2);
     stack.down();
-}
-
-/// The pid on this machine of the worker itself: in a container, of the init's child.
-fn worker_pid(stack: &Stack, worker: &crate::rig::api::Worker) -> i32 {
-    let first = worker.pid.expect("a pid");
-    if !stack.backend.is_docker() {
-        return first;
-    }
-    let children = std::fs::read_to_string(format!("/proc/{first}/task/{first}/children")).unwrap();
-    // Without an init the worker is the first process itself.
-    children.split_whitespace().next().and_then(|pid| pid.parse().ok()).unwrap_or(first)
 }

@@ -9,18 +9,17 @@
 //! ```
 //!
 //! A worker has no listening socket, needs no network but to reach a door that is elsewhere ([`relay`]), and has no state
-//! that outlives a turn. It takes one turn at a time
-//! (or one a thread), reads and answers the client on the client's own socket with blocking calls, and says
-//! done. It never decides who is served next; it never retries anything. Whatever goes wrong in it, it may die
-//! of: a crash costs the turns that it holds, which the door gives to others where the contract allows, and the
-//! master has a fresh worker in its place. There is no async runtime here, except in the relay's thread and in the one model that is
-//! there to be compared ([`Model::Event`]).
+//! that outlives a turn. It takes one turn at a time (or one a thread), reads and answers the client on the client's own
+//! socket, or a local one in its place, with blocking calls, and says done. It never decides who is served next; it never
+//! retries anything. Whatever goes wrong in it, it may die of: a crash costs the turns that it holds, which the door gives to
+//! others where the contract allows, and the master has a fresh worker in its place. There is no async runtime here, except
+//! in the relay's thread and in the one model that is there to be compared ([`Model::Event`]).
 //!
 //! How it can fail: a fault or an abort kills it, with all its threads. A panic kills it in the model
 //! `prefork`; in `threads:N` it ends one turn with `500` and is reported. A hang is ended from outside when the
 //! turn's time is up. A turn that comes without its descriptor means that the limit of open files is reached:
 //! it exits, for it can serve nobody. When the door dies it finishes the turns that it holds, on the
-//! descriptors that it has, and dials again until a door is there.
+//! descriptors that it has (behind a tunnel they end with it), and dials again until a door is there.
 
 mod blocking;
 mod client;

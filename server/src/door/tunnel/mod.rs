@@ -199,11 +199,7 @@ impl Tunnel {
     /// it is one.
     pub(super) fn let_go(&self, turn: u64) -> bool {
         let mut turns = self.turns.borrow_mut();
-        let is_done = turns.get(&turn).is_some_and(|turn| {
-            let after = turn.done.take();
-            turn.done.set(after);
-            after.is_some()
-        });
+        let is_done = turns.get(&turn).is_some_and(|turn| turn.done.get().is_some());
         if is_done && let Some(turn) = turns.remove(&turn) {
             turn.on_its_own.set(true);
             if let Some(reading) = turn.reading.take() {

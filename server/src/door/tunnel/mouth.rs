@@ -225,7 +225,7 @@ async fn hear_out(
     let hello = timeout(HELLO, receive_hello(&mut stream, &mut read)).await;
     let Ok(hello) = hello else { return Err(format!("it said no hello within {HELLO:?}")) };
     let Some(hello) = hello.map_err(|breach| breach.to_string())? else { return Ok(None) };
-    let (refusal, mut out) = match hello {
+    let refusal = match hello {
         FromWorker::Hello { version, credit, token, life: claimed } if claimed == *life => {
             let Some(secret) = workers.secret().await else { return Ok(None) };
             match workers.judge(version, credit, life, secret.vouches_for(life, &token)) {
@@ -246,13 +246,13 @@ async fn hear_out(
                     let seat = pool.welcome(life.clone(), credit, Wire::Tunnel(Rc::clone(&tunnel)));
                     return Ok(Some(Guest { life: life.clone(), tunnel, seat, stream, already: read }));
                 }
-                Err(refusal) => (refusal, Vec::new()),
+                Err(refusal) => refusal,
             }
         }
-        FromWorker::Hello { life: claimed, .. } => (format!("it then says that it is {claimed}"), Vec::new()),
-        _ => ("it did not begin with a hello".to_owned(), Vec::new()),
+        FromWorker::Hello { life: claimed, .. } => format!("it then says that it is {claimed}"),
+        _ => "it did not begin with a hello".to_owned(),
     };
-    let mut refused = Vec::new();
+    let (mut refused, mut out) = (Vec::new(), Vec::new());
     ToWorker::Refused { why: refusal.clone() }.encode(&mut refused);
     Frame::Link(&refused).encode(&mut out);
     let _ = timeout(HELLO, stream.write_all(&out)).await;

@@ -1,0 +1,108 @@
+//! The experiments, one a file. Each opens with what is expected, and says in its notes where it came out differently.
+//!
+//! An experiment measures and fills an [`Outcome`]; it prints and draws nothing. What it needs processes for besides
+//! servers is a [`Party`]: this program, started again in that part.
+
+mod races;
+
+use std::io;
+use std::path::PathBuf;
+use std::time::Instant;
+
+use clap::ValueEnum;
+use serde::{Deserialize, Serialize};
+
+use crate::findings::{Findings, Outcome, Size};
+use crate::machine::Machine;
+use crate::progress::Progress;
+
+/// Which experiment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Experiment {
+    /// A counter that many bump at once: what is lost, and what each remedy costs
+    Races,
+}
+
+/// What an experiment can use.
+#[derive(Debug)]
+pub struct Bench {
+    /// How thoroughly to measure.
+    pub size: Size,
+    /// The `bulkhead` program, if it is known, for the systems that are Bulkhead itself.
+    pub bulkhead: Option<PathBuf>,
+}
+
+/// A process of an experiment that is no server.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Party {
+    /// Of `races`: counts for itself and tells the sum.
+    Counter(races::Counter),
+}
+
+impl Experiment {
+    /// All of them, in the order in which they are run.
+    pub const ALL: [Self; 1] = [Self::Races];
+
+    /// The name that it is called by.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Races => "races",
+        }
+    }
+
+    /// What it asks, in a sentence.
+    pub fn question(self) -> &'static str {
+        match self {
+            Self::Races => races::QUESTION,
+        }
+    }
+
+    fn method(self) -> &'static str {
+        match self {
+            Self::Races => races::METHOD,
+        }
+    }
+
+    /// Runs it.
+    ///
+    /// # Errors
+    /// When something that it cannot do without is not there or fails; the error says what.
+    pub fn run(self, bench: &Bench) -> anyhow::Result<Findings> {
+        let (machine, at, started) = (Machine::here(), jiff::Timestamp::now().to_string(), Instant::now());
+        let outcome = self.measure(bench)?;
+        Ok(Findings {
+            experiment: self.name().to_owned(),
+            question: self.question().to_owned(),
+            method: self.method().to_owned(),
+            size: bench.size,
+            machine,
+            at,
+            took_s: started.elapsed().as_secs_f64(),
+            outcome,
+        })
+    }
+
+    fn measure(self, bench: &Bench) -> anyhow::Result<Outcome> {
+        match self {
+            Self::Races => races::measure(bench),
+        }
+    }
+}
+
+impl Bench {
+    /// A bar for so many steps.
+    pub fn progress(&self, experiment: Experiment, steps: usize) -> Progress {
+        Progress::new(experiment.name(), steps as u64)
+    }
+}
+
+/// Does what a party does.
+///
+/// # Errors
+/// What the party says.
+pub fn take_part(party: Party) -> io::Result<()> {
+    match party {
+        Party::Counter(counter) => counter.run(),
+    }
+}

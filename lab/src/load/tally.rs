@@ -1,0 +1,113 @@
+//! What clients got.
+
+use std::time::Duration;
+
+use hdrhistogram::Histogram;
+
+use super::Failure;
+
+/// What all clients got, taken together.
+#[derive(Debug, Clone, Default)]
+pub struct Tally {
+    /// Requests answered with a status of 2xx.
+    pub answered: u64,
+    /// Requests that were not, by reason.
+    pub failed: Vec<(Failure, u64)>,
+    /// How long it was from the first request to the last answer.
+    pub took: Duration,
+    /// By target, in the plan's order, of those that were answered.
+    pub latencies: Vec<Latencies>,
+    /// Each one, in the order in which they ended, if that was asked for.
+    pub log: Vec<Event>,
+}
+
+/// One request and what became of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Event {
+    /// Which client. In an open loop each request is a client.
+    pub client: usize,
+    /// Which of the targets.
+    pub target: usize,
+    /// When it was due, from the start.
+    pub from: Duration,
+    /// When its answer was there, or it had failed, from the start.
+    pub to: Duration,
+    /// How it failed, if it did.
+    pub failure: Option<Failure>,
+}
+
+impl Tally {
+    pub(super) fn of_targets(targets: usize) -> Self {
+        Self { latencies: (0..targets).map(|_| Latencies::default()).collect(), ..Self::default() }
+    }
+
+    pub(super) fn note(&mut self, event: Event, keep: bool) {
+        match event.failure {
+            None => {
+                self.answered += 1;
+                if let Some(latencies) = self.latencies.get_mut(event.target) {
+                    latencies.note(event.to.saturating_sub(event.from));
+                }
+            }
+            Some(failure) => match self.failed.iter_mut().find(|(known, _)| *known == failure) {
+                Some((_, count)) => *count += 1,
+                None => self.failed.push((failure, 1)),
+            },
+        }
+        self.took = self.took.max(event.to);
+        if keep {
+            self.log.push(event);
+        }
+    }
+
+    /// How many failed, for whatever reason.
+    pub fn failures(&self) -> u64 {
+        self.failed.iter().map(|(_, count)| count).sum()
+    }
+
+    /// Answers a second.
+    pub fn rate(&self) -> f64 {
+        self.answered as f64 / self.took.as_secs_f64().max(1e-9)
+    }
+
+    /// The latencies of all targets together.
+    pub fn latency(&self) -> Latencies {
+        let mut all = Latencies::default();
+        for latencies in &self.latencies {
+            all.add(latencies);
+        }
+        all
+    }
+}
+
+/// How long answers took: to a microsecond, with three digits, up to an hour.
+#[derive(Debug, Clone)]
+pub struct Latencies(Option<Histogram<u64>>);
+
+impl Default for Latencies {
+    fn default() -> Self {
+        Self(Histogram::new_with_bounds(1, 3_600_000_000, 3).ok())
+    }
+}
+
+impl Latencies {
+    fn note(&mut self, latency: Duration) {
+        if let Some(histogram) = &mut self.0 {
+            histogram.saturating_record(u64::try_from(latency.as_micros()).unwrap_or(u64::MAX));
+        }
+    }
+
+    fn add(&mut self, other: &Self) {
+        if let (Some(own), Some(other)) = (&mut self.0, &other.0) {
+            let _ = own.add(other);
+        }
+    }
+
+    /// The time, in ms, that a share `q` of the answers did not exceed; not a number if there are none.
+    pub fn quantile_ms(&self, q: f64) -> f64 {
+        match &self.0 {
+            Some(histogram) if !histogram.is_empty() => histogram.value_at_quantile(q) as f64 / 1e3,
+            _ => f64::NAN,
+        }
+    }
+}

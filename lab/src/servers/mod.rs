@@ -1,0 +1,187 @@
+//! The servers, one model a file, each to be read in one sitting.
+//!
+//! All of them do the same work: HTTP with the pages of Bulkhead's demo (`/work?ms=5` blocks, `/cpu?ms=5` computes,
+//! `/segv` really faults), or the classic echo. They differ in who does it. What they have in common is in [`http`] and
+//! [`echo`]; what differs is the whole of each file.
+//!
+//! A server is a process of its own; its listening socket is its descriptor 0, as a FastCGI server's is. Children
+//! that are started again from the program's file (this is Rust: a process with threads cannot fork and go on) find
+//! the same socket there, or that of their one client.
+
+mod echo;
+mod event_workers;
+mod http;
+mod hybrid;
+mod master;
+mod prefork;
+mod process_per_connection;
+mod sessions;
+mod thread_per_connection;
+mod thread_pool;
+
+use std::fmt;
+use std::io;
+use std::net::{TcpListener, TcpStream};
+
+use rustix::fd::OwnedFd;
+use serde::{Deserialize, Serialize};
+
+/// A model of concurrency.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Model {
+    /// A process for each connection: the classic server that forks.
+    ProcessPerConnection,
+    /// Processes that wait on one listening socket.
+    Prefork,
+    /// A process for each session, all of them started afresh when one crashes, because they share memory.
+    Sessions,
+    /// A thread for each connection: the classic threaded server.
+    ThreadPerConnection,
+    /// So many threads and no more, on one queue.
+    ThreadPool,
+    /// Processes with threads in each.
+    Hybrid,
+    /// An event loop in each of several processes.
+    EventWorkers,
+}
+
+impl Model {
+    /// All of them, in the order of tables.
+    pub const ALL: [Self; 7] = [
+        Self::ProcessPerConnection,
+        Self::Prefork,
+        Self::Sessions,
+        Self::ThreadPerConnection,
+        Self::ThreadPool,
+        Self::Hybrid,
+        Self::EventWorkers,
+    ];
+
+    /// The name that it is called by in tables.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::ProcessPerConnection => "process per connection",
+            Self::Prefork => "prefork",
+            Self::Sessions => "sessions, reset together",
+            Self::ThreadPerConnection => "thread per connection",
+            Self::ThreadPool => "thread pool",
+            Self::Hybrid => "hybrid",
+            Self::EventWorkers => "event workers",
+        }
+    }
+}
+
+impl fmt::Display for Model {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+/// What is spoken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Protocol {
+    /// HTTP/1.1 with the pages of the demo.
+    Http,
+    /// `Echo: ` and what was sent, until the client closes.
+    Echo,
+}
+
+impl Protocol {
+    /// Serves one client until it closes, with blocking calls.
+    ///
+    /// # Errors
+    /// What the connection says; a client that is gone is none.
+    pub fn serve(self, stream: &TcpStream) -> io::Result<()> {
+        match self {
+            Self::Http => http::serve(stream),
+            Self::Echo => echo::serve(stream),
+        }
+    }
+}
+
+/// What a server is to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Setup {
+    /// How it serves.
+    pub model: Model,
+    /// What it speaks.
+    pub protocol: Protocol,
+    /// Processes that serve, where the model starts them in advance.
+    pub processes: usize,
+    /// Threads that serve, where the model bounds them: of all processes together.
+    pub threads: usize,
+}
+
+/// What a child of a server is to be.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Child {
+    /// It has one client, on descriptor 0, and ends with it.
+    OfOneConnection(Protocol),
+    /// As above, and shares memory with the others.
+    Session {
+        /// What it speaks.
+        protocol: Protocol,
+        /// The file to map.
+        memory: String,
+    },
+    /// It takes one client after another from the listening socket on descriptor 0.
+    Prefork(Protocol),
+    /// As above, with several threads.
+    Hybrid {
+        /// What they speak.
+        protocol: Protocol,
+        /// How many.
+        threads: usize,
+    },
+    /// It takes all clients that it can get from the listening socket, which does not block, on descriptor 0.
+    EventWorker(Protocol),
+}
+
+/// Serves until it is told to end.
+///
+/// # Errors
+/// When it cannot go on at all.
+pub fn serve(setup: &Setup) -> io::Result<()> {
+    let listener = TcpListener::from(descriptor_0()?);
+    let Setup { model, protocol, processes, threads } = *setup;
+    match model {
+        Model::ProcessPerConnection => process_per_connection::serve(&listener, protocol),
+        Model::Prefork => prefork::serve(&listener, protocol, processes),
+        Model::Sessions => sessions::serve(&listener, protocol),
+        Model::ThreadPerConnection => thread_per_connection::serve(&listener, protocol),
+        Model::ThreadPool => thread_pool::serve(&listener, protocol, threads),
+        Model::Hybrid => {
+            let processes = cores().min(threads).max(2);
+            hybrid::serve(&listener, protocol, processes, threads.div_ceil(processes))
+        }
+        Model::EventWorkers => event_workers::serve(&listener, protocol, cores().max(2)),
+    }
+}
+
+/// Does what a child does.
+///
+/// # Errors
+/// When it cannot go on at all.
+pub fn serve_as_child(child: Child) -> io::Result<()> {
+    let socket = descriptor_0()?;
+    match child {
+        Child::OfOneConnection(protocol) => protocol.serve(&TcpStream::from(socket)),
+        Child::Session { protocol, memory } => sessions::session(&TcpStream::from(socket), protocol, &memory),
+        Child::Prefork(protocol) => prefork::child(&TcpListener::from(socket), protocol),
+        Child::Hybrid { protocol, threads } => hybrid::child(&TcpListener::from(socket), protocol, threads),
+        Child::EventWorker(protocol) => event_workers::child(TcpListener::from(socket), protocol),
+    }
+}
+
+/// Processes of models that have one for each core; two at least, or there would be nobody left when one dies.
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+/// The socket that this process was started with, in a descriptor that its own children do not inherit.
+fn descriptor_0() -> io::Result<OwnedFd> {
+    Ok(rustix::io::fcntl_dupfd_cloexec(io::stdin(), 3)?)
+}

@@ -22,6 +22,11 @@ impl Progress {
         Self(bar)
     }
 
+    /// One that shows nothing, for what is a step of something else.
+    pub fn hidden() -> Self {
+        Self(ProgressBar::hidden())
+    }
+
     /// There are so many steps more than was thought.
     pub fn more(&self, steps: u64) {
         self.0.inc_length(steps);

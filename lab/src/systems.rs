@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 use rustix::process::Pid;
 use serde::{Deserialize, Serialize};
+use tempfile::TempDir;
 
 use crate::compartment::{Compartment, Limits};
 use crate::play::{self, Part};
@@ -83,7 +84,7 @@ pub struct Running {
     /// Where it is.
     pub compartment: Compartment,
     /// Files that it needs while it runs.
-    pub scratch: Option<PathBuf>,
+    pub scratch: Option<TempDir>,
 }
 
 fn start_model(model: Model, shape: &Shape) -> anyhow::Result<Running> {
@@ -101,7 +102,7 @@ fn start_model(model: Model, shape: &Shape) -> anyhow::Result<Running> {
 }
 
 /// Waits until a first client is served.
-fn await_service(
+pub(crate) fn await_service(
     address: SocketAddr,
     protocol: Protocol,
     compartment: &mut Compartment,

@@ -1,10 +1,12 @@
-//! How fast capacity is back in a cluster: one worker's process is killed after another, then a node dies.
+//! How fast capacity is back in a cluster: one worker's process is killed after another, then a node dies. And what a
+//! queue is worth beside a plain Service ([`service`]).
 
 use std::time::Instant;
 
 use crate::Sample;
 use crate::rig::kubernetes::{Deployment, cluster, nodes};
 use crate::rig::load::Load;
+use crate::service;
 
 const KILLS: usize = 20;
 const CLIENTS: usize = 4;
@@ -31,6 +33,8 @@ pub(crate) fn measure() {
     let tally = load.stop();
     println!("    {} answered, {} failed", tally.answered, tally.failed.len());
     node(&deployment);
+    deployment.change_spec(&POOLS.replace("workers: 4", &format!("workers: {}", service::WORKERS)));
+    service::measure(&deployment);
     deployment.delete();
 }
 

@@ -23,6 +23,7 @@ mod memory;
 mod parking;
 #[path = "../rig/mod.rs"]
 mod rig;
+mod service;
 mod tunnel;
 
 use std::fmt;

@@ -56,7 +56,7 @@ pub(super) async fn run(args: KillArgs) -> anyhow::Result<()> {
 }
 
 /// A worker that serves at the moment.
-async fn anybody(api: &Api, pool: Option<&str>) -> anyhow::Result<String> {
+pub(super) async fn anybody(api: &Api, pool: Option<&str>) -> anyhow::Result<String> {
     let workers = api.workers(pool).await?;
     let serving: Vec<_> =
         workers.iter().filter(|worker| matches!(worker.phase, PhaseView::Idle | PhaseView::Busy)).collect();

@@ -4,6 +4,8 @@
 //! deployment; they log to standard error. The others are *clients* of a controller's API: they print what it
 //! says and are gone.
 //!
+//! Two more measure: `storm` a deployment or any other server, and `lab` the ways to serve as such ([`::lab`]).
+//!
 //! `worker` is different from all of them: it may have 2 MiB of memory and must be up within milliseconds, so
 //! [`main`] hands over to it before anything else is built: no runtime, no log, not even the other commands'
 //! descriptions.
@@ -22,6 +24,7 @@ mod image;
 mod incidents;
 mod interrupts;
 mod kill;
+mod lab;
 mod launch;
 mod logging;
 mod logs;
@@ -31,6 +34,7 @@ mod ps;
 mod quarters;
 mod scale;
 mod schema;
+mod storm;
 mod stream;
 mod tokens;
 mod top;
@@ -61,6 +65,8 @@ Examples:
   bulkhead top                         the same, live, with a key for every harm
   bulkhead kill random                 what one tries first
   bulkhead incidents                   what became of it
+  bulkhead storm                       load, and a kill every second: who notices?
+  bulkhead lab                         what processes, threads and event loops cost and survive
 
 Exit codes:
   0  done
@@ -79,6 +85,7 @@ enum Command {
     Ps(ps::PsArgs),
     Top(top::TopArgs),
     Kill(kill::KillArgs),
+    Storm(storm::StormArgs),
     Incidents(incidents::IncidentsArgs),
     Events(events::EventsArgs),
     Logs(logs::LogsArgs),
@@ -87,6 +94,7 @@ enum Command {
     Check(check::CheckArgs),
     Schema(schema::SchemaArgs),
     Image(image::ImageArgs),
+    Lab(::lab::LabArgs),
     Controller(controller::ControllerArgs),
     Door(door::DoorArgs),
     Worker(worker::WorkerArgs),
@@ -110,6 +118,9 @@ pub fn main() -> ExitCode {
     if words.next().as_deref() == Some(OsStr::new("worker")) {
         return worker::run(WorkerLine::parse_from(program.into_iter().chain(words)).args);
     }
+    if let Some(code) = ::lab::play::if_asked(std::env::args_os()) {
+        return code;
+    }
     match run(CommandLine::parse().command) {
         Ok(code) => code,
         Err(error) => {
@@ -127,6 +138,8 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Schema(args) => return schema::run(args),
         Command::Image(args) => return in_runtime(image::run(args)),
         Command::Worker(args) => return Ok(worker::run(args)),
+        Command::Storm(args) => return in_runtime(storm::run(args)),
+        Command::Lab(args) => return lab::run(args),
         Command::Door(args) => door::run(&args),
         Command::Ps(args) => in_runtime(ps::run(args)),
         Command::Top(args) => in_runtime(top::run(args)),

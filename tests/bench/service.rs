@@ -1,0 +1,155 @@
+//! What a queue in front of the workers is worth: short requests among long ones, on the same worker pods behind the
+//! door, and behind a plain Service of the cluster, which picks one at random whether it is busy or not.
+//!
+//! Each plain pod is this program with one worker behind its own listener: who is sent there waits for that worker.
+
+use std::io::Write;
+use std::net::SocketAddr;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use lab::load::{self, Connections, Log, Method, Plan, Shape, Tally};
+
+use crate::Sample;
+use crate::rig::kubernetes::Deployment;
+use crate::rig::{eventually, http::Connection};
+
+pub(crate) const WORKERS: usize = 8;
+const ROUNDS: usize = 3;
+const SECONDS: u64 = 20;
+const SHORT_MS: f64 = 5.0;
+const LONG_MS: f64 = 200.0;
+/// Of the workers' time.
+const LOAD: f64 = 0.7;
+
+/// Measures on a deployment of [`WORKERS`] prefork workers in the pool `web`, behind as many doors as it has, and behind one.
+pub(crate) fn measure(deployment: &Deployment) {
+    let rate = LOAD * WORKERS as f64 / ((0.9 * SHORT_MS + 0.1 * LONG_MS) / 1e3);
+    println!(
+        "  short requests: open loop, {rate:.0}/s (70% load) on {WORKERS} one-at-a-time workers, 90% of {SHORT_MS} ms and 10% \
+         of {LONG_MS} ms, a connection each, {SECONDS} s, {ROUNDS} rounds in turn"
+    );
+    let plain = plain(deployment);
+    let mut rounds = Vec::new();
+    for doors in [2, 1] {
+        deployment.must(&["scale", "deployment/bulkhead-door", &format!("--replicas={doors}")]);
+        deployment.must(&["rollout", "status", "deployment/bulkhead-door", "--timeout=120s"]);
+        eventually("there are as many doors", || {
+            let pods = deployment.pods("door");
+            if pods.len() == doors { Ok(()) } else { Err(pods) }
+        });
+        deployment.ready("web", WORKERS);
+        for _ in 0..ROUNDS {
+            rounds.push((doors, p99(deployment.web(), rate), p99(plain, rate)));
+        }
+    }
+    for doors in [2, 1] {
+        let of = || rounds.iter().filter(|it| it.0 == doors);
+        let ours = Sample::of(of().map(|it| it.1));
+        let theirs = Sample::of(of().map(|it| it.2));
+        println!("    p99 of the short, {doors} door(s), ms          {ours}");
+        println!("    p99 of the short, plain Service, ms    {theirs}");
+        println!("    times better                           {}", Sample::of(of().map(|it| it.2 / it.1)));
+    }
+}
+
+/// The p99 of the short requests, in ms.
+fn p99(address: SocketAddr, rate: f64) -> f64 {
+    let target = |ms: f64| format!("/work?ms={ms}");
+    let tally: Tally = load::run(Plan {
+        address,
+        method: Method::Get,
+        targets: vec![(target(SHORT_MS), 9), (target(LONG_MS), 1)],
+        shape: Shape::Open { rate, most: 4096 },
+        time: Duration::from_secs(SECONDS),
+        patience: Duration::from_secs(30),
+        connections: Connections::OneForEach,
+        log: Log::Sums,
+    })
+    .unwrap();
+    assert_eq!(tally.failures(), 0, "{:?}", tally.failed);
+    tally.latencies[0].quantile_ms(0.99)
+}
+
+/// As many pods with a worker each, behind a Service and nothing else.
+fn plain(deployment: &Deployment) -> SocketAddr {
+    let image = deployment.must(&[
+        "get",
+        "deployment",
+        "bulkhead-door",
+        "-o",
+        "jsonpath={.spec.template.spec.containers[0].image}",
+    ]);
+    let mut apply = Command::new("kubectl")
+        .args(["-n", &deployment.namespace, "apply", "-f", "-"])
+        .stdin(Stdio::piped())
+        .spawn()
+        .unwrap();
+    apply.stdin.take().unwrap().write_all(manifest(&image).as_bytes()).unwrap();
+    assert!(apply.wait().unwrap().success());
+    deployment.must(&["rollout", "status", "deployment/plain", "--timeout=180s"]);
+    let address = deployment.must(&["get", "service", "plain", "-o", "jsonpath={.spec.clusterIP}"]);
+    let address = SocketAddr::new(address.parse().unwrap(), 80);
+    eventually("the plain Service answers", || Connection::try_to(address).map(drop));
+    address
+}
+
+fn manifest(image: &str) -> String {
+    format!(
+        "\
+apiVersion: v1
+kind: ConfigMap
+metadata: {{ name: plain }}
+data:
+  bulkhead.yaml: |
+    backend: process
+    api: {{ listen: 127.0.0.1:9090 }}
+    pools:
+      web:
+        listen: 0.0.0.0:8080
+        size: {{ workers: 1 }}
+        worker: {{ app: demo }}
+        queue: {{ depth: 1024, wait: 30s }}
+---
+apiVersion: v1
+kind: Service
+metadata: {{ name: plain }}
+spec:
+  selector: {{ app: plain }}
+  ports: [{{ port: 80, targetPort: 8080 }}]
+---
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {{ name: plain }}
+spec:
+  podSelector: {{ matchLabels: {{ app: plain }} }}
+  ingress: [{{}}]
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {{ name: plain }}
+spec:
+  replicas: {WORKERS}
+  selector: {{ matchLabels: {{ app: plain }} }}
+  template:
+    metadata: {{ labels: {{ app: plain }} }}
+    spec:
+      automountServiceAccountToken: false
+      securityContext: {{ runAsNonRoot: true, runAsUser: 65532, runAsGroup: 65532, fsGroup: 65532, seccompProfile: {{ type: RuntimeDefault }} }}
+      containers:
+        - name: plain
+          image: {image}
+          imagePullPolicy: IfNotPresent
+          args: [up, --backend=process, --run-dir=/run/bulkhead/plain, --spec=/etc/bulkhead/bulkhead.yaml]
+          readinessProbe: {{ httpGet: {{ path: /work?ms=0, port: 8080 }}, periodSeconds: 2 }}
+          resources: {{ requests: {{ cpu: 50m, memory: 32Mi }}, limits: {{ memory: 256Mi }} }}
+          securityContext: {{ allowPrivilegeEscalation: false, readOnlyRootFilesystem: true, capabilities: {{ drop: [ALL] }} }}
+          volumeMounts:
+            - {{ name: run, mountPath: /run }}
+            - {{ name: spec, mountPath: /etc/bulkhead }}
+      volumes:
+        - {{ name: run, emptyDir: {{ medium: Memory }} }}
+        - {{ name: spec, configMap: {{ name: plain }} }}
+"
+    )
+}

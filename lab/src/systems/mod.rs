@@ -1,18 +1,26 @@
 //! The systems that are compared, as an experiment sees them: started, at an address, with members that can be counted.
 
+mod bulkhead;
+
 use std::fmt;
+use std::fs::File;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use rustix::process::Pid;
 use serde::{Deserialize, Serialize};
+use tempfile::TempDir;
+
+pub use bulkhead::Backend;
 
 use crate::compartment::{Compartment, Limits};
+use crate::janitor::{self, Belonging};
 use crate::play::{self, Part};
+use crate::servers::fastcgi::{self, Responder};
 use crate::servers::{Model, Protocol, Setup};
 
 /// A way to serve many clients.
@@ -21,6 +29,17 @@ use crate::servers::{Model, Protocol, Setup};
 pub enum System {
     /// One of the lab's own servers.
     Model(Model),
+    /// Bulkhead itself, with its workers in processes or containers.
+    Bulkhead(Backend),
+}
+
+/// Who is there, and who is not.
+#[derive(Debug, Clone, Default)]
+pub struct Roll {
+    /// Those that can be started here, in the order of tables.
+    pub here: Vec<System>,
+    /// Those that cannot, and why.
+    pub missing: Vec<(System, String)>,
 }
 
 impl System {
@@ -28,17 +47,44 @@ impl System {
     pub fn name(self) -> &'static str {
         match self {
             Self::Model(model) => model.name(),
+            Self::Bulkhead(backend) => backend.name(),
         }
     }
 
-    /// Starts it, and waits until it serves.
+    /// All of them: which can be started here, and why the others cannot. `bulkhead`: that program, if it is known.
+    pub fn all(bulkhead: Option<&Path>) -> Roll {
+        let models = Model::ALL.map(Self::Model);
+        let mut roll = Roll::default();
+        for system in models.into_iter().chain(Backend::ALL.map(Self::Bulkhead)) {
+            match system.missing(bulkhead) {
+                None => roll.here.push(system),
+                Some(why) => roll.missing.push((system, why)),
+            }
+        }
+        roll
+    }
+
+    /// Why it cannot be started here; `None` if it can.
+    pub fn missing(self, bulkhead: Option<&Path>) -> Option<String> {
+        match self {
+            Self::Model(Model::FastCgi(Responder::Php)) if !is_installed(fastcgi::PHP) => {
+                Some(format!("{} is not installed: apt-get install php-cgi", fastcgi::PHP))
+            }
+            Self::Model(_) => None,
+            Self::Bulkhead(backend) => bulkhead::missing(backend, bulkhead),
+        }
+    }
+
+    /// Starts it, and waits until it serves. `bulkhead`: that program, for the systems that are Bulkhead.
     ///
     /// # Errors
     /// When it does not start, or serves nobody within 20 s.
-    pub fn start(self, shape: &Shape) -> anyhow::Result<Running> {
+    pub fn start(self, shape: &Shape, bulkhead: Option<&Path>) -> anyhow::Result<Running> {
         match self {
             Self::Model(model) => start_model(model, shape),
+            Self::Bulkhead(backend) => bulkhead::start(backend, shape, bulkhead),
         }
+        .with_context(|| format!("{self} could not be started"))
     }
 }
 
@@ -59,6 +105,10 @@ pub struct Shape {
     pub protocol: Protocol,
     /// What everything in its compartment may have.
     pub limits: Limits,
+    /// Descriptors that a process that serves may have open, where that is not left to the system.
+    pub open_files: Option<u64>,
+    /// For how long a request may be at work, where somebody looks after that: Bulkhead does.
+    pub request_time: Duration,
 }
 
 impl Shape {
@@ -69,6 +119,8 @@ impl Shape {
             threads: workers,
             protocol: Protocol::Http,
             limits: Limits { memory: 2 << 30, pids: 4096 },
+            open_files: None,
+            request_time: Duration::from_secs(30),
         }
     }
 }
@@ -80,54 +132,121 @@ pub struct Running {
     pub address: SocketAddr,
     /// Its first process.
     pub leader: Pid,
-    /// Where it is.
+    /// Where it is. Of what runs in containers only the rest is there.
     pub compartment: Compartment,
+    /// Where its controller answers, and which containers are its own, if it is Bulkhead.
+    deployment: Option<bulkhead::Deployment>,
+    /// What it and its children write to standard error: panics, and what they have no room for.
+    errors: File,
     /// Files that it needs while it runs.
-    pub scratch: Option<PathBuf>,
+    _scratch: Option<Scratch>,
+}
+
+/// A directory that is gone with this, and with the lab.
+#[derive(Debug)]
+struct Scratch(TempDir);
+
+impl Scratch {
+    fn new() -> anyhow::Result<Self> {
+        let dir = tempfile::Builder::new().prefix("bulkhead-lab-").tempdir();
+        let dir = dir.context("cannot make a directory for scratch files")?;
+        janitor::have(Belonging::Directory(dir.path().to_owned()));
+        Ok(Self(dir))
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(self.0.path());
+        janitor::gone(Belonging::Directory(self.0.path().to_owned()));
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if let Some(deployment) = &self.deployment {
+            deployment.end(&mut self.compartment);
+        }
+    }
 }
 
 fn start_model(model: Model, shape: &Shape) -> anyhow::Result<Running> {
     let listener = TcpListener::bind("127.0.0.1:0").context("cannot listen on a loopback port")?;
     let address = listener.local_addr()?;
-    let setup = Setup { model, protocol: shape.protocol, processes: shape.processes, threads: shape.threads };
-    let command = play::command(&Part::Server(setup))?;
+    let Shape { protocol, processes, threads, open_files, .. } = *shape;
+    let mut command =
+        play::command(&Part::Server(Setup { model, protocol, processes, threads, open_files }))?;
+    let scratch = match model {
+        Model::FastCgi(Responder::Php) => {
+            let scratch = Scratch::new()?;
+            std::fs::write(scratch.0.path().join(fastcgi::PAGE_FILE), fastcgi::PAGE)?;
+            command.current_dir(scratch.0.path());
+            Some(scratch)
+        }
+        _ => None,
+    };
     let mut compartment = Compartment::new(shape.limits);
-    let leader = compartment
-        .start(command, Stdio::from(OwnedFd::from(listener)))
-        .with_context(|| format!("cannot start {model}"))?;
-    await_service(address, shape.protocol, &mut compartment)
-        .with_context(|| format!("{model} does not serve"))?;
-    Ok(Running { address, leader, compartment, scratch: None })
+    let errors = tempfile::tempfile().context("cannot make a file for what it says")?;
+    let (leader, _) = compartment.start_with(
+        command,
+        Stdio::from(OwnedFd::from(listener)),
+        Stdio::null(),
+        Stdio::from(errors.try_clone()?),
+    )?;
+    let mut running = Running { address, leader, compartment, deployment: None, errors, _scratch: scratch };
+    running.await_service(protocol)?;
+    Ok(running)
 }
 
-/// Waits until a first client is served.
-fn await_service(
-    address: SocketAddr,
-    protocol: Protocol,
-    compartment: &mut Compartment,
-) -> anyhow::Result<()> {
-    use std::io::{Read, Write};
-    let until = Instant::now() + Duration::from_secs(20);
-    let ask: &[u8] = match protocol {
-        Protocol::Http => b"GET /work?ms=0 HTTP/1.1\r\nHost: lab\r\nConnection: close\r\n\r\n",
-        Protocol::Echo => b"ready?",
-    };
-    let served = || -> std::io::Result<bool> {
-        let mut stream = TcpStream::connect(address)?;
-        stream.set_read_timeout(Some(Duration::from_secs(1)))?;
-        stream.write_all(ask)?;
-        Ok(stream.read(&mut [0; 512])? > 0)
-    };
-    while !served().unwrap_or(false) {
-        if !compartment.lives() {
-            bail!("it has ended; what it said last is on standard error");
+/// Whether a program of that name is in one of the directories in which programs are looked for.
+fn is_installed(program: &str) -> bool {
+    std::env::var_os("PATH")
+        .is_some_and(|paths| std::env::split_paths(&paths).any(|dir| dir.join(program).is_file()))
+}
+
+impl Running {
+    /// Waits until a first client is served.
+    fn await_service(&mut self, protocol: Protocol) -> anyhow::Result<()> {
+        use std::io::{Read, Write};
+        let until = Instant::now() + Duration::from_secs(20);
+        let ask: &[u8] = match protocol {
+            Protocol::Http => b"GET /work?ms=0 HTTP/1.1\r\nHost: lab\r\nConnection: close\r\n\r\n",
+            Protocol::Echo => b"ready?",
+        };
+        let address = self.address;
+        let served = || -> std::io::Result<bool> {
+            let mut stream = TcpStream::connect(address)?;
+            stream.set_read_timeout(Some(Duration::from_secs(1)))?;
+            stream.write_all(ask)?;
+            Ok(stream.read(&mut [0; 512])? > 0)
+        };
+        while !served().unwrap_or(false) {
+            if !self.compartment.lives() {
+                bail!("it has ended; what it said last: {}", self.last_words());
+            }
+            if Instant::now() > until {
+                bail!("nobody is served at {address} after 20 s; what it said last: {}", self.last_words());
+            }
+            std::thread::sleep(Duration::from_millis(5));
         }
-        if Instant::now() > until {
-            bail!("nobody is served at {address} after 20 s");
-        }
-        std::thread::sleep(Duration::from_millis(5));
+        Ok(())
     }
-    Ok(())
+
+    /// The end of what it and its children have written to standard error.
+    pub fn last_words(&self) -> String {
+        last_words(&self.errors)
+    }
+}
+
+fn last_words(errors: &File) -> String {
+    use std::os::unix::fs::FileExt;
+    const MOST: u64 = 2000;
+    let len = errors.metadata().map_or(0, |it| it.len());
+    let mut bytes = vec![0; usize::try_from(len.min(MOST)).unwrap_or(0)];
+    match errors.read_exact_at(&mut bytes, len.saturating_sub(MOST)) {
+        Ok(()) if !bytes.is_empty() => String::from_utf8_lossy(&bytes).trim_end().to_owned(),
+        _ => "nothing".to_owned(),
+    }
 }
 
 /// What the members of a compartment use, summed up.
@@ -155,12 +274,23 @@ pub struct Switches {
 impl Running {
     /// What it uses now, as `/proc` has it. Processes that end meanwhile are left out.
     pub fn usage(&self) -> Usage {
-        usage(&self.compartment.members())
+        usage(&self.members())
+    }
+
+    /// Its processes: those in its compartment, and of what is in containers those.
+    pub fn members(&self) -> Vec<Pid> {
+        let mut members = self.compartment.members();
+        if let Some(deployment) = &self.deployment {
+            members.extend(deployment.in_containers());
+        }
+        members.sort_unstable_by_key(|pid| pid.as_raw_nonzero());
+        members.dedup();
+        members
     }
 
     /// Whether a process is a member, for experiments that were told a pid by an answer.
     pub fn has(&self, pid: Pid) -> bool {
-        self.compartment.members().contains(&pid)
+        self.members().contains(&pid)
     }
 }
 

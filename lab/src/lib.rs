@@ -24,11 +24,12 @@
 pub mod claims;
 mod cli;
 pub mod compartment;
+pub mod engine;
 pub mod experiments;
 pub mod findings;
+pub mod janitor;
 pub mod load;
 pub mod machine;
-pub mod peers;
 pub mod play;
 pub mod progress;
 pub mod report;

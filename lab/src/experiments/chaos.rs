@@ -38,33 +38,34 @@ struct Storm {
 }
 
 pub(super) fn measure(bench: &Bench) -> anyhow::Result<Outcome> {
-    let (systems, missing) = System::all(bench);
+    let roll = bench.systems();
+    let (systems, missing) = (&roll.here, roll.notes());
     let runs = bench.size.pick(1, 1, 3);
     let time = bench.size.pick(1500, 1600, 10_000);
     let every = bench.size.pick(400, 400, 1000);
     let progress = bench.progress(Experiment::Chaos, runs * systems.len());
     let mut storms = Vec::new();
     for _ in 0..runs {
-        for &system in &systems {
+        for &system in systems {
             progress.doing(system.name());
-            let running = system.start(&Shape::of(CLIENTS + 2), bench)?;
+            let running = bench.start(system, &Shape::of(CLIENTS + 2))?;
             let target = "/work?ms=5&n={n}";
             let mut plan = Plan::closed(running.address, target, CLIENTS, Duration::from_millis(time));
             plan.patience = Duration::from_secs(2);
             let quiet = crate::progress::Progress::hidden();
             let every = Some(Duration::from_millis(every));
-            let weather = storm::run(plan, every, &quiet, || kill_one(&running))
+            let weather = storm::run(plan, every, &quiet, || kill_one(system, &running))
                 .with_context(|| format!("no storm over {system}"))?;
             storms.push(Storm { system, weather });
             progress.step();
         }
     }
-    Ok(outcome(&storms, &systems, missing))
+    Ok(outcome(&storms, systems, missing))
 }
 
 /// Kills whoever serves and has been running longest; whom, or why nobody.
-pub(super) fn kill_one(running: &Running) -> Result<String, String> {
-    let victim = running.oldest_serving().ok_or("there is no process that serves")?;
+pub(super) fn kill_one(system: System, running: &Running) -> Result<String, String> {
+    let victim = system.oldest_serving(running).ok_or("there is no process that serves")?;
     kill_process(victim, Signal::KILL).map_err(|error| format!("{}: {error}", victim.as_raw_nonzero()))?;
     Ok(format!("pid {}", victim.as_raw_nonzero()))
 }

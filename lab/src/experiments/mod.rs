@@ -3,6 +3,8 @@
 //! An experiment measures and fills an [`Outcome`]; it prints and draws nothing. What it needs processes for besides
 //! servers is a [`Party`]: this program, started again in that part.
 
+mod chaos;
+mod peers;
 mod races;
 
 use std::io;
@@ -15,12 +17,17 @@ use serde::{Deserialize, Serialize};
 use crate::findings::{Findings, Outcome, Size};
 use crate::machine::Machine;
 use crate::progress::Progress;
+use crate::systems::{Roll, Running, Shape, System};
 
 /// Which experiment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Experiment {
     /// A counter that many bump at once: what is lost, and what each remedy costs
     Races,
+    /// Kills under load, over every system: what is lost
+    Chaos,
+    /// Bulkhead beside the servers of its kind that are installed here
+    Peers,
 }
 
 /// What an experiment can use.
@@ -42,12 +49,14 @@ pub enum Party {
 
 impl Experiment {
     /// All of them, in the order in which they are run.
-    pub const ALL: [Self; 1] = [Self::Races];
+    pub const ALL: [Self; 3] = [Self::Races, Self::Chaos, Self::Peers];
 
     /// The name that it is called by.
     pub fn name(self) -> &'static str {
         match self {
             Self::Races => "races",
+            Self::Chaos => "chaos",
+            Self::Peers => "peers",
         }
     }
 
@@ -55,12 +64,16 @@ impl Experiment {
     pub fn question(self) -> &'static str {
         match self {
             Self::Races => races::QUESTION,
+            Self::Chaos => chaos::QUESTION,
+            Self::Peers => peers::QUESTION,
         }
     }
 
     fn method(self) -> &'static str {
         match self {
             Self::Races => races::METHOD,
+            Self::Chaos => chaos::METHOD,
+            Self::Peers => peers::METHOD,
         }
     }
 
@@ -86,11 +99,26 @@ impl Experiment {
     fn measure(self, bench: &Bench) -> anyhow::Result<Outcome> {
         match self {
             Self::Races => races::measure(bench),
+            Self::Chaos => chaos::measure(bench),
+            Self::Peers => peers::measure(bench),
         }
     }
 }
 
 impl Bench {
+    /// Starts a system.
+    ///
+    /// # Errors
+    /// As [`System::start`].
+    pub fn start(&self, system: System, shape: &Shape) -> anyhow::Result<Running> {
+        system.start(shape, self.bulkhead.as_deref())
+    }
+
+    /// The systems that can be started here, and those that cannot.
+    pub fn systems(&self) -> Roll {
+        System::all(self.bulkhead.as_deref())
+    }
+
     /// A bar for so many steps.
     pub fn progress(&self, experiment: Experiment, steps: usize) -> Progress {
         Progress::new(experiment.name(), steps as u64)

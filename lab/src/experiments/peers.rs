@@ -38,7 +38,8 @@ struct Round {
 }
 
 pub(super) fn measure(bench: &Bench) -> anyhow::Result<Outcome> {
-    let (systems, missing) = System::beside_bulkhead(bench);
+    let roll = System::peers(bench.bulkhead.as_deref());
+    let (systems, missing) = (&roll.here, roll.notes());
     if systems.len() < 2 {
         bail!("there is nothing to compare:\n  {}", missing.join("\n  "));
     }
@@ -46,17 +47,17 @@ pub(super) fn measure(bench: &Bench) -> anyhow::Result<Outcome> {
     let progress = bench.progress(Experiment::Peers, rounds * systems.len());
     let mut all = Vec::new();
     for _ in 0..rounds {
-        for &system in &systems {
+        for &system in systems {
             progress.doing(system.name());
             all.push(round(system, bench).with_context(|| format!("{system} could not be measured"))?);
             progress.step();
         }
     }
-    Ok(outcome(&all, &systems, missing))
+    Ok(outcome(&all, systems, missing))
 }
 
 fn round(system: System, bench: &Bench) -> anyhow::Result<Round> {
-    let running = system.start(&Shape::of(WORKERS), bench)?;
+    let running = bench.start(system, &Shape::of(WORKERS))?;
     let pss_mib = running.usage().pss_kib as f64 / 1024.0;
     let time = Duration::from_millis(bench.size.pick(300, 500, 4000));
     let rate = load::run(Plan::closed(running.address, "/work?ms=0", 2 * WORKERS, time))?.rate();
@@ -65,19 +66,19 @@ fn round(system: System, bench: &Bench) -> anyhow::Result<Round> {
     let mut plan = Plan::closed(running.address, "/work?ms=5", WORKERS, Duration::from_millis(time));
     plan.patience = Duration::from_secs(2);
     let every = Some(Duration::from_millis(every));
-    let weather = storm::run(plan, every, &Progress::hidden(), || kill_one(&running))?;
+    let weather = storm::run(plan, every, &Progress::hidden(), || kill_one(system, &running))?;
     let unanswered = (weather.failed + weather.lost) as f64;
     let lost_per_kill = unanswered / weather.killed().max(1) as f64;
 
-    let back_ms = if system.blocks() { Some(capacity_back(&running)?.as_secs_f64() * 1e3) } else { None };
+    let back_ms = if system.blocks() { Some(capacity_back(system, &running)?.as_secs_f64() * 1e3) } else { None };
     Ok(Round { system, rate, lost_per_kill, back_ms, pss_mib })
 }
 
 /// From the kill of a process until there is room again for as many requests at once as there are workers.
-fn capacity_back(running: &Running) -> anyhow::Result<Duration> {
+fn capacity_back(system: System, running: &Running) -> anyhow::Result<Duration> {
     let patience = Duration::from_secs(20);
     wait_for_capacity(running.address, patience)?;
-    let victim = running.oldest_serving().context("there is no process that serves")?;
+    let victim = system.oldest_serving(running).context("there is no process that serves")?;
     let killed = Instant::now();
     kill_process(victim, Signal::KILL).context("cannot kill")?;
     wait_for_capacity(running.address, patience)?;

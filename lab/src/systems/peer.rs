@@ -11,11 +11,10 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, bail};
 use serde::{Deserialize, Serialize};
-use tempfile::TempDir;
 
+use super::{Running, Scratch, Shape};
 use crate::compartment::Compartment;
 use crate::servers::Protocol;
-use crate::systems::{Running, Shape, await_service};
 
 /// A server that somebody else has made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -99,42 +98,48 @@ impl Peer {
     }
 
     /// What is missing for it and how to get it; `None` if nothing is.
-    pub fn missing(self) -> Option<String> {
+    pub(super) fn missing(self) -> Option<String> {
         let Needs { programs, files, packages } = self.needs();
         let lacks_program = programs.iter().find(|name| find(name).is_none());
         let lacks = lacks_program.or_else(|| files.iter().find(|path| !Path::new(path).exists()))?;
-        Some(format!("{}: {lacks} is not here (Debian: apt-get install {packages})", self.name()))
+        Some(format!("{lacks} is not here: apt-get install {packages}"))
     }
 
     /// Starts it, and waits until it serves.
-    ///
-    /// # Errors
-    /// When something is missing, or it serves nobody within 20 s.
-    pub fn start(self, shape: &Shape) -> anyhow::Result<Running> {
+    pub(super) fn start(self, shape: &Shape) -> anyhow::Result<Running> {
         if let Some(missing) = self.missing() {
             bail!(missing);
         }
         if shape.protocol != Protocol::Http {
-            bail!("{} speaks HTTP only", self.name());
+            bail!("it speaks HTTP only");
         }
-        let scratch = tempfile::Builder::new().prefix("bulkhead-lab-").tempdir()?;
+        let scratch = Scratch::new()?;
         // Its children may be another user.
-        std::fs::set_permissions(scratch.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
+        let readable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        std::fs::set_permissions(scratch.0.path(), readable)?;
         let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
-        let command = self.prepare(&scratch, address.port(), shape)?;
+        let command = self.prepare(scratch.0.path(), address.port(), shape)?;
         let mut compartment = Compartment::new(shape.limits);
-        let leader =
-            compartment.start(command, Stdio::null()).with_context(|| format!("cannot start {self}"))?;
-        await_service(address, shape.protocol, &mut compartment).with_context(|| {
-            let log = std::fs::read_to_string(scratch.path().join("error.log")).unwrap_or_default();
-            format!("{self} does not serve: {}", log.lines().last().unwrap_or("its log is empty"))
-        })?;
-        Ok(Running { address, leader, compartment, scratch: Some(scratch) })
+        let errors = tempfile::tempfile().context("cannot make a file for what it says")?;
+        let (leader, _) =
+            compartment.start_with(command, Stdio::null(), Stdio::null(), Stdio::from(errors.try_clone()?))?;
+        let mut running =
+            Running { address, leader, compartment, deployment: None, errors, _scratch: Some(scratch) };
+        running.await_service(shape.protocol)?;
+        Ok(running)
+    }
+
+    /// Whether a process of it is one that serves, by its command line: not a master, nor a front.
+    pub(super) fn serves(self, command_line: &str) -> bool {
+        match self {
+            Self::NginxFpm => command_line.contains("pool www"),
+            Self::Passenger => command_line.contains("wsgi"),
+            Self::ApachePrefork | Self::ApacheWorker | Self::ApacheEvent | Self::Nginx | Self::Gunicorn => true,
+        }
     }
 
     /// Writes its files, and says how to start it.
-    fn prepare(self, scratch: &TempDir, port: u16, shape: &Shape) -> anyhow::Result<Command> {
-        let dir = scratch.path();
+    fn prepare(self, dir: &Path, port: u16, shape: &Shape) -> anyhow::Result<Command> {
         let workers = shape.processes.max(2);
         let fill = |text: &str| {
             text.replace("@DIR@", &dir.display().to_string())
@@ -160,23 +165,23 @@ impl Peer {
                     Self::ApacheWorker => "worker",
                     _ => "event",
                 };
-                write("config", &include_str!("../peers/apache.conf").replace("@MPM@", model))?;
+                write("config", &include_str!("../../peers/apache.conf").replace("@MPM@", model))?;
                 Ok(apache(&config))
             }
             Self::Passenger => {
                 write("app/public/index.html", "")?;
-                write("app/passenger_wsgi.py", include_str!("../peers/wsgi.py"))?;
-                write("config", include_str!("../peers/passenger.conf"))?;
+                write("app/passenger_wsgi.py", include_str!("../../peers/wsgi.py"))?;
+                write("config", include_str!("../../peers/passenger.conf"))?;
                 Ok(apache(&config))
             }
             Self::Nginx => {
-                write("config", include_str!("../peers/nginx.conf"))?;
+                write("config", include_str!("../../peers/nginx.conf"))?;
                 Ok(nginx(dir, &config))
             }
             Self::NginxFpm => {
-                write("work.php", include_str!("../peers/work.php"))?;
-                write("fpm.conf", include_str!("../peers/fpm.conf"))?;
-                write("config", include_str!("../peers/nginx-fpm.conf"))?;
+                write("work.php", include_str!("../../peers/work.php"))?;
+                write("fpm.conf", include_str!("../../peers/fpm.conf"))?;
+                write("config", include_str!("../../peers/nginx-fpm.conf"))?;
                 let (fpm, nginx) = (find("php-fpm").context("php-fpm is not here")?, nginx(dir, &config));
                 let mut both = Command::new("/bin/sh");
                 // As root it has to be told that its children may be root, too.
@@ -185,7 +190,7 @@ impl Peer {
                 Ok(both)
             }
             Self::Gunicorn => {
-                write("wsgi.py", include_str!("../peers/wsgi.py"))?;
+                write("wsgi.py", include_str!("../../peers/wsgi.py"))?;
                 let mut gunicorn = Command::new("gunicorn");
                 gunicorn.args(["--workers", &workers.to_string(), "--bind", &format!("127.0.0.1:{port}")]);
                 gunicorn.args(["--log-level", "critical", "--error-logfile"]).arg(dir.join("error.log"));

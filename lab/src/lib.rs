@@ -28,6 +28,7 @@ pub mod experiments;
 pub mod findings;
 pub mod load;
 pub mod machine;
+mod memory;
 pub mod play;
 pub mod progress;
 pub mod report;

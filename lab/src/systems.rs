@@ -120,7 +120,7 @@ fn await_service(
     };
     while !served().unwrap_or(false) {
         if !compartment.lives() {
-            bail!("it has ended, and said last: {}", compartment.errors().trim_end());
+            bail!("it has ended; what it said last is on standard error");
         }
         if Instant::now() > until {
             bail!("nobody is served at {address} after 20 s");

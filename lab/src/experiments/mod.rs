@@ -3,6 +3,7 @@
 //! An experiment measures and fills an [`Outcome`]; it prints and draws nothing. What it needs processes for besides
 //! servers is a [`Party`]: this program, started again in that part.
 
+mod preemption;
 mod races;
 
 use std::io;
@@ -19,6 +20,8 @@ use crate::progress::Progress;
 /// Which experiment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Experiment {
+    /// One greedy task among interactive ones: who starves, and can it be ended
+    Preemption,
     /// A counter that many bump at once: what is lost, and what each remedy costs
     Races,
 }
@@ -36,17 +39,20 @@ pub struct Bench {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Party {
+    /// Of `preemption`: tasks that note when they ran.
+    Troupe(preemption::Troupe),
     /// Of `races`: counts for itself and tells the sum.
     Counter(races::Counter),
 }
 
 impl Experiment {
     /// All of them, in the order in which they are run.
-    pub const ALL: [Self; 1] = [Self::Races];
+    pub const ALL: [Self; 2] = [Self::Preemption, Self::Races];
 
     /// The name that it is called by.
     pub fn name(self) -> &'static str {
         match self {
+            Self::Preemption => "preemption",
             Self::Races => "races",
         }
     }
@@ -54,12 +60,14 @@ impl Experiment {
     /// What it asks, in a sentence.
     pub fn question(self) -> &'static str {
         match self {
+            Self::Preemption => preemption::QUESTION,
             Self::Races => races::QUESTION,
         }
     }
 
     fn method(self) -> &'static str {
         match self {
+            Self::Preemption => preemption::METHOD,
             Self::Races => races::METHOD,
         }
     }
@@ -85,6 +93,7 @@ impl Experiment {
 
     fn measure(self, bench: &Bench) -> anyhow::Result<Outcome> {
         match self {
+            Self::Preemption => preemption::measure(bench),
             Self::Races => races::measure(bench),
         }
     }
@@ -103,6 +112,7 @@ impl Bench {
 /// What the party says.
 pub fn take_part(party: Party) -> io::Result<()> {
     match party {
+        Party::Troupe(troupe) => troupe.play(),
         Party::Counter(counter) => counter.run(),
     }
 }

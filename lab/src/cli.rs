@@ -64,6 +64,7 @@ pub fn run(args: LabArgs, bulkhead: Option<PathBuf>) -> anyhow::Result<ExitCode>
         Some("all") => Experiment::ALL.to_vec(),
         Some(name) => vec![by_name(name)?],
     };
+    crate::janitor::engage();
     let bench = Bench { size: if how.quick { Size::Quick } else { Size::Full }, bulkhead };
     for experiment in chosen {
         let findings =

@@ -3,7 +3,8 @@
 //! A compartment is a control group with a limit of memory and of processes, where this user may make one (root, or a
 //! delegated hierarchy); otherwise a process group of its own and nothing more. What is put in is put in before it
 //! runs: a shell joins the group and then becomes the program. Whatever is still in a compartment when it is dropped is
-//! killed, by the group and not by name, and so nothing of a fork bomb is left.
+//! killed, by the group and not by name, and so nothing of a fork bomb is left. Where the lab itself is killed, its
+//! [`janitor`](crate::janitor) does that.
 //!
 //! Experiments ask [`Compartment::caps_processes`] before they do what only a limit of processes survives.
 
@@ -11,11 +12,15 @@ use std::ffi::OsString;
 use std::io;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process, kill_process_group};
+use rustix::process::{
+    Pid, Resource, Rlimit, Signal, getrlimit, kill_process, kill_process_group, setrlimit,
+};
+
+use crate::janitor::{self, Belonging};
 
 /// Where control groups are.
 const GROUPS: &str = "/sys/fs/cgroup";
@@ -35,6 +40,8 @@ pub struct Compartment {
     name: String,
     groups: Vec<ControlGroup>,
     leader: Option<Child>,
+    /// The leader, as the janitor knows it.
+    belonging: Option<Belonging>,
 }
 
 /// One control group that belongs to a compartment.
@@ -51,7 +58,13 @@ impl Compartment {
         static NTH: AtomicU32 = AtomicU32::new(0);
         let name = format!("bulkhead-lab-{}-{}", std::process::id(), NTH.fetch_add(1, Ordering::Relaxed));
         let groups = make_groups(Path::new(GROUPS), &name, limits);
-        Self { name, groups, leader: None }
+        for group in &groups {
+            janitor::have(Belonging::ControlGroup(group.dir.clone()));
+        }
+        // Whoever faults in the lab does so on purpose: nobody wants its memory on disk.
+        let no_cores = Rlimit { current: Some(0), maximum: getrlimit(Resource::Core).maximum };
+        let _ = setrlimit(Resource::Core, no_cores);
+        Self { name, groups, leader: None, belonging: None }
     }
 
     /// Gives everybody in it, taken together, that share of one processor's time and no more: 0.2 is 20 ms of each
@@ -66,6 +79,9 @@ impl Compartment {
         }
         let group = make_group(root.join("cpu").join(&self.name), &[("cpu.cfs_quota_us", &quota)]);
         let capped = group.is_some();
+        for group in &group {
+            janitor::have(Belonging::ControlGroup(group.dir.clone()));
+        }
         self.groups.extend(group);
         capped
     }
@@ -86,11 +102,28 @@ impl Compartment {
     /// # Errors
     /// When it cannot be started.
     pub fn start(&mut self, command: Command, stdin: Stdio) -> io::Result<Pid> {
+        Ok(self.start_with(command, stdin, Stdio::inherit(), Stdio::inherit())?.0)
+    }
+
+    /// As [`Self::start`], with output and errors elsewhere; the output's other end if that is a pipe.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn start_with(
+        &mut self,
+        command: Command,
+        stdin: Stdio,
+        stdout: Stdio,
+        stderr: Stdio,
+    ) -> io::Result<(Pid, Option<ChildStdout>)> {
         let mut command = self.enclose(command);
-        let child = command.stdin(stdin).process_group(0).spawn()?;
-        let pid = Pid::from_child(&child);
+        let mut child = command.stdin(stdin).stdout(stdout).stderr(stderr).process_group(0).spawn()?;
+        let (pid, stdout) = (Pid::from_child(&child), child.stdout.take());
         self.leader = Some(child);
-        Ok(pid)
+        let belonging = Belonging::processes(pid);
+        janitor::have(belonging.clone());
+        self.belonging = Some(belonging);
+        Ok((pid, stdout))
     }
 
     /// The same command, run by a shell that first joins the control groups.
@@ -149,11 +182,13 @@ impl Compartment {
         self.leader.as_mut().is_some_and(|leader| matches!(leader.try_wait(), Ok(None)))
     }
 
-    /// Asks the leader to end (SIGTERM), and after `patience` makes everybody. Dropping a compartment does the same without patience.
-    pub fn stop(mut self, patience: Duration) {
+    /// Asks the leader to end (SIGTERM), and waits for it for so long. Whoever is then left goes with the compartment.
+    pub fn ask_to_end(&mut self, patience: Duration) {
         if let Some(leader) = &mut self.leader {
-            let _ = kill_process(Pid::from_child(leader), Signal::TERM);
             let until = Instant::now() + patience;
+            if matches!(leader.try_wait(), Ok(None)) {
+                let _ = kill_process(Pid::from_child(leader), Signal::TERM);
+            }
             while Instant::now() < until && matches!(leader.try_wait(), Ok(None)) {
                 std::thread::sleep(Duration::from_millis(5));
             }
@@ -180,9 +215,15 @@ impl Drop for Compartment {
                 .all(|group| std::fs::remove_dir(&group.dir).is_ok() || !group.dir.exists());
             let ended = self.leader.as_mut().is_none_or(|leader| !matches!(leader.try_wait(), Ok(None)));
             if (gone && ended) || Instant::now() > until {
-                return;
+                break;
             }
             std::thread::sleep(Duration::from_millis(5));
+        }
+        if let Some(belonging) = self.belonging.take() {
+            janitor::gone(belonging);
+        }
+        for group in self.groups.iter().filter(|group| !group.dir.exists()) {
+            janitor::gone(Belonging::ControlGroup(group.dir.clone()));
         }
     }
 }

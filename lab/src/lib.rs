@@ -24,8 +24,10 @@
 pub mod claims;
 mod cli;
 pub mod compartment;
+pub mod engine;
 pub mod experiments;
 pub mod findings;
+pub mod janitor;
 pub mod load;
 pub mod machine;
 mod memory;

@@ -9,7 +9,7 @@ use std::process::{Command, ExitCode};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{experiments, servers};
+use crate::{experiments, janitor, servers};
 
 /// What a process of the lab is to be.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -21,6 +21,8 @@ pub enum Part {
     Child(servers::Child),
     /// A party of an experiment.
     Party(experiments::Party),
+    /// Whoever clears up after the lab.
+    Janitor,
 }
 
 /// Plays the part that the words of a command line, the program's name among them, ask for. `None`: they ask for none.
@@ -49,6 +51,7 @@ fn play(part: Part) -> io::Result<()> {
         Part::Server(setup) => servers::serve(&setup),
         Part::Child(child) => servers::serve_as_child(child),
         Part::Party(party) => experiments::take_part(party),
+        Part::Janitor => janitor::run(),
     }
 }
 

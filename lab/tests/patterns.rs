@@ -1,35 +1,44 @@
-//! The patterns: each experiment at its smallest size, and what must come out of it whatever the machine.
+//! The lab's experiments at their smallest size: each has to show its pattern, on a loaded machine, too.
 //!
-//! A pattern is who fails, who starves, what is lost; never how long something takes. The lab starts its servers and
-//! parties from the program that runs, which here is this test: so it first looks whether it is to play a part.
-
-use std::process::ExitCode;
-
-use lab::experiments::{Bench, Experiment};
-use lab::findings::{Findings, Size};
-use libtest_mimic::{Arguments, Failed, Trial};
+//! Not times: a time depends on the machine. The programs that an experiment starts are this one, in a part of its own,
+//! so `main` first looks whether it was asked to play one.
+//!
+//! Bulkhead is among the systems where `BULKHEAD_PROGRAM` names it; what is not tried without is said on each test.
 
 #[path = "patterns/preemption.rs"]
 mod preemption;
+#[path = "patterns/systems.rs"]
+mod systems;
+
+use std::process::ExitCode;
+
+use lab::experiments::Experiment;
+use lab::findings::{Findings, Table};
+use libtest_mimic::{Arguments, Failed, Trial};
 
 fn main() -> ExitCode {
     if let Some(code) = lab::play::if_asked(std::env::args_os()) {
         return code;
     }
-    let mut args = Arguments::from_args();
-    // Experiments that run beside each other would measure each other.
-    args.test_threads = Some(1);
-    let trials = vec![Trial::test("preemption", || pattern(Experiment::Preemption, preemption::holds))];
-    libtest_mimic::run(&args, trials).exit_code()
+    lab::janitor::engage();
+    let mut arguments = Arguments::from_args();
+    // Experiments beside each other would measure each other.
+    arguments.test_threads = Some(1);
+    let trials: Vec<Trial> = [systems::trials(), preemption::trials()].into_iter().flatten().collect();
+    libtest_mimic::run(&arguments, trials).exit_code()
 }
 
-/// Runs an experiment at its smallest size, and shows what came out when it is not what had to.
-fn pattern(experiment: Experiment, holds: fn(&Findings) -> Result<(), String>) -> Result<(), Failed> {
+/// What experiments are run with.
+fn bench() -> lab::experiments::Bench {
     let bulkhead = std::env::var_os("BULKHEAD_PROGRAM").map(Into::into);
-    let found =
-        experiment.run(&Bench { size: Size::Smallest, bulkhead }).map_err(|error| format!("{error:#}"))?;
+    lab::experiments::Bench { size: lab::findings::Size::Smallest, bulkhead }
+}
+
+/// Runs an experiment; when it does not show its pattern, what came out is shown.
+fn pattern(experiment: Experiment, holds: fn(&Findings) -> Result<(), String>) -> Result<(), Failed> {
+    let found = experiment.run(&bench()).map_err(|error| format!("{error:#}"))?;
     holds(&found).map_err(|why| {
-        let tables: Vec<_> = found.outcome.tables.iter().map(lab::findings::Table::render).collect();
+        let tables: Vec<_> = found.outcome.tables.iter().map(Table::render).collect();
         Failed::from(format!("{why}\n\n{}\nnotes: {:#?}", tables.join("\n"), found.outcome.notes))
     })
 }

@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use crate::findings::{Findings, Outcome, Size};
 use crate::machine::Machine;
 use crate::progress::Progress;
+use crate::systems::{Roll, Running, Shape, System};
 
 /// Which experiment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -100,6 +101,19 @@ impl Experiment {
 }
 
 impl Bench {
+    /// Starts a system.
+    ///
+    /// # Errors
+    /// As [`System::start`].
+    pub fn start(&self, system: System, shape: &Shape) -> anyhow::Result<Running> {
+        system.start(shape, self.bulkhead.as_deref())
+    }
+
+    /// The systems that can be started here, and those that cannot.
+    pub fn systems(&self) -> Roll {
+        System::all(self.bulkhead.as_deref())
+    }
+
     /// A bar for so many steps.
     pub fn progress(&self, experiment: Experiment, steps: usize) -> Progress {
         Progress::new(experiment.name(), steps as u64)

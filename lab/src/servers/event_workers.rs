@@ -19,7 +19,7 @@ use server::apps::demo::{self, Act};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use super::{Child, Protocol, http, master};
+use super::{Child, Protocol, accept_async, http, master};
 
 pub(super) fn serve(listener: &TcpListener, protocol: Protocol, workers: usize) -> io::Result<()> {
     listener.set_nonblocking(true)?;
@@ -32,7 +32,7 @@ pub(super) fn child(listener: TcpListener, protocol: Protocol) -> io::Result<()>
     runtime.block_on(tokio::task::LocalSet::new().run_until(async move {
         let listener = tokio::net::TcpListener::from_std(listener)?;
         loop {
-            let (client, _) = listener.accept().await?;
+            let client = accept_async(&listener).await?;
             tokio::task::spawn_local(async move {
                 match protocol {
                     Protocol::Http => speak_http(client).await,

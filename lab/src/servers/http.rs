@@ -9,7 +9,7 @@ use std::net::{SocketAddr, TcpStream};
 use server::apps::Me;
 use server::apps::demo::{self, Act};
 use server::config::Model;
-use server::http::{HeaderSpace, parse_head};
+use server::http::{Head, HeaderSpace, parse_head};
 
 /// The most that a head may take, in bytes.
 const MOST_HEAD: usize = 16 * 1024;
@@ -30,6 +30,19 @@ pub(super) struct Request {
 /// # Errors
 /// When it is no request, or has a body: the lab's clients send none.
 pub(super) fn parse(bytes: &[u8], peer: SocketAddr) -> io::Result<Option<Request>> {
+    read_head(bytes, |head| {
+        Ok(Request { act: demo::decide(head, peer, me()?), keep_alive: head.keep_alive, len: head.len })
+    })
+}
+
+/// Makes something of the head at the beginning of `bytes`. `None`: there is more to come.
+///
+/// # Errors
+/// As [`parse`].
+pub(super) fn read_head<T>(
+    bytes: &[u8],
+    make: impl FnOnce(&Head<'_>) -> io::Result<T>,
+) -> io::Result<Option<T>> {
     let no_request = |why: &str| io::Error::new(io::ErrorKind::InvalidData, why.to_owned());
     let mut space = HeaderSpace::new();
     let head = match parse_head(bytes, &mut space, MOST_HEAD) {
@@ -40,8 +53,7 @@ pub(super) fn parse(bytes: &[u8], peer: SocketAddr) -> io::Result<Option<Request
     if head.has_body() {
         return Err(no_request("the lab's servers take no bodies"));
     }
-    let act = demo::decide(&head, peer, me()?);
-    Ok(Some(Request { act, keep_alive: head.keep_alive, len: head.len }))
+    make(&head).map(Some)
 }
 
 /// An answer as bytes: short, for what is measured is not the writing of heads.

@@ -15,7 +15,7 @@ use std::os::fd::AsFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::thread;
 
-use super::{Child, Protocol, master};
+use super::{Child, Protocol, accept, master};
 
 pub(super) fn serve(
     listener: &TcpListener,
@@ -38,7 +38,7 @@ pub(super) fn child(listener: &TcpListener, protocol: Protocol, threads: usize) 
 
 fn one_thread(listener: &TcpListener, protocol: Protocol) -> io::Result<()> {
     loop {
-        let (client, _) = listener.accept()?;
+        let client = accept(listener)?;
         let _ = catch_unwind(AssertUnwindSafe(|| protocol.serve(&client)));
     }
 }

@@ -10,6 +10,7 @@
 
 mod echo;
 mod event_workers;
+pub mod fastcgi;
 mod http;
 mod hybrid;
 mod master;
@@ -22,8 +23,11 @@ mod thread_pool;
 use std::fmt;
 use std::io;
 use std::net::{TcpListener, TcpStream};
+use std::time::Duration;
 
 use rustix::fd::OwnedFd;
+use rustix::io::Errno;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde::{Deserialize, Serialize};
 
 /// A model of concurrency.
@@ -44,11 +48,13 @@ pub enum Model {
     Hybrid,
     /// An event loop in each of several processes.
     EventWorkers,
+    /// Responders behind a web server that speaks FastCGI to them.
+    FastCgi(fastcgi::Responder),
 }
 
 impl Model {
     /// All of them, in the order of tables.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 9] = [
         Self::ProcessPerConnection,
         Self::Prefork,
         Self::Sessions,
@@ -56,6 +62,8 @@ impl Model {
         Self::ThreadPool,
         Self::Hybrid,
         Self::EventWorkers,
+        Self::FastCgi(fastcgi::Responder::Own),
+        Self::FastCgi(fastcgi::Responder::Php),
     ];
 
     /// The name that it is called by in tables.
@@ -68,6 +76,8 @@ impl Model {
             Self::ThreadPool => "thread pool",
             Self::Hybrid => "hybrid",
             Self::EventWorkers => "event workers",
+            Self::FastCgi(fastcgi::Responder::Own) => "FastCGI pool",
+            Self::FastCgi(fastcgi::Responder::Php) => "FastCGI pool, PHP",
         }
     }
 }
@@ -112,6 +122,8 @@ pub struct Setup {
     pub processes: usize,
     /// Threads that serve, where the model bounds them: of all processes together.
     pub threads: usize,
+    /// Descriptors that a process may have open, where that is not left to the system.
+    pub open_files: Option<u64>,
 }
 
 /// What a child of a server is to be.
@@ -138,6 +150,15 @@ pub enum Child {
     },
     /// It takes all clients that it can get from the listening socket, which does not block, on descriptor 0.
     EventWorker(Protocol),
+    /// It takes HTTP clients as above, and asks a FastCGI pool for them.
+    FastCgiFront {
+        /// The name of the pool's socket.
+        pool: String,
+        /// What the responders are to run, if they have to be told.
+        script: Option<String>,
+    },
+    /// It answers one FastCGI connection after another from the listening socket on descriptor 0.
+    Responder,
 }
 
 /// Serves until it is told to end.
@@ -146,7 +167,12 @@ pub enum Child {
 /// When it cannot go on at all.
 pub fn serve(setup: &Setup) -> io::Result<()> {
     let listener = TcpListener::from(descriptor_0()?);
-    let Setup { model, protocol, processes, threads } = *setup;
+    let Setup { model, protocol, processes, threads, open_files } = *setup;
+    if let Some(most) = open_files {
+        // Children inherit it.
+        let limit = Rlimit { current: Some(most), maximum: getrlimit(Resource::Nofile).maximum };
+        setrlimit(Resource::Nofile, limit)?;
+    }
     match model {
         Model::ProcessPerConnection => process_per_connection::serve(&listener, protocol),
         Model::Prefork => prefork::serve(&listener, protocol, processes),
@@ -158,6 +184,7 @@ pub fn serve(setup: &Setup) -> io::Result<()> {
             hybrid::serve(&listener, protocol, processes, threads.div_ceil(processes))
         }
         Model::EventWorkers => event_workers::serve(&listener, protocol, cores().max(2)),
+        Model::FastCgi(responder) => fastcgi::serve(&listener, responder, processes),
     }
 }
 
@@ -173,8 +200,44 @@ pub fn serve_as_child(child: Child) -> io::Result<()> {
         Child::Prefork(protocol) => prefork::child(&TcpListener::from(socket), protocol),
         Child::Hybrid { protocol, threads } => hybrid::child(&TcpListener::from(socket), protocol, threads),
         Child::EventWorker(protocol) => event_workers::child(TcpListener::from(socket), protocol),
+        Child::FastCgiFront { pool, script } => fastcgi::front::child(socket.into(), pool, script),
+        Child::Responder => fastcgi::responder::child(&socket.into()),
     }
 }
+
+/// Takes the next client. A process that has no descriptor left for one waits until it has: that is no reason to let go
+/// of those whom it has.
+fn accept(listener: &TcpListener) -> io::Result<TcpStream> {
+    accept_with(|| listener.accept().map(|(client, _)| client))
+}
+
+/// As [`accept`], of whatever kind the clients are.
+fn accept_with<T>(mut accept: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    loop {
+        match accept() {
+            Err(error) if out_of_descriptors(&error) => std::thread::sleep(A_BREATH),
+            accepted => return accepted,
+        }
+    }
+}
+
+/// As [`accept`], for event loops.
+async fn accept_async(listener: &tokio::net::TcpListener) -> io::Result<tokio::net::TcpStream> {
+    loop {
+        match listener.accept().await {
+            Err(error) if out_of_descriptors(&error) => tokio::time::sleep(A_BREATH).await,
+            accepted => return accepted.map(|(client, _)| client),
+        }
+    }
+}
+
+fn out_of_descriptors(error: &io::Error) -> bool {
+    let errors = [Errno::MFILE, Errno::NFILE].map(Errno::raw_os_error);
+    error.raw_os_error().is_some_and(|error| errors.contains(&error))
+}
+
+/// How long who has no descriptor waits for one.
+const A_BREATH: Duration = Duration::from_millis(20);
 
 /// Processes of models that have one for each core; two at least, or there would be nobody left when one dies.
 fn cores() -> usize {

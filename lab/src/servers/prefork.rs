@@ -15,7 +15,7 @@ use std::io;
 use std::net::TcpListener;
 use std::os::fd::AsFd;
 
-use super::{Child, Protocol, master};
+use super::{Child, Protocol, accept, master};
 
 pub(super) fn serve(listener: &TcpListener, protocol: Protocol, children: usize) -> io::Result<()> {
     master::keep(children, Child::Prefork(protocol), listener.as_fd())
@@ -24,7 +24,7 @@ pub(super) fn serve(listener: &TcpListener, protocol: Protocol, children: usize)
 /// What a child does.
 pub(super) fn child(listener: &TcpListener, protocol: Protocol) -> io::Result<()> {
     loop {
-        let (client, _) = listener.accept()?;
+        let client = accept(listener)?;
         // A client that misbehaves ends its connection, and not the child.
         let _ = protocol.serve(&client);
     }

@@ -19,13 +19,13 @@ use std::process::Stdio;
 use rustix::fd::OwnedFd;
 use rustix::process::{WaitOptions, wait};
 
-use super::{Child, Protocol};
+use super::{Child, Protocol, accept};
 use crate::play::{self, Part};
 
 pub(super) fn serve(listener: &TcpListener, protocol: Protocol) -> io::Result<()> {
     let part = Part::Child(Child::OfOneConnection(protocol));
     loop {
-        let (client, _) = listener.accept()?;
+        let client = accept(listener)?;
         let mut command = play::command(&part)?;
         command.stdin(Stdio::from(OwnedFd::from(client)));
         if let Err(error) = command.spawn() {

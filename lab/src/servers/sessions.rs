@@ -28,7 +28,7 @@ use rustix::fd::OwnedFd;
 use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, kill_process, wait};
 use server::sys::SharedWords;
 
-use super::{Child, Protocol};
+use super::{Child, Protocol, accept};
 use crate::memory;
 use crate::play::{self, Part};
 
@@ -45,7 +45,7 @@ pub(super) fn serve(listener: &TcpListener, protocol: Protocol) -> io::Result<()
     let reaping = Arc::clone(&supervisor);
     std::thread::Builder::new().spawn(move || reap(&reaping))?;
     loop {
-        let (client, _) = listener.accept()?;
+        let client = accept(listener)?;
         // Not while it is resetting: then the lock is held.
         let mut supervisor = supervisor.lock().unwrap_or_else(PoisonError::into_inner);
         let memory = memory::path_of(&supervisor.memory);

@@ -14,11 +14,11 @@ use std::io;
 use std::net::TcpListener;
 use std::thread;
 
-use super::Protocol;
+use super::{Protocol, accept};
 
 pub(super) fn serve(listener: &TcpListener, protocol: Protocol) -> io::Result<()> {
     loop {
-        let (client, _) = listener.accept()?;
+        let client = accept(listener)?;
         let started = thread::Builder::new().spawn(move || protocol.serve(&client));
         if let Err(error) = started {
             // The closure is dropped, and the connection with it.

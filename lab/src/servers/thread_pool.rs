@@ -17,7 +17,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 
-use super::Protocol;
+use super::{Protocol, accept};
 
 /// Connections that may wait for a thread; those beyond wait in the kernel.
 const QUEUE: usize = 1024;
@@ -30,7 +30,7 @@ pub(super) fn serve(listener: &TcpListener, protocol: Protocol, threads: usize) 
         thread::Builder::new().spawn(move || serve_from(&clients, protocol))?;
     }
     loop {
-        let (client, _) = listener.accept()?;
+        let client = accept(listener)?;
         queue.send(client).map_err(io::Error::other)?;
     }
 }

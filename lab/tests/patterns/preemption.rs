@@ -1,9 +1,15 @@
 //! Under the kernel the others go on beside a greedy task, on an event loop nobody does; and only a process can be ended
 //! by itself.
 
+use lab::experiments::Experiment;
 use lab::findings::{Findings, Verdict};
+use libtest_mimic::Trial;
 
-pub(crate) fn holds(found: &Findings) -> Result<(), String> {
+pub(crate) fn trials() -> Vec<Trial> {
+    vec![Trial::test("preemption", || crate::pattern(Experiment::Preemption, holds))]
+}
+
+fn holds(found: &Findings) -> Result<(), String> {
     let scenes = found.outcome.data["scenes"].as_array().ok_or("there are no scenes")?;
     let mut seen = Vec::new();
     for run in scenes {

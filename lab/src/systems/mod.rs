@@ -1,0 +1,319 @@
+//! The systems that are compared, as an experiment sees them: started, at an address, with members that can be counted.
+
+mod bulkhead;
+
+use std::fmt;
+use std::fs::File;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+use rustix::process::Pid;
+use serde::{Deserialize, Serialize};
+use tempfile::TempDir;
+
+pub use bulkhead::Backend;
+
+use crate::compartment::{Compartment, Limits};
+use crate::janitor::{self, Belonging};
+use crate::play::{self, Part};
+use crate::servers::fastcgi::{self, Responder};
+use crate::servers::{Model, Protocol, Setup};
+
+/// A way to serve many clients.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum System {
+    /// One of the lab's own servers.
+    Model(Model),
+    /// Bulkhead itself, with its workers in processes or containers.
+    Bulkhead(Backend),
+}
+
+/// Who is there, and who is not.
+#[derive(Debug, Clone, Default)]
+pub struct Roll {
+    /// Those that can be started here, in the order of tables.
+    pub here: Vec<System>,
+    /// Those that cannot, and why.
+    pub missing: Vec<(System, String)>,
+}
+
+impl System {
+    /// The name that it is called by in tables.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Model(model) => model.name(),
+            Self::Bulkhead(backend) => backend.name(),
+        }
+    }
+
+    /// All of them: which can be started here, and why the others cannot. `bulkhead`: that program, if it is known.
+    pub fn all(bulkhead: Option<&Path>) -> Roll {
+        let models = Model::ALL.map(Self::Model);
+        let mut roll = Roll::default();
+        for system in models.into_iter().chain(Backend::ALL.map(Self::Bulkhead)) {
+            match system.missing(bulkhead) {
+                None => roll.here.push(system),
+                Some(why) => roll.missing.push((system, why)),
+            }
+        }
+        roll
+    }
+
+    /// Why it cannot be started here; `None` if it can.
+    pub fn missing(self, bulkhead: Option<&Path>) -> Option<String> {
+        match self {
+            Self::Model(Model::FastCgi(Responder::Php)) if !is_installed(fastcgi::PHP) => {
+                Some(format!("{} is not installed: apt-get install php-cgi", fastcgi::PHP))
+            }
+            Self::Model(_) => None,
+            Self::Bulkhead(backend) => bulkhead::missing(backend, bulkhead),
+        }
+    }
+
+    /// Starts it, and waits until it serves. `bulkhead`: that program, for the systems that are Bulkhead.
+    ///
+    /// # Errors
+    /// When it does not start, or serves nobody within 20 s.
+    pub fn start(self, shape: &Shape, bulkhead: Option<&Path>) -> anyhow::Result<Running> {
+        match self {
+            Self::Model(model) => start_model(model, shape),
+            Self::Bulkhead(backend) => bulkhead::start(backend, shape, bulkhead),
+        }
+        .with_context(|| format!("{self} could not be started"))
+    }
+}
+
+impl fmt::Display for System {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+/// How large a system is to be. Each takes of it what it knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shape {
+    /// Processes that serve, of models that start them in advance.
+    pub processes: usize,
+    /// Threads that serve, of models that bound them: of all processes together.
+    pub threads: usize,
+    /// What is spoken.
+    pub protocol: Protocol,
+    /// What everything in its compartment may have.
+    pub limits: Limits,
+    /// Descriptors that a process that serves may have open, where that is not left to the system.
+    pub open_files: Option<u64>,
+    /// For how long a request may be at work, where somebody looks after that: Bulkhead does.
+    pub request_time: Duration,
+}
+
+impl Shape {
+    /// Room for as many requests at a time, in processes or in threads.
+    pub fn of(workers: usize) -> Self {
+        Self {
+            processes: workers,
+            threads: workers,
+            protocol: Protocol::Http,
+            limits: Limits { memory: 2 << 30, pids: 4096 },
+            open_files: None,
+            request_time: Duration::from_secs(30),
+        }
+    }
+}
+
+/// A system that serves. It ends when this is dropped, with all that it has started.
+#[derive(Debug)]
+pub struct Running {
+    /// Where clients find it.
+    pub address: SocketAddr,
+    /// Its first process.
+    pub leader: Pid,
+    /// Where it is. Of what runs in containers only the rest is there.
+    pub compartment: Compartment,
+    /// Where its controller answers, and which containers are its own, if it is Bulkhead.
+    deployment: Option<bulkhead::Deployment>,
+    /// What it and its children write to standard error: panics, and what they have no room for.
+    errors: File,
+    /// Files that it needs while it runs.
+    _scratch: Option<Scratch>,
+}
+
+/// A directory that is gone with this, and with the lab.
+#[derive(Debug)]
+struct Scratch(TempDir);
+
+impl Scratch {
+    fn new() -> anyhow::Result<Self> {
+        let dir = tempfile::Builder::new().prefix("bulkhead-lab-").tempdir();
+        let dir = dir.context("cannot make a directory for scratch files")?;
+        janitor::have(Belonging::Directory(dir.path().to_owned()));
+        Ok(Self(dir))
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(self.0.path());
+        janitor::gone(Belonging::Directory(self.0.path().to_owned()));
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if let Some(deployment) = &self.deployment {
+            deployment.end(&mut self.compartment);
+        }
+    }
+}
+
+fn start_model(model: Model, shape: &Shape) -> anyhow::Result<Running> {
+    let listener = TcpListener::bind("127.0.0.1:0").context("cannot listen on a loopback port")?;
+    let address = listener.local_addr()?;
+    let Shape { protocol, processes, threads, open_files, .. } = *shape;
+    let mut command =
+        play::command(&Part::Server(Setup { model, protocol, processes, threads, open_files }))?;
+    let scratch = match model {
+        Model::FastCgi(Responder::Php) => {
+            let scratch = Scratch::new()?;
+            std::fs::write(scratch.0.path().join(fastcgi::PAGE_FILE), fastcgi::PAGE)?;
+            command.current_dir(scratch.0.path());
+            Some(scratch)
+        }
+        _ => None,
+    };
+    let mut compartment = Compartment::new(shape.limits);
+    let errors = tempfile::tempfile().context("cannot make a file for what it says")?;
+    let (leader, _) = compartment.start_with(
+        command,
+        Stdio::from(OwnedFd::from(listener)),
+        Stdio::null(),
+        Stdio::from(errors.try_clone()?),
+    )?;
+    let mut running = Running { address, leader, compartment, deployment: None, errors, _scratch: scratch };
+    running.await_service(protocol)?;
+    Ok(running)
+}
+
+/// Whether a program of that name is in one of the directories in which programs are looked for.
+fn is_installed(program: &str) -> bool {
+    std::env::var_os("PATH")
+        .is_some_and(|paths| std::env::split_paths(&paths).any(|dir| dir.join(program).is_file()))
+}
+
+impl Running {
+    /// Waits until a first client is served.
+    fn await_service(&mut self, protocol: Protocol) -> anyhow::Result<()> {
+        use std::io::{Read, Write};
+        let until = Instant::now() + Duration::from_secs(20);
+        let ask: &[u8] = match protocol {
+            Protocol::Http => b"GET /work?ms=0 HTTP/1.1\r\nHost: lab\r\nConnection: close\r\n\r\n",
+            Protocol::Echo => b"ready?",
+        };
+        let address = self.address;
+        let served = || -> std::io::Result<bool> {
+            let mut stream = TcpStream::connect(address)?;
+            stream.set_read_timeout(Some(Duration::from_secs(1)))?;
+            stream.write_all(ask)?;
+            Ok(stream.read(&mut [0; 512])? > 0)
+        };
+        while !served().unwrap_or(false) {
+            if !self.compartment.lives() {
+                bail!("it has ended; what it said last: {}", self.last_words());
+            }
+            if Instant::now() > until {
+                bail!("nobody is served at {address} after 20 s; what it said last: {}", self.last_words());
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        Ok(())
+    }
+
+    /// The end of what it and its children have written to standard error.
+    pub fn last_words(&self) -> String {
+        last_words(&self.errors)
+    }
+}
+
+fn last_words(errors: &File) -> String {
+    use std::os::unix::fs::FileExt;
+    const MOST: u64 = 2000;
+    let len = errors.metadata().map_or(0, |it| it.len());
+    let mut bytes = vec![0; usize::try_from(len.min(MOST)).unwrap_or(0)];
+    match errors.read_exact_at(&mut bytes, len.saturating_sub(MOST)) {
+        Ok(()) if !bytes.is_empty() => String::from_utf8_lossy(&bytes).trim_end().to_owned(),
+        _ => "nothing".to_owned(),
+    }
+}
+
+/// What the members of a compartment use, summed up.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct Usage {
+    /// Processes.
+    pub processes: usize,
+    /// Threads of all processes.
+    pub threads: usize,
+    /// Proportional set size: pages of its own, and its share of those that it has in common with others, in KiB.
+    pub pss_kib: u64,
+    /// Context switches so far: voluntary ones (it waited) and others (it was made to), of all threads that still live.
+    pub switches: Switches,
+}
+
+/// Context switches since a process began.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Switches {
+    /// It had to wait for something.
+    pub voluntary: u64,
+    /// It had to make room for somebody.
+    pub involuntary: u64,
+}
+
+impl Running {
+    /// What it uses now, as `/proc` has it. Processes that end meanwhile are left out.
+    pub fn usage(&self) -> Usage {
+        usage(&self.members())
+    }
+
+    /// Its processes: those in its compartment, and of what is in containers those.
+    pub fn members(&self) -> Vec<Pid> {
+        let mut members = self.compartment.members();
+        if let Some(deployment) = &self.deployment {
+            members.extend(deployment.in_containers());
+        }
+        members.sort_unstable_by_key(|pid| pid.as_raw_nonzero());
+        members.dedup();
+        members
+    }
+
+    /// Whether a process is a member, for experiments that were told a pid by an answer.
+    pub fn has(&self, pid: Pid) -> bool {
+        self.members().contains(&pid)
+    }
+}
+
+/// What these processes use now.
+pub fn usage(pids: &[Pid]) -> Usage {
+    let mut sum = Usage::default();
+    for pid in pids {
+        let proc = PathBuf::from(format!("/proc/{}", pid.as_raw_nonzero()));
+        let read = |path: &str| std::fs::read_to_string(proc.join(path)).unwrap_or_default();
+        let Some(pss) = field(&read("smaps_rollup"), "Pss:") else { continue };
+        sum.processes += 1;
+        sum.pss_kib += pss;
+        for task in std::fs::read_dir(proc.join("task")).into_iter().flatten().flatten() {
+            let status = std::fs::read_to_string(task.path().join("status")).unwrap_or_default();
+            sum.threads += 1;
+            sum.switches.voluntary += field(&status, "voluntary_ctxt_switches:").unwrap_or(0);
+            sum.switches.involuntary += field(&status, "nonvoluntary_ctxt_switches:").unwrap_or(0);
+        }
+    }
+    sum
+}
+
+/// The number behind a key, in files of `/proc`.
+fn field(text: &str, key: &str) -> Option<u64> {
+    text.lines().find_map(|line| line.strip_prefix(key)?.split_whitespace().next()?.parse().ok())
+}

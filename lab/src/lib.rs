@@ -30,6 +30,7 @@ pub mod findings;
 pub mod janitor;
 pub mod load;
 pub mod machine;
+mod memory;
 pub mod play;
 pub mod progress;
 pub mod report;

@@ -5,20 +5,26 @@
 //!
 //! Bulkhead is among the systems where `BULKHEAD_PROGRAM` names it; what is not tried without is said on each test.
 
+#[path = "patterns/preemption.rs"]
+mod preemption;
 #[path = "patterns/systems.rs"]
 mod systems;
 
 use std::process::ExitCode;
 
-use libtest_mimic::{Arguments, Trial};
+use lab::experiments::Experiment;
+use lab::findings::{Findings, Table};
+use libtest_mimic::{Arguments, Failed, Trial};
 
 fn main() -> ExitCode {
     if let Some(code) = lab::play::if_asked(std::env::args_os()) {
         return code;
     }
     lab::janitor::engage();
-    let arguments = Arguments::from_args();
-    let trials: Vec<Trial> = [systems::trials()].into_iter().flatten().collect();
+    let mut arguments = Arguments::from_args();
+    // Experiments beside each other would measure each other.
+    arguments.test_threads = Some(1);
+    let trials: Vec<Trial> = [systems::trials(), preemption::trials()].into_iter().flatten().collect();
     libtest_mimic::run(&arguments, trials).exit_code()
 }
 
@@ -26,4 +32,13 @@ fn main() -> ExitCode {
 fn bench() -> lab::experiments::Bench {
     let bulkhead = std::env::var_os("BULKHEAD_PROGRAM").map(Into::into);
     lab::experiments::Bench { size: lab::findings::Size::Smallest, bulkhead }
+}
+
+/// Runs an experiment; when it does not show its pattern, what came out is shown.
+fn pattern(experiment: Experiment, holds: fn(&Findings) -> Result<(), String>) -> Result<(), Failed> {
+    let found = experiment.run(&bench()).map_err(|error| format!("{error:#}"))?;
+    holds(&found).map_err(|why| {
+        let tables: Vec<_> = found.outcome.tables.iter().map(Table::render).collect();
+        Failed::from(format!("{why}\n\n{}\nnotes: {:#?}", tables.join("\n"), found.outcome.notes))
+    })
 }

@@ -5,6 +5,7 @@
 
 mod chaos;
 mod peers;
+mod preemption;
 mod races;
 
 use std::io;
@@ -22,6 +23,8 @@ use crate::systems::{Roll, Running, Shape, System};
 /// Which experiment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Experiment {
+    /// One greedy task among interactive ones: who starves, and can it be ended
+    Preemption,
     /// A counter that many bump at once: what is lost, and what each remedy costs
     Races,
     /// Kills under load, over every system: what is lost
@@ -43,17 +46,20 @@ pub struct Bench {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Party {
+    /// Of `preemption`: tasks that note when they ran.
+    Troupe(preemption::Troupe),
     /// Of `races`: counts for itself and tells the sum.
     Counter(races::Counter),
 }
 
 impl Experiment {
     /// All of them, in the order in which they are run.
-    pub const ALL: [Self; 3] = [Self::Races, Self::Chaos, Self::Peers];
+    pub const ALL: [Self; 4] = [Self::Races, Self::Chaos, Self::Peers, Self::Preemption];
 
     /// The name that it is called by.
     pub fn name(self) -> &'static str {
         match self {
+            Self::Preemption => "preemption",
             Self::Races => "races",
             Self::Chaos => "chaos",
             Self::Peers => "peers",
@@ -63,6 +69,7 @@ impl Experiment {
     /// What it asks, in a sentence.
     pub fn question(self) -> &'static str {
         match self {
+            Self::Preemption => preemption::QUESTION,
             Self::Races => races::QUESTION,
             Self::Chaos => chaos::QUESTION,
             Self::Peers => peers::QUESTION,
@@ -71,6 +78,7 @@ impl Experiment {
 
     fn method(self) -> &'static str {
         match self {
+            Self::Preemption => preemption::METHOD,
             Self::Races => races::METHOD,
             Self::Chaos => chaos::METHOD,
             Self::Peers => peers::METHOD,
@@ -98,6 +106,7 @@ impl Experiment {
 
     fn measure(self, bench: &Bench) -> anyhow::Result<Outcome> {
         match self {
+            Self::Preemption => preemption::measure(bench),
             Self::Races => races::measure(bench),
             Self::Chaos => chaos::measure(bench),
             Self::Peers => peers::measure(bench),
@@ -131,6 +140,7 @@ impl Bench {
 /// What the party says.
 pub fn take_part(party: Party) -> io::Result<()> {
     match party {
+        Party::Troupe(troupe) => troupe.play(),
         Party::Counter(counter) => counter.run(),
     }
 }

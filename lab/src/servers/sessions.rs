@@ -17,7 +17,6 @@
 //! server that is well. That is the price of sharing memory; where nothing is shared nobody has to pay it. While it is
 //! resetting, clients wait in the listening socket's backlog.
 
-use std::fs::File;
 use std::io;
 use std::net::TcpListener;
 use std::process::Stdio;
@@ -25,12 +24,12 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use rustix::fd::{AsRawFd, OwnedFd};
-use rustix::fs::{MemfdFlags, SealFlags};
+use rustix::fd::OwnedFd;
 use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, kill_process, wait};
 use server::sys::SharedWords;
 
 use super::{Child, Protocol, accept};
+use crate::memory;
 use crate::play::{self, Part};
 
 /// What the supervisor knows: of the shared memory only where it is.
@@ -41,15 +40,15 @@ struct Supervisor {
 }
 
 pub(super) fn serve(listener: &TcpListener, protocol: Protocol) -> io::Result<()> {
-    let supervisor = Arc::new(Mutex::new(Supervisor { memory: fresh_memory()?, sessions: Vec::new() }));
+    let supervisor =
+        Arc::new(Mutex::new(Supervisor { memory: memory::fresh("sessions", 4096)?, sessions: Vec::new() }));
     let reaping = Arc::clone(&supervisor);
     std::thread::Builder::new().spawn(move || reap(&reaping))?;
     loop {
         let client = accept(listener)?;
         // Not while it is resetting: then the lock is held.
         let mut supervisor = supervisor.lock().unwrap_or_else(PoisonError::into_inner);
-        // A process can open what another one holds by way of /proc.
-        let memory = format!("/proc/{}/fd/{}", std::process::id(), supervisor.memory.as_raw_fd());
+        let memory = memory::path_of(&supervisor.memory);
         let mut command = play::command(&Part::Child(Child::Session { protocol, memory }))?;
         match command.stdin(Stdio::from(OwnedFd::from(client))).spawn() {
             Ok(child) => supervisor.sessions.push(Pid::from_child(&child)),
@@ -95,7 +94,7 @@ impl Supervisor {
             }
         }
         self.sessions.clear();
-        match fresh_memory() {
+        match memory::fresh("sessions", 4096) {
             Ok(memory) => self.memory = memory,
             // It cannot go on without, nor with what may be corrupted.
             Err(error) => {
@@ -106,17 +105,9 @@ impl Supervisor {
     }
 }
 
-/// A page that sessions share, all zero.
-fn fresh_memory() -> io::Result<OwnedFd> {
-    let memory = rustix::fs::memfd_create("sessions", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
-    rustix::fs::ftruncate(&memory, 4096)?;
-    rustix::fs::fcntl_add_seals(&memory, SealFlags::SHRINK | SealFlags::GROW)?;
-    Ok(memory)
-}
-
 /// What a session does: it counts itself in the memory that all share, and serves its client.
 pub(super) fn session(client: &std::net::TcpStream, protocol: Protocol, memory: &str) -> io::Result<()> {
-    let memory = SharedWords::map(File::options().read(true).write(true).open(memory)?)?;
+    let memory = SharedWords::map(memory::open(memory)?)?;
     if let Some(sessions) = memory.get(0) {
         sessions.fetch_add(1, Ordering::Relaxed);
     }

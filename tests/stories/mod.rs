@@ -11,6 +11,7 @@ mod hostile;
 mod life;
 mod models;
 mod observation;
+mod storm;
 pub mod tunnel;
 mod watching;
 
@@ -116,6 +117,8 @@ pub const ALL: &[(&str, Story)] = &[
         "what_the_door_sends_itself_is_served_counted_and_seen",
         observation::what_the_door_sends_itself_is_served_counted_and_seen,
     ),
+    ("a_storm_of_kills_costs_no_get", storm::a_storm_of_kills_costs_no_get),
+    ("a_storm_says_which_bar_was_missed", storm::a_storm_says_which_bar_was_missed),
     ("a_death_is_told_as_it_happens", watching::a_death_is_told_as_it_happens),
     (
         "who_resumes_at_another_controller_is_told_that",

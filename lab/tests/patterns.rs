@@ -28,10 +28,11 @@ fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
     // Experiments beside each other would measure each other.
     arguments.test_threads = Some(1);
-    let trials: Vec<Trial> = [systems::trials(), preemption::trials(), isolation::trials(), throughput::trials()]
-        .into_iter()
-        .flatten()
-        .collect();
+    let trials: Vec<Trial> =
+        [systems::trials(), preemption::trials(), isolation::trials(), throughput::trials()]
+            .into_iter()
+            .flatten()
+            .collect();
     libtest_mimic::run(&arguments, trials).exit_code()
 }
 

@@ -3,8 +3,8 @@
 //! An experiment measures and fills an [`Outcome`]; it prints and draws nothing. What it needs processes for besides
 //! servers is a [`Party`]: this program, started again in that part.
 
-mod isolation;
 mod chaos;
+mod isolation;
 mod peers;
 mod preemption;
 mod races;
@@ -60,14 +60,8 @@ pub enum Party {
 
 impl Experiment {
     /// All of them, in the order in which they are run.
-    pub const ALL: [Self; 6] = [
-        Self::Isolation,
-        Self::Throughput,
-        Self::Preemption,
-        Self::Races,
-        Self::Chaos,
-        Self::Peers,
-    ];
+    pub const ALL: [Self; 6] =
+        [Self::Isolation, Self::Throughput, Self::Preemption, Self::Races, Self::Chaos, Self::Peers];
 
     /// The name that it is called by.
     pub fn name(self) -> &'static str {

@@ -409,6 +409,7 @@ fn answers(closed: &[ClosedRun], systems: &[System], sizes: Sizes) -> Vec<Answer
 }
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test says what is wrong by failing")]
 mod tests {
     use super::*;
 

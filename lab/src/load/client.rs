@@ -105,7 +105,7 @@ impl Shared {
         kept: Option<Connection>,
     ) -> Option<Connection> {
         let target = choose(&self.plan.targets, draw);
-        let Some((path, _)) = self.plan.targets.get(target) else { return None };
+        let (path, _) = self.plan.targets.get(target)?;
         let close = self.plan.connections == Connections::OneForEach;
         self.asked.set(self.asked.get() + 1);
         let path = path.replace(super::NUMBER, &self.asked.get().to_string());

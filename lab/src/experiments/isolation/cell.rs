@@ -57,7 +57,7 @@ impl Times {
         // Bulkhead's workers have limits of their own, and so little to share that none of it is ever short.
         let limits = match system {
             System::Model(_) => Limits { memory: 160 << 20, pids: 200 },
-            System::Bulkhead(_) => Limits { memory: 2 << 30, pids: 4096 },
+            System::Bulkhead(_) | System::Peer(_) => Limits { memory: 2 << 30, pids: 4096 },
         };
         Shape { limits, open_files: Some(256), request_time: self.after / 2, ..Shape::of(self.workers()) }
     }

@@ -228,6 +228,7 @@ fn back(answers: &[f64], first_harm: f64, trace: &Trace) -> Option<f64> {
 }
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test says what is wrong by failing")]
 mod tests {
     use super::*;
 

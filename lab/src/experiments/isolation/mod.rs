@@ -138,8 +138,8 @@ fn expected(system: System) -> Option<[Harm; 9]> {
         System::Model(Model::EventWorkers) => [S, S, S, O, S, G, S, O, O],
         System::Model(Model::FastCgi(Responder::Own | Responder::Php)) => [O, O, O, O, O, O, O, O, O],
         System::Bulkhead(Backend::Process | Backend::Docker) => [O, O, O, O, O, O, O, O, O],
-        // It is not among those that are measured here.
-        System::Model(Model::Splitter(_)) => return None,
+        // They are not among those that are measured here.
+        System::Model(Model::Splitter(_)) | System::Peer(_) => return None,
     };
     Some(expected)
 }
@@ -392,6 +392,7 @@ fn answers(
 }
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used, clippy::panic, reason = "a test says what is wrong by failing")]
 mod tests {
     use super::*;
 

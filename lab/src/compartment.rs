@@ -201,10 +201,10 @@ impl Drop for Compartment {
         let until = Instant::now() + Duration::from_secs(10);
         loop {
             let members = self.members();
-            if let Some(leader) = &mut self.leader {
-                if matches!(leader.try_wait(), Ok(None)) {
-                    let _ = kill_process_group(Pid::from_child(leader), Signal::KILL);
-                }
+            if let Some(leader) = &mut self.leader
+                && matches!(leader.try_wait(), Ok(None))
+            {
+                let _ = kill_process_group(Pid::from_child(leader), Signal::KILL);
             }
             for member in &members {
                 let _ = kill_process(*member, Signal::KILL);
@@ -238,10 +238,10 @@ impl ControlGroup {
 /// `/proc/self/exe` would be the shell's: the program has to be named before the shell takes over.
 fn program(command: &Command) -> OsString {
     let program = command.get_program();
-    if program == "/proc/self/exe" {
-        if let Ok(path) = std::env::current_exe() {
-            return path.into_os_string();
-        }
+    if program == "/proc/self/exe"
+        && let Ok(path) = std::env::current_exe()
+    {
+        return path.into_os_string();
     }
     program.to_owned()
 }
@@ -307,6 +307,7 @@ fn parent(pid: Pid) -> Option<Pid> {
 }
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test says what is wrong by failing")]
 mod tests {
     use super::*;
 

@@ -47,7 +47,7 @@ impl fmt::Display for Spread {
 pub fn digits(number: f64) -> String {
     let size = number.abs();
     if size >= 1000.0 {
-        let whole = format!("{:.0}", size);
+        let whole = format!("{size:.0}");
         let mut text = String::new();
         for (nth, digit) in whole.chars().enumerate() {
             if nth > 0 && (whole.len() - nth) % 3 == 0 {

@@ -76,7 +76,15 @@ fn outcome(storms: &[Storm], systems: &[System], missing: Vec<String>) -> Outcom
     let per_kill = |weather: &Weather| unanswered(weather) / weather.killed().max(1) as f64;
     let mut table = Table::new(
         "clients that never retry, and kills",
-        &["system", "kills", "answered", "failed or lost", "of that for each kill", "longest gap, ms", "p99, ms"],
+        &[
+            "system",
+            "kills",
+            "answered",
+            "failed or lost",
+            "of that for each kill",
+            "longest gap, ms",
+            "p99, ms",
+        ],
     );
     let mut bars = Vec::new();
     for &system in systems {

@@ -4,9 +4,11 @@
 //! servers is a [`Party`]: this program, started again in that part.
 
 mod chaos;
+mod isolation;
 mod peers;
 mod preemption;
 mod races;
+mod throughput;
 
 use std::io;
 use std::path::PathBuf;
@@ -23,6 +25,10 @@ use crate::systems::{Roll, Running, Shape, System};
 /// Which experiment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Experiment {
+    /// One client does harm: who else notices, and for how long
+    Isolation,
+    /// Answers a second and tail latencies; what idle-aware dispatch is worth
+    Throughput,
     /// One greedy task among interactive ones: who starves, and can it be ended
     Preemption,
     /// A counter that many bump at once: what is lost, and what each remedy costs
@@ -54,11 +60,14 @@ pub enum Party {
 
 impl Experiment {
     /// All of them, in the order in which they are run.
-    pub const ALL: [Self; 4] = [Self::Races, Self::Chaos, Self::Peers, Self::Preemption];
+    pub const ALL: [Self; 6] =
+        [Self::Isolation, Self::Throughput, Self::Preemption, Self::Races, Self::Chaos, Self::Peers];
 
     /// The name that it is called by.
     pub fn name(self) -> &'static str {
         match self {
+            Self::Isolation => "isolation",
+            Self::Throughput => "throughput",
             Self::Preemption => "preemption",
             Self::Races => "races",
             Self::Chaos => "chaos",
@@ -69,6 +78,8 @@ impl Experiment {
     /// What it asks, in a sentence.
     pub fn question(self) -> &'static str {
         match self {
+            Self::Isolation => isolation::QUESTION,
+            Self::Throughput => throughput::QUESTION,
             Self::Preemption => preemption::QUESTION,
             Self::Races => races::QUESTION,
             Self::Chaos => chaos::QUESTION,
@@ -78,6 +89,8 @@ impl Experiment {
 
     fn method(self) -> &'static str {
         match self {
+            Self::Isolation => isolation::METHOD,
+            Self::Throughput => throughput::METHOD,
             Self::Preemption => preemption::METHOD,
             Self::Races => races::METHOD,
             Self::Chaos => chaos::METHOD,
@@ -106,6 +119,8 @@ impl Experiment {
 
     fn measure(self, bench: &Bench) -> anyhow::Result<Outcome> {
         match self {
+            Self::Isolation => isolation::measure(bench),
+            Self::Throughput => throughput::measure(bench),
             Self::Preemption => preemption::measure(bench),
             Self::Races => races::measure(bench),
             Self::Chaos => chaos::measure(bench),

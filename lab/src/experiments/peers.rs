@@ -20,7 +20,8 @@ use crate::stats::Spread;
 use crate::storm;
 use crate::systems::{Running, Shape, System};
 
-pub(super) const QUESTION: &str = "How does Bulkhead compare with the servers of its kind that are installed here?";
+pub(super) const QUESTION: &str =
+    "How does Bulkhead compare with the servers of its kind that are installed here?";
 pub(super) const METHOD: &str = "8 workers each. Requests/s: closed loop, 16 clients on kept connections, /work?ms=0, or a file where \
      a server runs no page. Kills: closed loop, 8 clients, /work?ms=5, SIGKILL to the longest-running serving process. Capacity \
      back: from a kill until 8 requests of 50 ms at once take less than 75 ms. Memory: PSS of all its processes before any load.";
@@ -70,7 +71,8 @@ fn round(system: System, bench: &Bench) -> anyhow::Result<Round> {
     let unanswered = (weather.failed + weather.lost) as f64;
     let lost_per_kill = unanswered / weather.killed().max(1) as f64;
 
-    let back_ms = if system.blocks() { Some(capacity_back(system, &running)?.as_secs_f64() * 1e3) } else { None };
+    let back_ms =
+        if system.blocks() { Some(capacity_back(system, &running)?.as_secs_f64() * 1e3) } else { None };
     Ok(Round { system, rate, lost_per_kill, back_ms, pss_mib })
 }
 

@@ -6,7 +6,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
@@ -55,12 +55,27 @@ struct Shared {
     tally: RefCell<Tally>,
     /// Requests so far: each gets a number.
     asked: Cell<u64>,
+    /// Of a closed loop, which clients have been answered at least once.
+    answered: RefCell<Vec<bool>>,
+    /// How many these are, for others to see.
+    served: Arc<AtomicUsize>,
 }
 
 /// Runs all clients of a plan until its time is over or they are told to stop.
-pub(super) async fn all(plan: &Plan, started: Instant, stop: Arc<AtomicBool>) -> Tally {
+pub(super) async fn all(
+    plan: &Plan,
+    started: Instant,
+    stop: Arc<AtomicBool>,
+    served: Arc<AtomicUsize>,
+) -> Tally {
     let tally = RefCell::new(Tally::of_targets(plan.targets.len()));
-    let shared = Rc::new(Shared { plan: plan.clone(), started, stop, tally, asked: Cell::new(0) });
+    let clients = match plan.shape {
+        Shape::Closed { clients, .. } => clients,
+        Shape::Open { .. } => 0,
+    };
+    let answered = RefCell::new(vec![false; clients]);
+    let shared =
+        Rc::new(Shared { plan: plan.clone(), started, stop, tally, asked: Cell::new(0), answered, served });
     let clients = LocalSet::new();
     match plan.shape {
         Shape::Closed { clients: count, think } => {
@@ -90,7 +105,7 @@ impl Shared {
         kept: Option<Connection>,
     ) -> Option<Connection> {
         let target = choose(&self.plan.targets, draw);
-        let Some((path, _)) = self.plan.targets.get(target) else { return None };
+        let (path, _) = self.plan.targets.get(target)?;
         let close = self.plan.connections == Connections::OneForEach;
         self.asked.set(self.asked.get() + 1);
         let path = path.replace(super::NUMBER, &self.asked.get().to_string());
@@ -115,6 +130,12 @@ impl Shared {
     fn note(&self, client: usize, target: usize, due: Instant, failure: Option<Failure>) {
         let (from, to) = (due.saturating_duration_since(self.started), self.started.elapsed());
         let event = Event { client, target, from, to, failure };
+        if failure.is_none()
+            && let Some(answered) = self.answered.borrow_mut().get_mut(client)
+            && !std::mem::replace(answered, true)
+        {
+            self.served.fetch_add(1, Ordering::Relaxed);
+        }
         self.tally.borrow_mut().note(event, self.plan.log == Log::EachEvent);
     }
 }

@@ -14,7 +14,7 @@ mod tally;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -114,6 +114,7 @@ impl Plan {
 pub struct Load {
     started: Instant,
     stop: Arc<AtomicBool>,
+    served: Arc<AtomicUsize>,
     thread: JoinHandle<io::Result<Tally>>,
 }
 
@@ -126,16 +127,22 @@ impl Load {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let stop = Arc::new(AtomicBool::new(false));
         let started = Instant::now();
-        let told = Arc::clone(&stop);
+        let (told, served) = (Arc::clone(&stop), Arc::new(AtomicUsize::new(0)));
+        let tells = Arc::clone(&served);
         let thread = std::thread::Builder::new()
             .name("load".to_owned())
-            .spawn(move || Ok(runtime.block_on(client::all(&plan, started, told))))?;
-        Ok(Self { started, stop, thread })
+            .spawn(move || Ok(runtime.block_on(client::all(&plan, started, told, tells))))?;
+        Ok(Self { started, stop, served, thread })
     }
 
     /// What times in the log count from.
     pub fn started(&self) -> Instant {
         self.started
+    }
+
+    /// How many clients of a closed loop have been answered at least once by now.
+    pub fn served(&self) -> usize {
+        self.served.load(Ordering::Relaxed)
     }
 
     /// Lets each client finish what it is at.

@@ -17,12 +17,13 @@ mod master;
 mod prefork;
 mod process_per_connection;
 mod sessions;
+pub mod splitter;
 mod thread_per_connection;
 mod thread_pool;
 
 use std::fmt;
 use std::io;
-use std::net::{TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
 use rustix::fd::OwnedFd;
@@ -50,10 +51,13 @@ pub enum Model {
     EventWorkers,
     /// Responders behind a web server that speaks FastCGI to them.
     FastCgi(fastcgi::Responder),
+    /// A front that gives each request to one of several workers that have a listening socket each.
+    Splitter(splitter::Choice),
 }
 
 impl Model {
-    /// All of them, in the order of tables.
+    /// All that stand for themselves, in the order of tables. A splitter is there to be compared with who gives work only to
+    /// whoever is idle.
     pub const ALL: [Self; 9] = [
         Self::ProcessPerConnection,
         Self::Prefork,
@@ -78,6 +82,8 @@ impl Model {
             Self::EventWorkers => "event workers",
             Self::FastCgi(fastcgi::Responder::Own) => "FastCGI pool",
             Self::FastCgi(fastcgi::Responder::Php) => "FastCGI pool, PHP",
+            Self::Splitter(splitter::Choice::Random) => "splitter, at random",
+            Self::Splitter(splitter::Choice::Idle) => "splitter, to the idle",
         }
     }
 }
@@ -157,6 +163,13 @@ pub enum Child {
         /// What the responders are to run, if they have to be told.
         script: Option<String>,
     },
+    /// It takes HTTP clients as above, and asks these workers for them.
+    Splitter {
+        /// Where each of them listens.
+        workers: Vec<SocketAddr>,
+        /// How one is chosen.
+        choice: splitter::Choice,
+    },
     /// It answers one FastCGI connection after another from the listening socket on descriptor 0.
     Responder,
 }
@@ -185,6 +198,7 @@ pub fn serve(setup: &Setup) -> io::Result<()> {
         }
         Model::EventWorkers => event_workers::serve(&listener, protocol, cores().max(2)),
         Model::FastCgi(responder) => fastcgi::serve(&listener, responder, processes),
+        Model::Splitter(choice) => splitter::serve(&listener, choice, processes),
     }
 }
 
@@ -201,6 +215,7 @@ pub fn serve_as_child(child: Child) -> io::Result<()> {
         Child::Hybrid { protocol, threads } => hybrid::child(&TcpListener::from(socket), protocol, threads),
         Child::EventWorker(protocol) => event_workers::child(TcpListener::from(socket), protocol),
         Child::FastCgiFront { pool, script } => fastcgi::front::child(socket.into(), pool, script),
+        Child::Splitter { workers, choice } => splitter::front(socket.into(), workers, choice),
         Child::Responder => fastcgi::responder::child(&socket.into()),
     }
 }

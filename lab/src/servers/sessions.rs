@@ -60,13 +60,10 @@ pub(super) fn serve(listener: &TcpListener, protocol: Protocol) -> io::Result<()
 /// Waits for sessions to end, and resets when one has crashed.
 fn reap(supervisor: &Mutex<Supervisor>) {
     loop {
-        let (pid, status) = match wait(WaitOptions::empty()) {
-            Ok(Some(ended)) => ended,
+        let Ok(Some((pid, status))) = wait(WaitOptions::empty()) else {
             // There is no session to wait for.
-            _ => {
-                std::thread::sleep(Duration::from_millis(2));
-                continue;
-            }
+            std::thread::sleep(Duration::from_millis(2));
+            continue;
         };
         let mut supervisor = supervisor.lock().unwrap_or_else(PoisonError::into_inner);
         supervisor.sessions.retain(|session| *session != pid);

@@ -91,7 +91,7 @@ pub(super) fn start(backend: Backend, shape: &Shape, program: Option<&Path>) -> 
     std::fs::write(&spec_file, spec(backend, shape)).context("cannot write the spec")?;
     let mut command = Command::new(program);
     command.arg("up").arg("--spec").arg(&spec_file).arg("--run-dir").arg(&run_dir);
-    command.env_remove("BULKHEAD_API");
+    command.env_remove("BULKHEAD_API").env("RUST_BACKTRACE", "0");
     let mut compartment = Compartment::new(shape.limits);
     let errors = tempfile::tempfile().context("cannot make a file for what it says")?;
     let label = format!("io.bulkhead.owner={}", run_dir.display());

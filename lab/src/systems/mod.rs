@@ -240,6 +240,8 @@ fn start_model(model: Model, shape: &Shape) -> anyhow::Result<Running> {
         }
         _ => None,
     };
+    // A panic is told in a line: to look for the names of functions takes longer than much of what is measured.
+    command.env("RUST_BACKTRACE", "0");
     let mut compartment = Compartment::new(shape.limits);
     let errors = tempfile::tempfile().context("cannot make a file for what it says")?;
     let (leader, _) = compartment.start_with(

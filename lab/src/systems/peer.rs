@@ -121,8 +121,12 @@ impl Peer {
         let command = self.prepare(scratch.0.path(), address.port(), shape)?;
         let mut compartment = Compartment::new(shape.limits);
         let errors = tempfile::tempfile().context("cannot make a file for what it says")?;
-        let (leader, _) =
-            compartment.start_with(command, Stdio::null(), Stdio::null(), Stdio::from(errors.try_clone()?))?;
+        let (leader, _) = compartment.start_with(
+            command,
+            Stdio::null(),
+            Stdio::null(),
+            Stdio::from(errors.try_clone()?),
+        )?;
         let mut running =
             Running { address, leader, compartment, deployment: None, errors, _scratch: Some(scratch) };
         running.await_service(shape.protocol)?;
@@ -134,7 +138,9 @@ impl Peer {
         match self {
             Self::NginxFpm => command_line.contains("pool www"),
             Self::Passenger => command_line.contains("wsgi"),
-            Self::ApachePrefork | Self::ApacheWorker | Self::ApacheEvent | Self::Nginx | Self::Gunicorn => true,
+            Self::ApachePrefork | Self::ApacheWorker | Self::ApacheEvent | Self::Nginx | Self::Gunicorn => {
+                true
+            }
         }
     }
 

@@ -8,7 +8,7 @@ use std::io;
 use std::net::TcpListener;
 
 use fastcgi_client::{Client, Params, Request, io::empty};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, BufStream};
 use tokio::net::{TcpStream, UnixStream};
 
 use super::super::{accept_async, http};
@@ -84,6 +84,9 @@ impl Pool {
             // Debian's PHP runs nothing that was not handed over by a redirection.
             params = params.script_filename(script.as_str()).custom("REDIRECT_STATUS", "200");
         }
+        // In one piece: the crate marks the end of an empty body twice, and by then a quick responder may have answered
+        // and gone.
+        let stream = BufStream::new(stream);
         let answer = Client::new_tokio(stream).execute_once(Request::new(params, empty())).await;
         answer.map_err(io::Error::other)?.stdout.ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
     }

@@ -7,6 +7,7 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::net::{UnixListener, UnixStream};
 
+use tokio::io::BufReader;
 use tokio_fastcgi::{Request, RequestResult, Requests};
 
 use super::super::http;
@@ -23,7 +24,8 @@ pub(in super::super) fn child(listener: &UnixListener) -> io::Result<()> {
 async fn answer_all(connection: UnixStream) -> Result<(), tokio_fastcgi::Error> {
     connection.set_nonblocking(true)?;
     let mut connection = tokio::net::UnixStream::from_std(connection)?;
-    let mut requests = Requests::from_split_socket(connection.split(), 1, 1);
+    let (reads, writes) = connection.split();
+    let mut requests = Requests::new(BufReader::new(reads), writes, 1, 1);
     while let Some(request) = requests.next().await? {
         request
             .process(|request| async move {

@@ -1,0 +1,220 @@
+//! One system and one fault: the others at work, the fault, and what is seen of the others.
+
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+use rustix::process::Pid;
+
+use super::judge::{Damage, Moment, Trace, Who, judge};
+use super::{Fault, NotRun, Record, company};
+use crate::compartment::Limits;
+use crate::experiments::Bench;
+use crate::findings::Size;
+use crate::load::{Connections, Event, Load, Log, Plan, Shape as LoadShape};
+use crate::progress::Progress;
+use crate::systems::{Running, Shape, System};
+
+/// Clients are told to stop long before.
+const LONGEST: Duration = Duration::from_secs(120);
+/// How long it may take until each of them has been answered once.
+const SETTLE: Duration = Duration::from_secs(20);
+/// How long a fault that ends somebody may take to do so.
+const FATAL: Duration = Duration::from_secs(15);
+/// How often a system is started again because all clients were in one of its processes.
+const TRIES: usize = 8;
+/// The share of the time after the fault, at its end, in which who is not answered is out.
+const AT_THE_END: f64 = 0.4;
+
+/// How long and how many.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Times {
+    before: Duration,
+    after: Duration,
+    kept: usize,
+    newcomers: usize,
+}
+
+impl Times {
+    pub(super) fn of(size: Size) -> Self {
+        let millis = |smallest, quick, full| Duration::from_millis(size.pick(smallest, quick, full));
+        Self {
+            before: millis(300, 250, 800),
+            after: millis(1000, 900, 2000),
+            kept: size.pick(10, 10, 16),
+            newcomers: size.pick(2, 2, 4),
+        }
+    }
+
+    /// A worker for everybody, the one who does harm included, and some to spare: a fault that is tried twice ends two.
+    /// Those who keep their connection are more than half of it, so that of two processes with threads neither is without.
+    fn workers(self) -> usize {
+        self.kept + self.newcomers + 1 + 3
+    }
+
+    fn shape(self, system: System) -> Shape {
+        // Bulkhead's workers have limits of their own, and so little to share that none of it is ever short.
+        let limits = match system {
+            System::Model(_) => Limits { memory: 160 << 20, pids: 200 },
+            System::Bulkhead(_) | System::Peer(_) => Limits { memory: 2 << 30, pids: 4096 },
+        };
+        Shape { limits, open_files: Some(256), request_time: self.after / 2, ..Shape::of(self.workers()) }
+    }
+
+    /// A hog is one for half of the time that is looked at, so that it can be seen what is then.
+    fn hog(self) -> Duration {
+        self.after / 2
+    }
+}
+
+/// All faults of one system, one after the other.
+pub(super) fn row(
+    bench: &Bench,
+    system: System,
+    faults: &[Fault],
+    times: Times,
+    progress: &Progress,
+) -> anyhow::Result<Vec<Record>> {
+    let mut records = Vec::new();
+    let mut kept_running = None;
+    for &fault in faults {
+        progress.doing(&format!("{system}, {}", fault.name()));
+        let mut tries = 0;
+        let (running, result) = loop {
+            let running = match kept_running.take() {
+                Some(running) => running,
+                None => bench.start(system, &times.shape(system))?,
+            };
+            let why = match fault.forbidden_in(&running, system) {
+                Some(why) => why,
+                None => match measure(&running, system, fault, times)
+                    .with_context(|| format!("{system}, {}", fault.name()))?
+                {
+                    Tried::Measured(damage) => break (running, Ok(damage)),
+                    Tried::AllInOne if tries < TRIES => {
+                        tries += 1;
+                        continue;
+                    }
+                    Tried::AllInOne => "all clients were in one process each time",
+                },
+            };
+            break (running, Err(NotRun { not_run: why.to_owned() }));
+        };
+        records.push(Record { system, fault, result });
+        if matches!(system, System::Bulkhead(_)) {
+            kept_running = Some(running);
+        }
+        progress.step();
+    }
+    Ok(records)
+}
+
+/// What came of a try to measure.
+enum Tried {
+    Measured(Damage),
+    /// All clients were in one process: that shows nothing.
+    AllInOne,
+}
+
+fn measure(running: &Running, system: System, fault: Fault, times: Times) -> anyhow::Result<Tried> {
+    let plan = |clients, connections| Plan {
+        shape: LoadShape::Closed { clients, think: Duration::from_millis(5) },
+        // Beyond what is looked at: who waits is stalled, and has not failed.
+        patience: times.after * 2,
+        connections,
+        log: Log::EachEvent,
+        ..Plan::closed(running.address, "/work?ms=5", clients, LONGEST)
+    };
+    let before = company::sockets(running);
+    let kept = Load::start(plan(times.kept, Connections::Kept))?;
+    await_all(&kept, times.kept, running)?;
+    let company = company::is_shared_in(system).then(|| company::found(running, &before));
+    if company.as_ref().is_some_and(|it| it.len() < 2) {
+        kept.stop()?;
+        return Ok(Tried::AllInOne);
+    }
+    let newcomers = Load::start(plan(times.newcomers, Connections::OneForEach))?;
+    await_all(&newcomers, times.newcomers, running)?;
+    let settled = Instant::now();
+    std::thread::sleep(times.before);
+    let (culprit, committed) = commit(running.address, company.as_deref(), &fault.target(times.hog()))?;
+    if fault.is_fatal() {
+        // Its end comes when whoever it ends is gone: a process has to fill its memory first.
+        let _ = culprit.set_read_timeout(Some(FATAL));
+        let _ = (&culprit).read(&mut [0; 4096]);
+    }
+    let machine = longest_nap(committed, Instant::now() + times.after);
+    let after = committed.elapsed();
+    let (kept_since, newcomers_since) = (kept.started(), newcomers.started());
+    let (kept, newcomers) = (kept.stop()?, newcomers.stop()?);
+    drop(culprit);
+    let moment = |who: Who, since: Instant, event: &Event| {
+        let at = (since + event.to).saturating_duration_since(committed).as_secs_f64();
+        let ago = committed.saturating_duration_since(since + event.to).as_secs_f64();
+        Moment { who, at: (at - ago) * 1e3, failure: event.failure }
+    };
+    let kept = kept.log.iter().map(|event| moment(Who::Kept(event.client), kept_since, event));
+    let newcomers = newcomers.log.iter().map(|event| moment(Who::Newcomer, newcomers_since, event));
+    let trace = Trace {
+        kept: times.kept,
+        before: committed.saturating_duration_since(settled).as_secs_f64() * 1e3,
+        after: after.as_secs_f64() * 1e3,
+        machine,
+        end: times.after.as_secs_f64() * 1e3 * AT_THE_END,
+        moments: kept.chain(newcomers).collect(),
+    };
+    Ok(Tried::Measured(judge(&trace)))
+}
+
+/// Waits until then, in naps. The longest of them since `from`, in ms, is how long this machine holds up somebody who wants
+/// nothing but to wake up.
+fn longest_nap(from: Instant, until: Instant) -> f64 {
+    let mut longest = Duration::ZERO;
+    let mut last = Instant::now().max(from);
+    while last < until {
+        std::thread::sleep(Duration::from_millis(5));
+        longest = longest.max(last.elapsed());
+        last = Instant::now();
+    }
+    longest.as_secs_f64() * 1e3
+}
+
+/// Waits until each client has been answered once.
+fn await_all(load: &Load, clients: usize, running: &Running) -> anyhow::Result<()> {
+    let until = Instant::now() + SETTLE;
+    while load.served() < clients {
+        if Instant::now() > until {
+            let (served, said) = (load.served(), running.last_words());
+            bail!(
+                "only {served} of {clients} clients are served {SETTLE:?} after they came; what it said last: {said}"
+            );
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    Ok(())
+}
+
+/// Has one client ask for the fault, in a process of `company` if that is given: its connection, and when it asked.
+fn commit(
+    address: SocketAddr,
+    company: Option<&[Pid]>,
+    target: &str,
+) -> anyhow::Result<(TcpStream, Instant)> {
+    let connect = || -> io::Result<TcpStream> {
+        let mut stream = TcpStream::connect(address)?;
+        if let Some(company) = company {
+            for _ in 0..50 {
+                if company::serves(&mut stream)?.is_some_and(|pid| company.contains(&pid)) {
+                    break;
+                }
+                stream = TcpStream::connect(address)?;
+            }
+        }
+        Ok(stream)
+    };
+    let mut stream = connect().context("the client that is to do harm gets no connection")?;
+    let committed = Instant::now();
+    stream.write_all(format!("GET {target} HTTP/1.1\r\nHost: lab\r\n\r\n").as_bytes())?;
+    Ok((stream, committed))
+}

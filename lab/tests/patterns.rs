@@ -5,8 +5,12 @@
 //!
 //! Bulkhead is among the systems where `BULKHEAD_PROGRAM` names it; what is not tried without is said on each test.
 
+#[path = "patterns/idle.rs"]
+mod idle;
 #[path = "patterns/preemption.rs"]
 mod preemption;
+#[path = "patterns/scale.rs"]
+mod scale;
 #[path = "patterns/systems.rs"]
 mod systems;
 
@@ -24,7 +28,10 @@ fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
     // Experiments beside each other would measure each other.
     arguments.test_threads = Some(1);
-    let trials: Vec<Trial> = [systems::trials(), preemption::trials()].into_iter().flatten().collect();
+    let trials: Vec<Trial> = [systems::trials(), idle::trials(), preemption::trials(), scale::trials()]
+        .into_iter()
+        .flatten()
+        .collect();
     libtest_mimic::run(&arguments, trials).exit_code()
 }
 

@@ -3,8 +3,10 @@
 //! An experiment measures and fills an [`Outcome`]; it prints and draws nothing. What it needs processes for besides
 //! servers is a [`Party`]: this program, started again in that part.
 
+mod idle;
 mod preemption;
 mod races;
+mod scale;
 
 use std::io;
 use std::path::PathBuf;
@@ -14,6 +16,7 @@ use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
 use crate::findings::{Findings, Outcome, Size};
+use crate::load::crowd;
 use crate::machine::Machine;
 use crate::progress::Progress;
 use crate::systems::{Roll, Running, Shape, System};
@@ -21,10 +24,14 @@ use crate::systems::{Roll, Running, Shape, System};
 /// Which experiment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Experiment {
+    /// What workers cost that wait, and who is served when idle connections hold on
+    Idle,
     /// One greedy task among interactive ones: who starves, and can it be ended
     Preemption,
     /// A counter that many bump at once: what is lost, and what each remedy costs
     Races,
+    /// More and more connections at a time: what each costs, and what stops each model
+    Scale,
 }
 
 /// What an experiment can use.
@@ -40,6 +47,8 @@ pub struct Bench {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Party {
+    /// Of `scale` and `idle`: clients who hold connections.
+    Crowd(crowd::Faces),
     /// Of `preemption`: tasks that note when they ran.
     Troupe(preemption::Troupe),
     /// Of `races`: counts for itself and tells the sum.
@@ -48,28 +57,34 @@ pub enum Party {
 
 impl Experiment {
     /// All of them, in the order in which they are run.
-    pub const ALL: [Self; 2] = [Self::Preemption, Self::Races];
+    pub const ALL: [Self; 4] = [Self::Scale, Self::Idle, Self::Preemption, Self::Races];
 
     /// The name that it is called by.
     pub fn name(self) -> &'static str {
         match self {
+            Self::Idle => "idle",
             Self::Preemption => "preemption",
             Self::Races => "races",
+            Self::Scale => "scale",
         }
     }
 
     /// What it asks, in a sentence.
     pub fn question(self) -> &'static str {
         match self {
+            Self::Idle => idle::QUESTION,
             Self::Preemption => preemption::QUESTION,
             Self::Races => races::QUESTION,
+            Self::Scale => scale::QUESTION,
         }
     }
 
     fn method(self) -> &'static str {
         match self {
+            Self::Idle => idle::METHOD,
             Self::Preemption => preemption::METHOD,
             Self::Races => races::METHOD,
+            Self::Scale => scale::METHOD,
         }
     }
 
@@ -94,8 +109,10 @@ impl Experiment {
 
     fn measure(self, bench: &Bench) -> anyhow::Result<Outcome> {
         match self {
+            Self::Idle => idle::measure(bench),
             Self::Preemption => preemption::measure(bench),
             Self::Races => races::measure(bench),
+            Self::Scale => scale::measure(bench),
         }
     }
 }
@@ -120,12 +137,25 @@ impl Bench {
     }
 }
 
+/// Of these systems those that can be started here, and why the others cannot.
+fn here(systems: &[System], bench: &Bench) -> (Vec<System>, Vec<String>) {
+    let (mut here, mut notes) = (Vec::new(), Vec::new());
+    for &system in systems {
+        match system.missing(bench.bulkhead.as_deref()) {
+            None => here.push(system),
+            Some(why) => notes.push(format!("{system} was not run: {why}")),
+        }
+    }
+    (here, notes)
+}
+
 /// Does what a party does.
 ///
 /// # Errors
 /// What the party says.
 pub fn take_part(party: Party) -> io::Result<()> {
     match party {
+        Party::Crowd(faces) => faces.take_part(),
         Party::Troupe(troupe) => troupe.play(),
         Party::Counter(counter) => counter.run(),
     }

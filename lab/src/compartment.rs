@@ -79,7 +79,7 @@ impl Compartment {
         }
         let group = make_group(root.join("cpu").join(&self.name), &[("cpu.cfs_quota_us", &quota)]);
         let capped = group.is_some();
-        for group in &group {
+        if let Some(group) = &group {
             janitor::have(Belonging::ControlGroup(group.dir.clone()));
         }
         self.groups.extend(group);

@@ -5,10 +5,14 @@
 //!
 //! Bulkhead is among the systems where `BULKHEAD_PROGRAM` names it; what is not tried without is said on each test.
 
+#[path = "patterns/idle.rs"]
+mod idle;
 #[path = "patterns/isolation.rs"]
 mod isolation;
 #[path = "patterns/preemption.rs"]
 mod preemption;
+#[path = "patterns/scale.rs"]
+mod scale;
 #[path = "patterns/systems.rs"]
 mod systems;
 #[path = "patterns/throughput.rs"]
@@ -28,11 +32,15 @@ fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
     // Experiments beside each other would measure each other.
     arguments.test_threads = Some(1);
-    let trials: Vec<Trial> =
-        [systems::trials(), preemption::trials(), isolation::trials(), throughput::trials()]
-            .into_iter()
-            .flatten()
-            .collect();
+    let trials = [
+        systems::trials(),
+        idle::trials(),
+        preemption::trials(),
+        scale::trials(),
+        isolation::trials(),
+        throughput::trials(),
+    ];
+    let trials = trials.into_iter().flatten().collect();
     libtest_mimic::run(&arguments, trials).exit_code()
 }
 

@@ -4,10 +4,12 @@
 //! servers is a [`Party`]: this program, started again in that part.
 
 mod chaos;
+mod idle;
 mod isolation;
 mod peers;
 mod preemption;
 mod races;
+mod scale;
 mod throughput;
 
 use std::io;
@@ -18,6 +20,7 @@ use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
 use crate::findings::{Findings, Outcome, Size};
+use crate::load::crowd;
 use crate::machine::Machine;
 use crate::progress::Progress;
 use crate::systems::{Roll, Running, Shape, System};
@@ -29,6 +32,8 @@ pub enum Experiment {
     Isolation,
     /// Answers a second and tail latencies; what idle-aware dispatch is worth
     Throughput,
+    /// What workers cost that wait, and who is served when idle connections hold on
+    Idle,
     /// One greedy task among interactive ones: who starves, and can it be ended
     Preemption,
     /// A counter that many bump at once: what is lost, and what each remedy costs
@@ -37,6 +42,8 @@ pub enum Experiment {
     Chaos,
     /// Bulkhead beside the servers of its kind that are installed here
     Peers,
+    /// More and more connections at a time: what each costs, and what stops each model
+    Scale,
 }
 
 /// What an experiment can use.
@@ -52,6 +59,8 @@ pub struct Bench {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Party {
+    /// Of `scale` and `idle`: clients who hold connections.
+    Crowd(crowd::Faces),
     /// Of `preemption`: tasks that note when they ran.
     Troupe(preemption::Troupe),
     /// Of `races`: counts for itself and tells the sum.
@@ -60,41 +69,42 @@ pub enum Party {
 
 impl Experiment {
     /// All of them, in the order in which they are run.
-    pub const ALL: [Self; 6] =
-        [Self::Isolation, Self::Throughput, Self::Preemption, Self::Races, Self::Chaos, Self::Peers];
+    pub const ALL: [Self; 8] = [
+        Self::Isolation,
+        Self::Scale,
+        Self::Idle,
+        Self::Throughput,
+        Self::Preemption,
+        Self::Races,
+        Self::Chaos,
+        Self::Peers,
+    ];
 
     /// The name that it is called by.
     pub fn name(self) -> &'static str {
-        match self {
-            Self::Isolation => "isolation",
-            Self::Throughput => "throughput",
-            Self::Preemption => "preemption",
-            Self::Races => "races",
-            Self::Chaos => "chaos",
-            Self::Peers => "peers",
-        }
+        self.entry().name
     }
 
     /// What it asks, in a sentence.
     pub fn question(self) -> &'static str {
-        match self {
-            Self::Isolation => isolation::QUESTION,
-            Self::Throughput => throughput::QUESTION,
-            Self::Preemption => preemption::QUESTION,
-            Self::Races => races::QUESTION,
-            Self::Chaos => chaos::QUESTION,
-            Self::Peers => peers::QUESTION,
-        }
+        self.entry().question
     }
 
-    fn method(self) -> &'static str {
+    fn entry(self) -> Entry {
+        use Entry as E;
         match self {
-            Self::Isolation => isolation::METHOD,
-            Self::Throughput => throughput::METHOD,
-            Self::Preemption => preemption::METHOD,
-            Self::Races => races::METHOD,
-            Self::Chaos => chaos::METHOD,
-            Self::Peers => peers::METHOD,
+            Self::Isolation => E::of("isolation", isolation::QUESTION, isolation::METHOD, isolation::measure),
+            Self::Scale => E::of("scale", scale::QUESTION, scale::METHOD, scale::measure),
+            Self::Idle => E::of("idle", idle::QUESTION, idle::METHOD, idle::measure),
+            Self::Throughput => {
+                E::of("throughput", throughput::QUESTION, throughput::METHOD, throughput::measure)
+            }
+            Self::Preemption => {
+                E::of("preemption", preemption::QUESTION, preemption::METHOD, preemption::measure)
+            }
+            Self::Races => E::of("races", races::QUESTION, races::METHOD, races::measure),
+            Self::Chaos => E::of("chaos", chaos::QUESTION, chaos::METHOD, chaos::measure),
+            Self::Peers => E::of("peers", peers::QUESTION, peers::METHOD, peers::measure),
         }
     }
 
@@ -104,11 +114,12 @@ impl Experiment {
     /// When something that it cannot do without is not there or fails; the error says what.
     pub fn run(self, bench: &Bench) -> anyhow::Result<Findings> {
         let (machine, at, started) = (Machine::here(), jiff::Timestamp::now().to_string(), Instant::now());
-        let outcome = self.measure(bench)?;
+        let Entry { name, question, method, measure } = self.entry();
+        let outcome = measure(bench)?;
         Ok(Findings {
-            experiment: self.name().to_owned(),
-            question: self.question().to_owned(),
-            method: self.method().to_owned(),
+            experiment: name.to_owned(),
+            question: question.to_owned(),
+            method: method.to_owned(),
             size: bench.size,
             machine,
             at,
@@ -116,16 +127,24 @@ impl Experiment {
             outcome,
         })
     }
+}
 
-    fn measure(self, bench: &Bench) -> anyhow::Result<Outcome> {
-        match self {
-            Self::Isolation => isolation::measure(bench),
-            Self::Throughput => throughput::measure(bench),
-            Self::Preemption => preemption::measure(bench),
-            Self::Races => races::measure(bench),
-            Self::Chaos => chaos::measure(bench),
-            Self::Peers => peers::measure(bench),
-        }
+/// What there is to know of an experiment.
+struct Entry {
+    name: &'static str,
+    question: &'static str,
+    method: &'static str,
+    measure: fn(&Bench) -> anyhow::Result<Outcome>,
+}
+
+impl Entry {
+    fn of(
+        name: &'static str,
+        question: &'static str,
+        method: &'static str,
+        measure: fn(&Bench) -> anyhow::Result<Outcome>,
+    ) -> Self {
+        Self { name, question, method, measure }
     }
 }
 
@@ -149,12 +168,25 @@ impl Bench {
     }
 }
 
+/// Of these systems those that can be started here, and why the others cannot.
+fn here(systems: &[System], bench: &Bench) -> (Vec<System>, Vec<String>) {
+    let (mut here, mut notes) = (Vec::new(), Vec::new());
+    for &system in systems {
+        match system.missing(bench.bulkhead.as_deref()) {
+            None => here.push(system),
+            Some(why) => notes.push(format!("{system} was not run: {why}")),
+        }
+    }
+    (here, notes)
+}
+
 /// Does what a party does.
 ///
 /// # Errors
 /// What the party says.
 pub fn take_part(party: Party) -> io::Result<()> {
     match party {
+        Party::Crowd(faces) => faces.take_part(),
         Party::Troupe(troupe) => troupe.play(),
         Party::Counter(counter) => counter.run(),
     }

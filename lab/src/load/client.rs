@@ -198,14 +198,17 @@ async fn in_open_loop(shared: Rc<Shared>, rate: f64, most: usize) {
 }
 
 /// One connection, and what has been read from it beyond the last answer.
-struct Connection {
+pub(super) struct Connection {
     stream: TcpStream,
     bytes: Vec<u8>,
 }
 
 impl Connection {
     async fn to(address: SocketAddr) -> io::Result<Self> {
-        let stream = TcpStream::connect(address).await?;
+        Self::over(TcpStream::connect(address).await?)
+    }
+
+    pub(super) fn over(stream: TcpStream) -> io::Result<Self> {
         stream.set_nodelay(true)?;
         Ok(Self { stream, bytes: Vec::with_capacity(1024) })
     }
@@ -217,7 +220,7 @@ impl Connection {
     }
 
     /// Asks and reads the whole answer; whether the connection can be used again.
-    async fn ask(&mut self, method: Method, path: &str, close: bool) -> Result<bool, Failure> {
+    pub(super) async fn ask(&mut self, method: Method, path: &str, close: bool) -> Result<bool, Failure> {
         if self.has_surplus() {
             return Err(Failure::Surplus);
         }

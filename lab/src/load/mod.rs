@@ -8,6 +8,7 @@
 //! All clients are tasks on one thread: the generator has a limit of its own, which [`limit`] measures.
 
 mod client;
+pub mod crowd;
 mod limit;
 mod tally;
 

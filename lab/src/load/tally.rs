@@ -91,7 +91,7 @@ impl Default for Latencies {
 }
 
 impl Latencies {
-    fn note(&mut self, latency: Duration) {
+    pub(super) fn note(&mut self, latency: Duration) {
         if let Some(histogram) = &mut self.0 {
             histogram.saturating_record(u64::try_from(latency.as_micros()).unwrap_or(u64::MAX));
         }

@@ -24,6 +24,7 @@ mod thread_pool;
 use std::fmt;
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::Once;
 use std::time::Duration;
 
 use rustix::fd::OwnedFd;
@@ -230,7 +231,10 @@ fn accept(listener: &TcpListener) -> io::Result<TcpStream> {
 fn accept_with<T>(mut accept: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     loop {
         match accept() {
-            Err(error) if out_of_descriptors(&error) => std::thread::sleep(A_BREATH),
+            Err(error) if out_of_descriptors(&error) => {
+                say_once(&error);
+                std::thread::sleep(A_BREATH);
+            }
             accepted => return accepted,
         }
     }
@@ -240,10 +244,19 @@ fn accept_with<T>(mut accept: impl FnMut() -> io::Result<T>) -> io::Result<T> {
 async fn accept_async(listener: &tokio::net::TcpListener) -> io::Result<tokio::net::TcpStream> {
     loop {
         match listener.accept().await {
-            Err(error) if out_of_descriptors(&error) => tokio::time::sleep(A_BREATH).await,
+            Err(error) if out_of_descriptors(&error) => {
+                say_once(&error);
+                tokio::time::sleep(A_BREATH).await;
+            }
             accepted => return accepted.map(|(client, _)| client),
         }
     }
+}
+
+/// Says in the kernel's words that there is no descriptor for a client; once, or it would be said all the time.
+fn say_once(error: &io::Error) {
+    static SAID: Once = Once::new();
+    SAID.call_once(|| eprintln!("no descriptor for a client: {error}"));
 }
 
 fn out_of_descriptors(error: &io::Error) -> bool {

@@ -12,6 +12,7 @@
 
 use std::io;
 use std::net::TcpListener;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
 use super::{Protocol, accept};
@@ -19,10 +20,38 @@ use super::{Protocol, accept};
 pub(super) fn serve(listener: &TcpListener, protocol: Protocol) -> io::Result<()> {
     loop {
         let client = accept(listener)?;
-        let started = thread::Builder::new().spawn(move || protocol.serve(&client));
+        let counted = Counted::new();
+        let started = thread::Builder::new().spawn(move || {
+            let _counted = counted;
+            protocol.serve(&client)
+        });
         if let Err(error) = started {
             // The closure is dropped, and the connection with it.
             eprintln!("no thread for a client: {error}");
         }
     }
+}
+
+/// How many threads there are for clients, by this server's own count: `/threads` tells it, and one for the main thread.
+static CLIENTS: AtomicUsize = AtomicUsize::new(0);
+
+/// A thread that is counted while it lasts.
+struct Counted;
+
+impl Counted {
+    fn new() -> Self {
+        CLIENTS.fetch_add(1, Ordering::Relaxed);
+        Self
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        CLIENTS.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// The threads of this process, as it counts them itself.
+pub(super) fn threads() -> usize {
+    1 + CLIENTS.load(Ordering::Relaxed)
 }

@@ -6,6 +6,7 @@
 mod chaos;
 mod peers;
 mod preemption;
+mod deadlock;
 mod races;
 
 use std::io;
@@ -31,6 +32,8 @@ pub enum Experiment {
     Chaos,
     /// Bulkhead beside the servers of its kind that are installed here
     Peers,
+    /// Locks that are taken in opposite order: when all stop for ever, and three ways out
+    Deadlock,
 }
 
 /// What an experiment can use.
@@ -50,11 +53,13 @@ pub enum Party {
     Troupe(preemption::Troupe),
     /// Of `races`: counts for itself and tells the sum.
     Counter(races::Counter),
+    /// Of `deadlock`: threads that need two locks each.
+    Dinner(deadlock::Dinner),
 }
 
 impl Experiment {
     /// All of them, in the order in which they are run.
-    pub const ALL: [Self; 4] = [Self::Races, Self::Chaos, Self::Peers, Self::Preemption];
+    pub const ALL: [Self; 5] = [Self::Races, Self::Chaos, Self::Peers, Self::Preemption, Self::Deadlock];
 
     /// The name that it is called by.
     pub fn name(self) -> &'static str {
@@ -63,6 +68,7 @@ impl Experiment {
             Self::Races => "races",
             Self::Chaos => "chaos",
             Self::Peers => "peers",
+            Self::Deadlock => "deadlock",
         }
     }
 
@@ -73,6 +79,7 @@ impl Experiment {
             Self::Races => races::QUESTION,
             Self::Chaos => chaos::QUESTION,
             Self::Peers => peers::QUESTION,
+            Self::Deadlock => deadlock::QUESTION,
         }
     }
 
@@ -82,6 +89,7 @@ impl Experiment {
             Self::Races => races::METHOD,
             Self::Chaos => chaos::METHOD,
             Self::Peers => peers::METHOD,
+            Self::Deadlock => deadlock::METHOD,
         }
     }
 
@@ -110,6 +118,7 @@ impl Experiment {
             Self::Races => races::measure(bench),
             Self::Chaos => chaos::measure(bench),
             Self::Peers => peers::measure(bench),
+            Self::Deadlock => deadlock::measure(bench),
         }
     }
 }
@@ -142,5 +151,6 @@ pub fn take_part(party: Party) -> io::Result<()> {
     match party {
         Party::Troupe(troupe) => troupe.play(),
         Party::Counter(counter) => counter.run(),
+        Party::Dinner(dinner) => dinner.run(),
     }
 }

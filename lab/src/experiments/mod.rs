@@ -4,6 +4,7 @@
 //! servers is a [`Party`]: this program, started again in that part.
 
 mod chaos;
+mod deadlock;
 mod idle;
 mod isolation;
 mod peers;
@@ -38,6 +39,8 @@ pub enum Experiment {
     Preemption,
     /// A counter that many bump at once: what is lost, and what each remedy costs
     Races,
+    /// Locks that are taken in opposite order: when all stop for ever, and three ways out
+    Deadlock,
     /// Kills under load, over every system: what is lost
     Chaos,
     /// Bulkhead beside the servers of its kind that are installed here
@@ -63,19 +66,22 @@ pub enum Party {
     Crowd(crowd::Faces),
     /// Of `preemption`: tasks that note when they ran.
     Troupe(preemption::Troupe),
+    /// Of `deadlock`: threads that need two locks each.
+    Dinner(deadlock::Dinner),
     /// Of `races`: counts for itself and tells the sum.
     Counter(races::Counter),
 }
 
 impl Experiment {
     /// All of them, in the order in which they are run.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Isolation,
         Self::Scale,
         Self::Idle,
         Self::Throughput,
         Self::Preemption,
         Self::Races,
+        Self::Deadlock,
         Self::Chaos,
         Self::Peers,
     ];
@@ -103,6 +109,7 @@ impl Experiment {
                 E::of("preemption", preemption::QUESTION, preemption::METHOD, preemption::measure)
             }
             Self::Races => E::of("races", races::QUESTION, races::METHOD, races::measure),
+            Self::Deadlock => E::of("deadlock", deadlock::QUESTION, deadlock::METHOD, deadlock::measure),
             Self::Chaos => E::of("chaos", chaos::QUESTION, chaos::METHOD, chaos::measure),
             Self::Peers => E::of("peers", peers::QUESTION, peers::METHOD, peers::measure),
         }
@@ -188,6 +195,7 @@ pub fn take_part(party: Party) -> io::Result<()> {
     match party {
         Party::Crowd(faces) => faces.take_part(),
         Party::Troupe(troupe) => troupe.play(),
+        Party::Dinner(dinner) => dinner.run(),
         Party::Counter(counter) => counter.run(),
     }
 }

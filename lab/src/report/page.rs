@@ -98,7 +98,7 @@ fn claim_card(claim: &Claim, findings: &[Findings]) -> String {
     let mut html = format!(
         "<li><p class=\"claim\"><span class=\"number\">{}</span> {}</p>{}",
         claim.number,
-        escape(claim.text),
+        with_code(claim.text),
         badge(all)
     );
     html += "<ul>";
@@ -118,6 +118,14 @@ fn claim_card(claim: &Claim, findings: &[Findings]) -> String {
         let _ = write!(html, "<li class=\"missing\">not run yet: {}</li>", silent.join(", "));
     }
     html + "</ul></li>"
+}
+
+/// Escaped, and what stands between backticks is shown as code.
+fn with_code(text: &str) -> String {
+    let parts = text.split('`').enumerate();
+    parts
+        .map(|(nth, part)| if nth % 2 == 0 { escape(part) } else { format!("<code>{}</code>", escape(part)) })
+        .collect()
 }
 
 /// A sign and words: the colour only repeats them.

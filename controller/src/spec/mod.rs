@@ -32,7 +32,7 @@ use std::path::Path;
 pub use change::{Change, effective};
 pub use mistake::{Mistake, Origin, Place, SpecError};
 pub use overrides::{ForPool, Overrides};
-pub use units::{spell_size, spell_time};
+pub use units::{read_time, spell_size, spell_time};
 pub use valid::{
     AccessChoice, Api, ApiAccess, BackendChoice, Deployment, Limits, LinkChoice, Network, Pool, Recycle,
     Restart, Worker,

@@ -15,6 +15,11 @@ use server::config::{App, Model, Protocol, RedeliverMethods, TurnUnit};
 
 use super::{AccessChoice, BackendChoice, LinkChoice, Network};
 
+/// What a spec's spelling of a time means; else how to spell one.
+pub fn read_time(text: &str) -> Result<Duration, &'static str> {
+    Time::read(text).map(|Time(time)| time).ok_or(Time::SPELLING)
+}
+
 /// `time` as a spec spells it: `30s`.
 pub fn spell_time(time: Duration) -> String {
     Time(time).to_string()

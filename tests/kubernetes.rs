@@ -46,7 +46,8 @@ echo:
 
 type Story = fn(&Deployment);
 
-const STORIES: [(&str, Story); 10] = [
+const STORIES: [(&str, Story); 11] = [
+    ("the_api_takes_what_is_written", the_api_takes_what_is_written),
     ("killed_workers_cost_no_request", killed_workers_cost_no_request),
     ("a_kill_is_no_order_to_finish", a_kill_is_no_order_to_finish),
     ("the_api_server_is_restarted", the_api_server_is_restarted),
@@ -70,7 +71,7 @@ fn main() -> ExitCode {
         2.. => Ok(()),
         _ => Err("two nodes are needed, and BULKHEAD_TEST_NODES names one".to_owned()),
     });
-    let missing = missing.err().map(|why| Missing { why, excused: true });
+    let missing = missing.err().map(|why| Missing { why, excused: !kubernetes::is_required() });
     let shared = Shared::default();
     let trials = STORIES.map(|(name, story)| {
         let (missing, shared) = (missing.clone(), Arc::clone(&shared));
@@ -109,6 +110,18 @@ fn goes_on(load: &Load, more: u64) {
         let answered = load.answered();
         if answered >= so_far + more { Ok(()) } else { Err(answered - so_far) }
     });
+}
+
+fn the_api_takes_what_is_written(deployment: &Deployment) {
+    let served = kubernetes::run("kubectl", &["api-versions"]).unwrap();
+    let components = [("pdb-v1", "policy/v1"), ("pdb-v1beta1", "policy/v1beta1")];
+    let fit = |version: &str| served.lines().any(|it| it == version);
+    let fit: Vec<_> = components.iter().filter(|(_, version)| fit(version)).collect();
+    assert!(!fit.is_empty(), "no component is for a cluster that serves {served}");
+    for (component, _) in fit {
+        let said = deployment.would_apply_with(component);
+        assert!(said.contains("poddisruptionbudget.policy/bulkhead-door created (server dry run)"), "{said}");
+    }
 }
 
 fn killed_workers_cost_no_request(deployment: &Deployment) {
@@ -254,7 +267,10 @@ fn a_door_is_killed(deployment: &Deployment) {
     let before = lives(&deployment.ready("web", 4));
     let incidents = deployment.api().incidents().len();
     for round in 0..2 {
-        let door = deployment.pods("door").remove(round);
+        let mut doors = deployment.pods("door");
+        let door = doors.remove(round);
+        let elsewhere = Load::start(deployment.pod_address(&doors[0], 8080), 2, "/work?ms=20");
+        goes_on(&elsewhere, 10);
         let began = Instant::now();
         deployment.kill_past_the_cluster(&door, &deployment.nodes[0].name, "door");
         assert_eq!(
@@ -274,6 +290,9 @@ fn a_door_is_killed(deployment: &Deployment) {
             connection.try_response().map(|answer| assert_eq!(answer.status, 200))
         });
         deployment.must(&["wait", "--for=condition=Ready", "pod", &door, "--timeout=30s"]);
+        // Nobody else's clients have noticed.
+        goes_on(&elsewhere, 10);
+        nobody_lost(elsewhere);
     }
     assert_eq!(deployment.api().incidents().len(), incidents, "a door's death is no worker's");
 }
@@ -281,6 +300,8 @@ fn a_door_is_killed(deployment: &Deployment) {
 fn doors_are_rolled_over(deployment: &Deployment) {
     let before = lives(&deployment.ready("web", 4));
     let incidents = deployment.api().incidents().len();
+    let who_stays = Load::start(deployment.web(), 2, "/work?ms=20");
+    let newcomers = Load::start_with_new_connections(deployment.web(), 2, "/work?ms=20");
     deployment.must(&["rollout", "restart", "deployment/bulkhead-door"]);
     deployment.must(&["rollout", "status", "deployment/bulkhead-door", "--timeout=120s"]);
     eventually("the old doors are gone", || {
@@ -288,6 +309,10 @@ fn doors_are_rolled_over(deployment: &Deployment) {
             deployment.must(&["get", "pods", "-l", "app.kubernetes.io/component=door", "-o", "name"]);
         if listed.lines().count() == 2 { Ok(()) } else { Err(listed) }
     });
+    for load in [who_stays, newcomers] {
+        goes_on(&load, 50);
+        nobody_lost(load);
+    }
     assert_eq!(lives(&deployment.ready("web", 4)), before, "workers were replaced although only doors were");
     assert_eq!(deployment.api().incidents().len(), incidents, "a door's end is no worker's");
 }

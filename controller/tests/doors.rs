@@ -19,7 +19,10 @@ use controller::rundir::RunDir;
 use controller::spec::{self, Deployment};
 use controller::supervisor::{self, Config, Dialling, Doors, Handle, Scales};
 use futures_util::{FutureExt as _, StreamExt as _};
+use rustix::process::{Pid, Signal, kill_process};
 use server::identity::Secret;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 
 const DEADLINE: Duration = Duration::from_secs(60);
 const PROGRAM: &str = env!("CARGO_BIN_EXE_bulkhead");
@@ -29,14 +32,16 @@ struct Door {
     directory: PathBuf,
     web: u16,
     tunnel: u16,
+    /// For how long it serves on when it is told to go.
+    linger: Duration,
     process: Option<Child>,
 }
 
 impl Door {
-    fn new(temp: &Path, name: &str) -> Self {
+    fn new(temp: &Path, name: &str, linger: Duration) -> Self {
         let directory = temp.join(name);
         RunDir::at(&directory).create().unwrap();
-        let mut door = Self { directory, web: free_port(), tunnel: free_port(), process: None };
+        let mut door = Self { directory, web: free_port(), tunnel: free_port(), linger, process: None };
         fs::write(door.spec(), door.text()).unwrap();
         door.start();
         door
@@ -67,6 +72,7 @@ pools:
             .arg("door")
             .args([Path::new("--run-dir"), &self.directory, Path::new("--spec"), &self.spec()])
             .args([Path::new("--tunnel-identity"), &identity])
+            .args(["--linger", &spec::spell_time(self.linger)])
             .stdin(Stdio::null())
             .stderr(Stdio::null())
             .spawn();
@@ -80,6 +86,24 @@ pools:
         }
     }
 
+    fn terminate(&self) {
+        let pid = Pid::from_child(self.process.as_ref().unwrap());
+        kill_process(pid, Signal::TERM).unwrap();
+    }
+
+    /// Waits until it has gone of its own accord.
+    async fn has_gone(&mut self) {
+        let mut door = self.process.take().unwrap();
+        let ended = tokio::task::spawn_blocking(move || door.wait());
+        let ended = tokio::time::timeout(DEADLINE, ended).await.unwrap().unwrap();
+        assert!(ended.unwrap().success());
+    }
+
+    /// A connection to it.
+    async fn connect(&self) -> std::io::Result<TcpStream> {
+        TcpStream::connect(("127.0.0.1", self.web)).await
+    }
+
     fn site(&self, name: &str) -> Site {
         Site { name: name.to_owned(), address: Address::There(format!("127.0.0.1:{}", self.tunnel)) }
     }
@@ -90,7 +114,7 @@ pools:
         let client = client.build().unwrap();
         let path = format!("/work?ms=200&at={}", self.web);
         let ask = || client.get(format!("http://127.0.0.1:{}{path}", self.web)).send();
-        let mut asked = std::pin::pin!(futures_util::future::join_all((0..4).map(|_| ask())));
+        let mut asked = std::pin::pin!(futures_util::future::join_all((0..6).map(|_| ask())));
         let mut seen = BTreeSet::new();
         loop {
             let workers = tokio::select! {
@@ -122,6 +146,30 @@ impl Drop for Door {
     }
 }
 
+#[derive(Debug, PartialEq, Eq)]
+enum Answer {
+    /// The connection is kept for another request.
+    Kept,
+    /// It was said to be the last, and the connection has ended.
+    Last,
+}
+
+/// Asks for a head and reads it.
+async fn ask(connection: &mut TcpStream) -> std::io::Result<Answer> {
+    connection.write_all(b"HEAD / HTTP/1.1\r\nHost: test\r\n\r\n").await?;
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(connection.read_u8().await?);
+    }
+    let head = String::from_utf8_lossy(&head).to_lowercase();
+    assert!(head.starts_with("http/1.1 200 "), "{head}");
+    if !head.contains("\r\nconnection: close\r\n") {
+        return Ok(Answer::Kept);
+    }
+    assert_eq!(connection.read_to_end(&mut Vec::new()).await?, 0, "behind the last answer");
+    Ok(Answer::Last)
+}
+
 fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
@@ -149,8 +197,8 @@ fn secret() -> Secret {
     Secret::new([0x5a; 32])
 }
 
-#[tokio::test(flavor = "current_thread")]
-async fn workers_are_dealt_out_evenly_and_survive_a_door() {
+/// Tells a story of two doors that share four workers, and of whom the first lingers for so long.
+async fn tell(linger: Duration, story: impl AsyncFnOnce(&Handle, &mut Door, &Door)) {
     let temp = tempfile::tempdir().unwrap();
     let authority = Authority::new(today()).unwrap();
     let identity = authority.door(today()).unwrap();
@@ -160,31 +208,74 @@ async fn workers_are_dealt_out_evenly_and_survive_a_door() {
     fs::write(directory.join(files::DOOR_KEY), identity.key).unwrap();
     fs::write(directory.join(files::SECRET), "5a".repeat(32)).unwrap();
 
-    let (mut a, b) = (Door::new(temp.path(), "a"), Door::new(temp.path(), "b"));
+    let mut a = Door::new(temp.path(), "a", linger);
+    let b = Door::new(temp.path(), "b", Duration::ZERO);
     let deployment = spec::parse("a.yaml", &a.text()).unwrap();
     let master = supervise(temp.path(), &deployment, &[a.site("a"), b.site("b")], &authority);
-    let told = AssertUnwindSafe(story(&master, &mut a, &b)).catch_unwind().await;
+    let told = async {
+        a.has(2, &master, "at first").await;
+        b.has(2, &master, "at first").await;
+        story(&master, &mut a, &b).await;
+        let incidents = master.incidents().await.unwrap();
+        assert!(incidents.is_empty(), "nobody has died: {incidents:?}");
+        let workers = master.workers().await.unwrap();
+        assert!(workers.iter().all(|worker| worker.generation == 1), "and nobody was replaced: {workers:?}");
+    };
+    let told = AssertUnwindSafe(told).catch_unwind().await;
     let summary = master.stop(StopScope::WorkersOnly, Duration::from_secs(5)).await.unwrap();
     if let Err(panic) = told {
         resume_unwind(panic);
     }
-    assert_eq!((summary.clean, summary.killed, summary.verified), (4, 0, true));
+    assert_eq!((summary.killed, summary.verified), (0, true));
 }
 
-async fn story(master: &Handle, a: &mut Door, b: &Door) {
-    a.has(2, master, "at first").await;
-    b.has(2, master, "at first").await;
-    assert!(a.workers(master).await.is_disjoint(&b.workers(master).await));
+#[tokio::test(flavor = "current_thread")]
+async fn workers_are_dealt_out_evenly_and_survive_a_door() {
+    tell(Duration::ZERO, async |master, a, b| {
+        assert!(a.workers(master).await.is_disjoint(&b.workers(master).await));
 
-    a.kill();
-    b.has(4, master, "when the other has died").await;
+        a.kill();
+        b.has(4, master, "when the other has died").await;
 
-    a.start();
-    a.has(2, master, "when it is there again").await;
-    b.has(2, master, "when the other is there again").await;
+        a.start();
+        a.has(2, master, "when it is there again").await;
+        b.has(2, master, "when the other is there again").await;
+    })
+    .await;
+}
 
-    let incidents = master.incidents().await.unwrap();
-    assert!(incidents.is_empty(), "nobody has died: {incidents:?}");
-    let workers = master.workers().await.unwrap();
-    assert!(workers.iter().all(|worker| worker.generation == 1), "and nobody was replaced: {workers:?}");
+#[tokio::test(flavor = "current_thread")]
+async fn a_door_that_lingers_serves_newcomers_and_sends_them_elsewhere() {
+    // Longer than anybody waits: the second signal ends it.
+    tell(Duration::from_secs(600), async |master, a, b| {
+        let mut parked = a.connect().await.unwrap();
+        assert_eq!(ask(&mut parked).await.unwrap(), Answer::Kept);
+        a.terminate();
+        let heard = async {
+            let newcomer = async || ask(&mut a.connect().await?).await;
+            while newcomer().await.unwrap() != Answer::Last {}
+        };
+        tokio::time::timeout(DEADLINE, heard).await.unwrap();
+        assert_eq!(ask(&mut parked).await.unwrap(), Answer::Last, "to one who was there before");
+
+        master.scale(&"web".parse().unwrap(), 5).await.unwrap();
+        b.has(3, master, "when somebody new is ordered").await;
+        a.has(2, master, "while it lingers").await;
+
+        a.terminate();
+        a.has_gone().await;
+        assert!(a.connect().await.is_err(), "somebody listens still");
+        b.has(5, master, "when the other has gone").await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn a_linger_ends() {
+    tell(Duration::from_millis(500), async |master, a, b| {
+        a.terminate();
+        a.has_gone().await;
+        b.has(4, master, "when the other has gone").await;
+    })
+    .await;
 }

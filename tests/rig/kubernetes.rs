@@ -49,6 +49,11 @@ pub fn nodes() -> Result<Vec<Node>, String> {
     listed.split(',').map(node).collect()
 }
 
+/// Whether stories have to be told, and are not to be left out for want of anything: in a build that has a cluster made.
+pub fn is_required() -> bool {
+    std::env::var("CI").is_ok_and(|ci| ci == "true") && std::env::var_os(TOOL).is_some()
+}
+
 /// The product, deployed. [`Deployment::delete`] or the process's end takes it away.
 #[derive(Debug)]
 pub struct Deployment {
@@ -110,6 +115,21 @@ patches:
         run("kubectl", &["apply", "-k", &overlay]).unwrap_or_else(|why| panic!("{why}"));
     }
 
+    /// What the API says to the same with a component, which it is only asked about.
+    pub fn would_apply_with(&self, component: &str) -> String {
+        let overlay = tempfile::Builder::new().prefix("bulkhead-overlay-").tempdir_in("/tmp").unwrap();
+        let ours = self.overlay.path().file_name().unwrap().display();
+        let manifests = Path::new(env!("CARGO_MANIFEST_DIR")).join("../k8s").canonicalize().unwrap();
+        let text = format!(
+            "namespace: {}\nresources: [../{ours}]\ncomponents: [../..{}/components/{component}]\n",
+            self.namespace,
+            manifests.display()
+        );
+        std::fs::write(overlay.path().join("kustomization.yaml"), text).unwrap();
+        let overlay = overlay.path().to_str().unwrap();
+        run("kubectl", &["apply", "--dry-run=server", "-k", overlay]).unwrap_or_else(|why| panic!("{why}"))
+    }
+
     /// `kubectl` in our namespace.
     pub fn kubectl(&self, arguments: &[&str]) -> Result<String, String> {
         run("kubectl", &[&["-n", &self.namespace], arguments].concat())
@@ -122,6 +142,12 @@ patches:
     /// Where the Service of that name is.
     fn service(&self, name: &str, port: u16) -> SocketAddr {
         let address = self.must(&["get", "service", name, "-o", "jsonpath={.spec.clusterIP}"]);
+        SocketAddr::new(address.parse::<IpAddr>().unwrap(), port)
+    }
+
+    /// Where a pod itself listens.
+    pub fn pod_address(&self, pod: &str, port: u16) -> SocketAddr {
+        let address = self.must(&["get", "pod", pod, "-o", "jsonpath={.status.podIP}"]);
         SocketAddr::new(address.parse::<IpAddr>().unwrap(), port)
     }
 

@@ -81,6 +81,9 @@ fn client(address: SocketAddr, target: &str, stop: &AtomicBool, answered: &Atomi
             Ok(response) if response.status == 200 && response.complete => {
                 tally.answered += 1;
                 answered.fetch_add(1, Ordering::Relaxed);
+                if response.header("connection") == Some("close") {
+                    connection = Connection::to(address);
+                }
             }
             Ok(response) => {
                 tally.failed.push(format!("{} {}", response.status, response.text()));

@@ -16,6 +16,7 @@ use super::launch::DeploymentArgs;
 use super::logging;
 use crate::certificates::Identity;
 use crate::certificates::files::{self, FilesError};
+use crate::spec::read_time;
 
 /// How often a door that waits for its certificate looks for it.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
@@ -35,6 +36,10 @@ pub(super) struct DoorArgs {
     /// (secret) are, for link: tunnel [default: in the run directory, where the controller makes them]
     #[arg(long, env = "BULKHEAD_TUNNEL_IDENTITY", value_name = "DIRECTORY")]
     tunnel_identity: Option<PathBuf>,
+    /// For how long it goes on accepting clients after a SIGTERM, for who sends them may hear of it later, as a cluster
+    /// does: 5s, 500ms. A second signal ends it
+    #[arg(long, env = "BULKHEAD_LINGER", value_name = "TIME", default_value = "0s", value_parser = read_time)]
+    linger: Duration,
 }
 
 pub(super) fn run(args: &DoorArgs) -> anyhow::Result<()> {
@@ -52,6 +57,7 @@ pub(super) fn run(args: &DoorArgs) -> anyhow::Result<()> {
         link_socket: run_dir.link_socket(),
         control_socket: run_dir.control_socket(),
         tunnel,
+        linger: args.linger,
     };
     server::door::run(&config).context("the door cannot serve")
 }

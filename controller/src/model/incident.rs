@@ -86,11 +86,22 @@ pub struct Notes {
     pub asked: Option<Asked>,
     /// When we began to kill it: the earliest moment at which it can have died of that.
     pub kill_sent: Option<Stamp>,
+    /// Whether it was killed when it had lost its place already, to be certain of its end: it may have died of that.
+    pub finish: Option<Finish>,
     /// Whether it had been told to finish.
     pub was_draining: bool,
     /// Whether it went before it had been healthy, and nobody had asked it to: that counts for back-off even when it
     /// turns out that it had said goodbye.
     pub premature: bool,
+}
+
+/// What has become of a kill that was to make an end certain. Where it found nothing to kill, it was none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Finish {
+    /// It may have been carried out.
+    UnderWay,
+    /// It was carried out.
+    Done,
 }
 
 /// A signal that somebody has sent through us.
@@ -186,6 +197,10 @@ impl Incident {
         match (self.asked().map(|asked| asked.signal), found) {
             (Some(asked), None | Some(Cause::Lost)) => Reason::Asked(asked),
             (Some(asked), Some(Cause::Signal(found))) if asked == *found => Reason::Asked(asked),
+            // Whom we have not killed, somebody else has.
+            (None, Some(Cause::Signal(SIGKILL))) if self.notes.finish.is_none() => {
+                Reason::Found(Cause::Signal(SIGKILL))
+            }
             (None, None | Some(Cause::Lost | Cause::Signal(SIGKILL))) if let Some(why) = self.vanished() => {
                 Reason::Vanished(why.to_owned())
             }

@@ -39,6 +39,12 @@ pub(crate) fn nodes() -> Result<Vec<Node>, String> {
     nodes.collect()
 }
 
+/// Whether stories have to be told, and are not to be left out for want of anything: in a build that has a cluster made,
+/// which it tells by naming what can be done to it.
+pub(crate) fn is_required() -> bool {
+    std::env::var("CI").is_ok_and(|ci| ci == "true") && std::env::var_os("BULKHEAD_TEST_CLUSTER").is_some()
+}
+
 /// Makes sure that every node has this program as an image, and returns its name.
 pub(crate) async fn image(nodes: &[Node]) -> Result<String> {
     let first = nodes.first().context("no node")?;

@@ -52,6 +52,7 @@ fn tell(name: &'static str, story: Story) -> Result<Completion, Failed> {
     static IMAGE: OnceLock<String> = OnceLock::new();
     let nodes = match cluster::nodes() {
         Ok(nodes) => nodes,
+        Err(why) if cluster::is_required() => return Err(Failed::from(why)),
         Err(why) => return Ok(Completion::ignored_with(why)),
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");

@@ -19,6 +19,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::arrival::{self, Arrival};
 use super::client::{Client, Loss, Request, TurnEnd, Whereabouts};
+use super::departure::Stage;
 use super::pool::{Pool, Position, QueueFull};
 use super::redeliver::{self, Facts, Reason, Verdict, Written};
 use crate::config::{Protocol, TurnUnit};
@@ -68,7 +69,10 @@ enum After {
 async fn serve_http(client: &Rc<Client>, pool: &Rc<Pool>) -> Ending {
     loop {
         // In a drain nobody is waited for any more; what has been sent by then is still served.
-        if pool.draining.get() && client.whereabouts.get() == Whereabouts::Parked && !client.is_sending() {
+        if pool.stage.get() >= Stage::Draining
+            && client.whereabouts.get() == Whereabouts::Parked
+            && !client.is_sending()
+        {
             return Ending::Close;
         }
         match arrival::request(client, &pool.config, &pool.clients, &pool.scratch).await {

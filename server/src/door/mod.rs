@@ -21,6 +21,11 @@
 //! what each worker holds, and on demand the turns that have just ended ([`recent`]). For people who have no clients of
 //! their own to look at, the door plays one ([`trickle`]).
 //!
+//! # How it goes
+//!
+//! Told by a signal, it may serve on for a while ([`departure`], pure), for clients whom somebody sends to it who has not
+//! heard yet. Then it drains.
+//!
 //! # How it can fail
 //!
 //! - It dies: its connections are closed, but for those that a worker holds, which is served to the end by that
@@ -34,6 +39,7 @@ mod arrival;
 mod client;
 mod connection;
 mod control;
+mod departure;
 mod links;
 mod listen;
 mod notices;
@@ -70,6 +76,7 @@ use tokio::task::{JoinHandle, LocalSet};
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
 
 use self::control::Control;
+use self::departure::{Heard, Stage};
 use self::listen::{Guests, MOST_TURNED_AWAY};
 use self::notices::Notices;
 use self::pool::Pool;
@@ -93,6 +100,8 @@ pub struct Config {
     pub control_socket: PathBuf,
     /// Where workers dial that share no directory with it.
     pub tunnel: Option<TunnelMouth>,
+    /// For how long it goes on accepting clients when a signal has told it to go.
+    pub linger: Duration,
 }
 
 /// Why a door could not open, or had to stop.
@@ -135,9 +144,10 @@ pub enum DoorError {
 /// How often requests are looked at for overrunning their time, at the most and at the least.
 const OVERRUN_LOOKS: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(100));
 
-/// Opens the door and serves until SIGTERM, SIGINT or [`Order::Stop`](crate::control::Order::Stop), then drains:
-/// takes in whoever waits in the kernel's backlog and stops listening, closes idle connections, lets turns finish until the longest of the pools' drain times is up,
-/// and cuts off what is left. A second signal cuts off at once. Blocks; runs an event loop of its own.
+/// Opens the door and serves until SIGTERM, SIGINT or [`Order::Stop`](crate::control::Order::Stop). After a signal it
+/// lingers, if [`Config::linger`] says so; then it drains: takes in whoever waits in the kernel's backlog and stops
+/// listening, closes idle connections, lets turns finish until the longest of the pools' drain times is up, and cuts off
+/// what is left. A further signal ends the linger, or cuts off, at once. Blocks; runs an event loop of its own.
 pub fn run(config: &Config) -> Result<(), DoorError> {
     let config = &within(config, raise_descriptor_limit());
     let runtime =
@@ -203,21 +213,37 @@ async fn serve(config: &Config) -> Result<(), DoorError> {
         listeners.push(tokio::task::spawn_local(accepting));
     }
 
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-        () = stop.notified() => {}
-    }
-    control.stopping.set(true);
-    notices.post(Notice::Stopping);
-    trickles.end_all();
-    pools.iter().for_each(|pool| pool.draining.set(true));
-    closing.send_replace(true);
-    let drained = drain(&pools, &guests, &listeners);
-    tokio::select! {
-        () = drained => {}
-        _ = terminate.recv() => tracing::warn!("told twice: cutting off what is left"),
-        _ = interrupt.recv() => tracing::warn!("told twice: cutting off what is left"),
+    let mut stage = Stage::Open;
+    while stage != Stage::Over {
+        let over = async {
+            match stage {
+                Stage::Open => std::future::pending().await,
+                Stage::Lingering => tokio::time::sleep(config.linger).await,
+                Stage::Draining | Stage::Over => drain(&pools, &guests, &listeners).await,
+            }
+        };
+        let heard = tokio::select! {
+            () = over => Heard::Done,
+            _ = terminate.recv() => Heard::Signal,
+            _ = interrupt.recv() => Heard::Signal,
+            () = stop.notified(), if stage < Stage::Draining => Heard::Order,
+        };
+        if stage == Stage::Open {
+            control.stopping.set(true);
+            notices.post(Notice::Stopping);
+            trickles.end_all();
+        }
+        let next = stage.after(heard, config.linger);
+        match next {
+            Stage::Lingering => tracing::info!(linger = ?config.linger, "told to go: serving on for a while"),
+            Stage::Draining => drop(closing.send_replace(true)),
+            Stage::Over if heard == Heard::Signal => {
+                tracing::warn!("told to go at once: cutting off what is left");
+            }
+            Stage::Open | Stage::Over => {}
+        }
+        pools.iter().for_each(|pool| pool.stage.set(next));
+        stage = next;
     }
     listen::close_all(&guests);
     let _ = fs::remove_file(&config.link_socket);
@@ -339,6 +365,7 @@ mod tests {
             link_socket: PathBuf::new(),
             control_socket: PathBuf::new(),
             tunnel: None,
+            linger: Duration::ZERO,
         };
         let shared_out = |connections, descriptors| {
             within(&config(connections), descriptors)

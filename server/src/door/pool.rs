@@ -20,6 +20,7 @@ use tokio::time::Instant;
 
 use super::arrival::{self, Scratch};
 use super::client::{Client, FailedDelivery, TurnEnd, Whereabouts};
+use super::departure::Stage;
 use super::links::{HeldTurn, Link, LinkState};
 use super::notices::Notices;
 use super::recent::RecentTurns;
@@ -45,8 +46,8 @@ pub(super) struct Pool {
     pub(super) connections: Cell<usize>,
     /// Clients that were too many and have not closed yet.
     pub(super) turned_away: Cell<usize>,
-    /// Whether each answer is to be its connection's last.
-    pub(super) draining: Cell<bool>,
+    /// How far its door is on its way out. From the first step on, each answer is its connection's last.
+    pub(super) stage: Cell<Stage>,
     pub(super) floor: RefCell<Floor>,
     /// Rung when a turn could not be handed over, through no fault of a worker's.
     stuck: Notify,
@@ -125,7 +126,7 @@ impl Pool {
             recent,
             connections: Cell::new(0),
             turned_away: Cell::new(0),
-            draining: Cell::new(false),
+            stage: Cell::new(Stage::Open),
             floor: RefCell::default(),
             stuck: Notify::new(),
             turns,
@@ -230,7 +231,7 @@ impl Pool {
             whole: request.whole,
             acknowledge: !self.runs_twice(request.idempotent),
             continued: request.continued,
-            last: self.draining.get(),
+            last: self.stage.get() > Stage::Open,
             // One who comes over IPv4 to a listener for both is still known by that address.
             peer: SocketAddr::new(client.peer.ip().to_canonical(), client.peer.port()),
         };

@@ -30,6 +30,7 @@ use tokio::net::TcpStream;
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout, timeout_at};
 
+use super::departure::Stage;
 use super::pool::Pool;
 use crate::config::Protocol;
 use crate::control::{Notice, Stamp};
@@ -51,7 +52,7 @@ pub(super) enum Unfit {
     NoPool,
     #[error("the pool does not speak HTTP")]
     NotHttp,
-    #[error("the door drains")]
+    #[error("the door is on its way out")]
     Draining,
     #[error("{0:?} is not the path and query of a request")]
     Path(String),
@@ -178,7 +179,7 @@ impl Trickles {
         let own = self.0.get(pool).ok_or(Unfit::NoPool)?;
         match () {
             () if own.pool.config.protocol != Protocol::Http => Err(Unfit::NotHttp),
-            () if own.pool.draining.get() => Err(Unfit::Draining),
+            () if own.pool.stage.get() > Stage::Open => Err(Unfit::Draining),
             () if !is_origin_form(path) => Err(Unfit::Path(path.to_owned())),
             () => Ok(own),
         }
@@ -471,7 +472,7 @@ mod tests {
             assert_eq!(trickles.request(&web, method, "/"), Err(Unfit::Method(method.to_owned())));
         }
         assert_eq!(trickles.request(&"api".parse()?, "GET", "/"), Err(Unfit::NoPool));
-        pool.draining.set(true);
+        pool.stage.set(Stage::Lingering);
         assert_eq!(begin("/", 1.0), Err(Unfit::Draining));
         let (raw, _listener) = deaf_pool(Protocol::Tcp)?;
         assert_eq!(Trickles::new([raw]).request(&web, "GET", "/"), Err(Unfit::NotHttp));

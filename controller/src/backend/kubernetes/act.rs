@@ -126,7 +126,8 @@ impl KubernetesBackend {
             && !is_leaving(&pod)
             && self.is_dead_soon(name).await
         {
-            return Ok(());
+            // Of what its door or somebody else has done: not of this.
+            return Err(BackendError::Gone { subject: life.to_string() });
         }
         // Side by side: a kill waits for nobody, and the kubelet grants more time than a log takes.
         let (done, ()) = tokio::join!(self.delete(life, &pod, grace), self.listen_to(life, name));

@@ -14,7 +14,9 @@
 
 use std::time::SystemTime;
 
-use k8s_openapi::api::core::v1::{ContainerState, ContainerStateTerminated, Pod, PodCondition, PodStatus};
+use k8s_openapi::api::core::v1::{
+    Container, ContainerState, ContainerStateTerminated, Pod, PodCondition, PodStatus,
+};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::pod::CONTAINER;
@@ -74,7 +76,7 @@ impl Condition {
         if let Some(running) = state.and_then(|state| state.running.as_ref()) {
             return Self::Running { since: running.started_at.as_ref().map(moment) };
         }
-        Self::Waiting { trouble: unscheduled(status).or_else(|| held_up(state)) }
+        Self::Waiting { trouble: unscheduled(status).or_else(|| held_up(pod, state)) }
     }
 }
 
@@ -131,11 +133,23 @@ fn unscheduled(status: &PodStatus) -> Option<String> {
     Some(with_words(scheduled.reason.as_deref()?, scheduled.message.as_deref()))
 }
 
-/// The kubelet's words, when it cannot start the container.
-fn held_up(state: Option<&ContainerState>) -> Option<String> {
+/// The kubelet's words, when it cannot start the container. Those of a runtime that cannot get an image need not say which.
+fn held_up(pod: &Pod, state: Option<&ContainerState>) -> Option<String> {
     let waiting = state?.waiting.as_ref()?;
     let reason = waiting.reason.as_deref().filter(|reason| CANNOT_START.contains(reason))?;
-    Some(with_words(reason, waiting.message.as_deref()))
+    let said = with_words(reason, waiting.message.as_deref());
+    let image = worker(pod).and_then(|it| it.image.as_deref()).filter(|image| !said.contains(image));
+    match image {
+        Some(image) if reason.contains("Image") || reason.contains("Registry") => {
+            Some(format!("{said} ({image})"))
+        }
+        _ => Some(said),
+    }
+}
+
+/// The container that the worker runs in, as it was asked for.
+fn worker(pod: &Pod) -> Option<&Container> {
+    pod.spec.as_ref()?.containers.iter().find(|container| container.name == CONTAINER)
 }
 
 fn condition<'a>(status: &'a PodStatus, kind: &str) -> Option<&'a PodCondition> {
@@ -150,9 +164,8 @@ fn with_words(reason: &str, message: Option<&str>) -> String {
 }
 
 fn memory_limit(pod: &Pod) -> Option<u64> {
-    let container = pod.spec.as_ref()?.containers.iter().find(|container| container.name == CONTAINER)?;
     // We write plain bytes. Whatever else somebody has made of it says nothing.
-    container.resources.as_ref()?.limits.as_ref()?.get("memory")?.0.parse().ok()
+    worker(pod)?.resources.as_ref()?.limits.as_ref()?.get("memory")?.0.parse().ok()
 }
 
 #[cfg(test)]
@@ -165,16 +178,18 @@ mod tests {
     use super::*;
 
     fn pod(status: &Value) -> Pod {
-        let limits = json!({ "limits": { "memory": "67108864" } });
+        let worker = json!({
+            "name": "worker", "image": "bulkhead:1", "resources": { "limits": { "memory": "67108864" } },
+        });
         serde_json::from_value(json!({
             "metadata": { "name": "x" },
-            "spec": { "nodeName": "node2", "containers": [{ "name": "worker", "resources": limits }] },
+            "spec": { "nodeName": "node2", "containers": [worker] },
             "status": status,
         }))
         .unwrap()
     }
 
-    fn worker(state: &Value) -> Value {
+    fn workers(state: &Value) -> Value {
         json!([
             { "name": "sidecar", "image": "", "imageID": "", "ready": true, "restartCount": 0, "state": {} },
             { "name": "worker", "image": "", "imageID": "", "ready": false, "restartCount": 0, "state": state },
@@ -183,7 +198,7 @@ mod tests {
 
     fn ended(state: &Value) -> Condition {
         Condition::of(&pod(&json!({
-            "phase": "Failed", "containerStatuses": worker(&json!({ "terminated": state })),
+            "phase": "Failed", "containerStatuses": workers(&json!({ "terminated": state })),
         })))
     }
 
@@ -210,7 +225,7 @@ mod tests {
     fn what_the_cluster_has_done_goes_before_the_exit_code() {
         let evicted = json!({
             "phase": "Failed", "reason": "Evicted", "message": "The node was low on resource: memory. ",
-            "containerStatuses": worker(&json!({ "terminated": { "exitCode": 137 } })),
+            "containerStatuses": workers(&json!({ "terminated": { "exitCode": 137 } })),
         });
         let why = "Evicted: The node was low on resource: memory. (node2)".to_owned();
         assert_eq!(Condition::of(&pod(&evicted)), dead(Cause::Taken { why }));
@@ -221,7 +236,7 @@ mod tests {
                 "type": "DisruptionTarget", "status": "True", "reason": "PreemptionByScheduler",
                 "message": "default-scheduler: preempting to accommodate a higher priority pod",
             }],
-            "containerStatuses": worker(&json!({ "terminated": { "exitCode": 143 } })),
+            "containerStatuses": workers(&json!({ "terminated": { "exitCode": 143 } })),
         });
         let Condition::Dead { cause: Cause::Taken { why }, .. } = Condition::of(&pod(&preempted)) else {
             panic!("{:?}", Condition::of(&pod(&preempted)))
@@ -252,13 +267,17 @@ mod tests {
             [("ContainerCreating", false), ("PodInitializing", false), ("ErrImagePull", true)]
         {
             let state = json!({ "waiting": { "reason": reason } });
-            let status = json!({ "phase": "Pending", "containerStatuses": worker(&state) });
-            assert_eq!(Condition::of(&pod(&status)), waiting(is_trouble.then_some(reason)));
+            let status = json!({ "phase": "Pending", "containerStatuses": workers(&state) });
+            let says = format!("{reason} (bulkhead:1)");
+            assert_eq!(Condition::of(&pod(&status)), waiting(is_trouble.then_some(&*says)));
         }
+        let state = json!({ "waiting": { "reason": "CreateContainerError", "message": "no" } });
+        let status = json!({ "phase": "Pending", "containerStatuses": workers(&state) });
+        assert_eq!(Condition::of(&pod(&status)), waiting(Some("CreateContainerError: no")));
         assert_eq!(Condition::of(&Pod::default()), waiting(None));
 
         let running = json!({ "running": { "startedAt": "1970-01-01T00:00:02Z" } });
-        let status = json!({ "phase": "Running", "containerStatuses": worker(&running) });
+        let status = json!({ "phase": "Running", "containerStatuses": workers(&running) });
         let since = Some(SystemTime::UNIX_EPOCH + Duration::from_secs(2));
         assert_eq!(Condition::of(&pod(&status)), Condition::Running { since });
     }

@@ -270,6 +270,7 @@ async fn two_real_doors_are_one_and_are_told_to_stop_together() {
             link_socket: directory.join("link.sock"),
             control_socket: directory.join("door.sock"),
             tunnel: None,
+            linger: Duration::ZERO,
         };
         found.push(Site { name: name.to_owned(), ..Site::here(&config.control_socket) });
         doors.push(std::thread::spawn(move || server::door::run(&config)));

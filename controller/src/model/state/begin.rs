@@ -7,7 +7,7 @@ use server::identity::Incarnation;
 
 use super::{DoorState, State, Stopping};
 use crate::model::action::{Action, DrainOrder};
-use crate::model::incident::Notes;
+use crate::model::incident::{Finish, Notes};
 use crate::model::now::Now;
 use crate::model::place::{
     Came, Compartment, Errand, Fate, KillReason, Launch, Phase, Purpose, Tenant, Told,
@@ -31,6 +31,9 @@ impl State {
             Action::Finish { life, .. } => {
                 if let Some(remains) = self.remains.get_mut(life) {
                     remains.stage = Stage::Killing(Errand::UnderWay);
+                    if let Some(incident) = self.incidents.known(life) {
+                        incident.notes.finish.get_or_insert(Finish::UnderWay);
+                    }
                 }
             }
             Action::LinkLost { life, .. } => {

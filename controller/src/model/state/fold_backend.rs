@@ -13,7 +13,7 @@ use crate::backend::{Found, Sighting, Unit, Vital};
 use crate::model::death::{Autopsy, Cause};
 use crate::model::event::ActionError;
 use crate::model::in_full::in_full;
-use crate::model::incident::Notes;
+use crate::model::incident::{Finish, Notes};
 use crate::model::now::Now;
 use crate::model::place::{Came, Compartment, Errand, Fate, Launch, Phase, Place, Tenant, Told};
 use crate::model::remains::{Burial, Remains, Stage};
@@ -130,6 +130,13 @@ impl State {
         }
         if signal != Signal::KILL.as_raw() {
             return; // A SIGTERM that was not heard: the deadline takes care of it.
+        }
+        if let Some(incident) = self.incidents.known(life) {
+            incident.notes.finish = match (incident.notes.finish, result) {
+                (Some(_), Ok(())) => Some(Finish::Done),
+                (Some(Finish::UnderWay), Err(error)) if error.is_gone() => None,
+                (finish, _) => finish,
+            };
         }
         let next = match result {
             Ok(()) => Errand::Again(now.at + KILL_AGAIN),

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::process::Command;
 
+use super::{kubernetes, pods};
+
 /// Where workers run in a story.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Backend {
@@ -12,25 +14,44 @@ pub enum Backend {
     ProcessTunnel,
     /// Containers that reach the door over TLS.
     DockerTunnel,
+    /// Pods, which reach it so as well.
+    Kubernetes,
 }
 
 /// Whether a backend can be used here.
 pub enum Availability {
     Here,
-    Missing { why: String },
+    Missing {
+        why: String,
+    },
+    /// Somebody has said where it is, and it is not there.
+    Broken {
+        why: String,
+    },
 }
 
 impl Backend {
-    pub const ALL: [Self; 4] = [Self::Process, Self::Docker, Self::ProcessTunnel, Self::DockerTunnel];
+    pub const ALL: [Self; 5] =
+        [Self::Process, Self::Docker, Self::ProcessTunnel, Self::DockerTunnel, Self::Kubernetes];
 
-    /// Whether its workers are containers.
+    /// Whether its workers are containers of this machine's engine.
     pub fn is_docker(self) -> bool {
         matches!(self, Self::Docker | Self::DockerTunnel)
     }
 
     /// Whether its workers are reached over TCP.
     pub fn is_tunnel(self) -> bool {
-        matches!(self, Self::ProcessTunnel | Self::DockerTunnel)
+        matches!(self, Self::ProcessTunnel | Self::DockerTunnel | Self::Kubernetes)
+    }
+
+    /// Whether what is said there is encrypted.
+    pub fn has_tls(self) -> bool {
+        matches!(self, Self::DockerTunnel | Self::Kubernetes)
+    }
+
+    /// Whether its workers are pods.
+    pub fn is_pods(self) -> bool {
+        self == Self::Kubernetes
     }
 
     /// How many threads a worker has that has so many for its own work: a tunnel has one more, for its relay.
@@ -40,7 +61,11 @@ impl Backend {
 
     /// What a spec calls it.
     pub fn word(self) -> &'static str {
-        if self.is_docker() { "docker" } else { "process" }
+        match self {
+            Self::Process | Self::ProcessTunnel => "process",
+            Self::Docker | Self::DockerTunnel => "docker",
+            Self::Kubernetes => "kubernetes",
+        }
     }
 
     /// What a spec says of it, a line each.
@@ -50,13 +75,18 @@ impl Backend {
 
     /// What a spec says of its link, with `more` (`, key: value`) in the block of the tunnel.
     pub fn link(self, more: &str) -> String {
-        match self {
-            Self::Process | Self::Docker => String::new(),
-            Self::ProcessTunnel => format!("link: tunnel\ntunnel: {{ listen: 127.0.0.1:0{more} }}\n"),
-            Self::DockerTunnel => {
-                format!("link: tunnel\ntunnel: {{ listen: 127.0.0.1:0, tls: true{more} }}\n")
-            }
-        }
+        if self.is_tunnel() { self.tunnel(self.has_tls(), more) } else { String::new() }
+    }
+
+    /// What a spec says of a link over TCP that is encrypted.
+    pub fn link_with_tls(self) -> String {
+        self.tunnel(true, "")
+    }
+
+    fn tunnel(self, tls: bool, more: &str) -> String {
+        // With containers, loopback stands for their gateway.
+        let host = if self.is_pods() { pods::quarters().host.to_string() } else { "127.0.0.1".to_owned() };
+        format!("link: tunnel\ntunnel: {{ listen: '{host}:0', tls: {tls}{more} }}\n")
     }
 
     pub fn availability(self) -> Availability {
@@ -68,6 +98,11 @@ impl Backend {
                     Err(why) => Availability::Missing { why: format!("no Docker engine answers: {why}") },
                 }
             }
+            Self::Kubernetes => match (kubernetes::nodes(), pods::answers()) {
+                (Ok(_), Ok(())) => Availability::Here,
+                (Err(why), _) => Availability::Missing { why },
+                (Ok(_), Err(why)) => Availability::Broken { why },
+            },
         }
     }
 }
@@ -79,6 +114,7 @@ impl fmt::Display for Backend {
             Self::Docker => "docker",
             Self::ProcessTunnel => "process_tunnel",
             Self::DockerTunnel => "docker_tunnel",
+            Self::Kubernetes => "kubernetes",
         })
     }
 }

@@ -66,7 +66,7 @@ impl Deployment {
     /// Brings it into the cluster with `kubectl apply -k`. `pools`: the spec's, YAML beneath `pools:`.
     pub fn apply(pools: &str) -> Self {
         let nodes = nodes().unwrap_or_else(|why| panic!("{why}"));
-        let image = image(&nodes);
+        let image = image(&nodes, IMAGE);
         let namespace = format!("bulkhead-test-deployed-{}", std::process::id());
         let overlay = tempfile::Builder::new().prefix("bulkhead-overlay-").tempdir_in("/tmp").unwrap();
         let deployment = Self { nodes, namespace, overlay };
@@ -279,16 +279,16 @@ pub fn cluster(command: &str) -> Instant {
     Instant::now()
 }
 
-/// Packs the program into an image that every node has.
-fn image(nodes: &[Node]) -> String {
+/// Packs the program into an image of that name that every node has.
+pub fn image(nodes: &[Node], name: &str) -> String {
     let first = &nodes[0].engine;
     let mut pack = Command::new(BULKHEAD);
     let packed = said(pack.args(["image"]).env("DOCKER_HOST", first)).unwrap();
     let packed = packed.split_whitespace().last().unwrap().to_owned();
-    let image = format!("{IMAGE}:{}", packed.rsplit(':').next().unwrap());
+    let image = format!("{name}:{}", packed.rsplit(':').next().unwrap());
     run("docker", &["-H", first, "tag", &packed, &image]).unwrap();
     for node in nodes {
-        let tags = ["-H", &node.engine, "images", "--format", "{{.Repository}}:{{.Tag}}", IMAGE];
+        let tags = ["-H", &node.engine, "images", "--format", "{{.Repository}}:{{.Tag}}", name];
         let there = run("docker", &tags).unwrap();
         if !there.lines().any(|tag| tag == image) {
             copy(first, &node.engine, &image);

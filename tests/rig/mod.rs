@@ -13,6 +13,7 @@ pub mod http;
 pub mod kubernetes;
 pub mod load;
 pub mod old_door;
+pub mod pods;
 pub mod stack;
 pub mod tunnel;
 pub mod worker;
@@ -30,6 +31,11 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A story, told on one backend.
 pub type Story = fn(Backend);
+
+/// Whether this is a run in which nothing that is there may be left out.
+pub fn in_ci() -> bool {
+    std::env::var_os("CI").is_some_and(|value| value == "true")
+}
 
 /// Why a story cannot be told here.
 #[derive(Debug, Clone)]

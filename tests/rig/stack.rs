@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -15,7 +15,7 @@ use tempfile::TempDir;
 use super::api::{Api, Worker};
 use super::backend::{Backend, docker};
 use super::http::Connection;
-use super::{PATIENCE, eventually};
+use super::{PATIENCE, eventually, pods};
 
 /// The program under test.
 pub const BULKHEAD: &str = env!("CARGO_BIN_EXE_bulkhead");
@@ -104,6 +104,7 @@ impl Stack {
             }
         }
         spec.push_str("pools:\n");
+        let pools = if backend.is_pods() { &pods::without_shares(pools) } else { pools };
         for line in pools.lines().filter(|line| !line.trim().is_empty()) {
             writeln!(spec, "  {line}").unwrap();
         }
@@ -167,24 +168,36 @@ impl Stack {
 
     /// Starts `bulkhead up` in a way that cannot work, and waits until it has said so.
     pub fn start_in_vain(&self, arguments: &[&str]) -> String {
-        let output = self.command().args(arguments).output().unwrap();
+        self.start_elsewhere_in_vain(&self.run_dir(), arguments)
+    }
+
+    /// The same with another run directory.
+    pub fn start_elsewhere_in_vain(&self, run_dir: &Path, arguments: &[&str]) -> String {
+        let output = self.command_in(run_dir).args(arguments).output().unwrap();
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(!output.status.success(), "it went well:\n{said}");
         said
     }
 
     fn command(&self) -> Command {
+        self.command_in(&self.run_dir())
+    }
+
+    fn command_in(&self, run_dir: &Path) -> Command {
         let mut command = Command::new(&self.program);
         command
             .arg("up")
             .arg("--spec")
             .arg(self.dir.path().join("bulkhead.yaml"))
             .arg("--run-dir")
-            .arg(self.run_dir())
+            .arg(run_dir)
             .env_remove("BULKHEAD_API")
             .stdin(Stdio::null());
         if let Some(engine) = &self.engine {
             command.env("DOCKER_HOST", engine);
+        }
+        if self.backend.is_pods() {
+            command.envs(pods::quarters().environment());
         }
         command
     }
@@ -269,7 +282,8 @@ impl Stack {
         })
     }
 
-    /// Kills a worker from outside, as a user would: `docker kill` or `kill -9`.
+    /// Kills a worker from outside, as a user would: `docker kill` or `kill -9`. One in a pod as its node's kernel would: a
+    /// user would ask the cluster, and that asks the worker first.
     pub fn kill_from_outside(&self, worker: &Worker) {
         if !self.backend.is_docker() {
             return self.signal(worker, Signal::KILL);
@@ -287,8 +301,16 @@ impl Stack {
         kill_process(self.pid_of(worker), signal).unwrap();
     }
 
-    /// A worker's process on this machine. In a container it is the child of the engine's own first process.
+    /// A worker's process on this machine. In a container it is the child of the engine's own first process; in a pod it
+    /// is the first itself.
     pub fn pid_of(&self, worker: &Worker) -> Pid {
+        if self.backend.is_pods() {
+            let life = format!("--life {} ", worker.life());
+            let mut processes = pids_with(self.run_dir().to_str().unwrap());
+            processes.retain(|(_, line)| line.contains(&life));
+            let [(pid, _)] = processes[..] else { panic!("no process of {life}: {processes:?}") };
+            return pid;
+        }
         // It may have joined before the engine has said so.
         let told = || self.api().worker(&worker.id).pid.ok_or("it is not told");
         let first = worker.pid.unwrap_or_else(|| eventually(&format!("the pid of {}", worker.id), told));
@@ -345,6 +367,9 @@ impl Stack {
             pids_with(run_dir.to_str().unwrap()).into_iter().map(|(_, line)| line).collect();
         if self.backend.is_docker() {
             left.extend(self.containers().unwrap());
+        }
+        if self.backend.is_pods() {
+            left.extend(pods::quarters().of(run_dir.to_str().unwrap()).unwrap());
         }
         left
     }
@@ -417,6 +442,9 @@ impl Drop for Stack {
                 let id = container.split(' ').next().unwrap_or_default();
                 let _ = self.docker(&["rm", "-f", id]);
             }
+        }
+        if self.backend.is_pods() {
+            pods::quarters().clear(self.run_dir().to_str().unwrap_or("?"));
         }
         for (pid, _) in pids_with(self.run_dir().to_str().unwrap_or("?")) {
             let _ = kill_process(pid, Signal::KILL);

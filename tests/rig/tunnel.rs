@@ -75,7 +75,7 @@ impl FarWorker {
         stream.read_exact(&mut answer).unwrap();
         assert_eq!(answer, [GO_ON], "as {life}");
         let wire =
-            if stack.backend.is_docker() { Wire::Tls(encrypted(stack, stream)) } else { Wire::Plain(stream) };
+            if stack.backend.has_tls() { Wire::Tls(encrypted(stack, stream)) } else { Wire::Plain(stream) };
         Self { wire, read: Vec::new(), pace: None }
     }
 

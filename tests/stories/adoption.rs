@@ -124,6 +124,23 @@ pub fn another_backend_is_refused_while_workers_live(backend: Backend) {
     stack.down();
 }
 
+/// Of pods alone: two machines can have a deployment of one name in a namespace, as two engines' cannot.
+pub fn whose_workers_are_somebody_elses_is_refused(backend: Backend) {
+    let stack = Stack::web(backend, 1, "");
+    let before = stack.ready("web", 1);
+    let noted = std::fs::read_to_string(stack.run_dir().join("control/quarters.json")).unwrap();
+    let noted: serde_json::Value = serde_json::from_str(&noted).unwrap();
+    let elsewhere = stack.dir.path().join("elsewhere");
+    let refused = stack.start_elsewhere_in_vain(&elsewhere, &["--owner", noted["owner"].as_str().unwrap()]);
+    assert!(refused.contains("leads by the lease"), "{refused}");
+    assert!(refused.contains(stack.run_dir().to_str().unwrap()), "it is not said who: {refused}");
+    assert!(refused.contains("--owner"), "no remedy: {refused}");
+    assert!(!elsewhere.exists(), "its run directory was left behind");
+    assert_eq!(lives(&stack.ready("web", 1)), lives(&before), "somebody has touched them");
+    assert_eq!(stack.connect().get("/work?ms=1").status, 200);
+    stack.down();
+}
+
 /// A client whose door has died has its answer all the same, or, where all that it is told goes through the door, its end.
 fn outlives_the_door(backend: Backend, client: &mut crate::rig::http::Connection, answer: &str) {
     if backend.is_tunnel() {

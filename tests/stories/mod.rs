@@ -2,7 +2,7 @@
 
 #![allow(unreachable_pub, reason = "a story is told by the program, from the list below")]
 
-mod adoption;
+pub mod adoption;
 mod bytes;
 mod death;
 mod doorstep;
@@ -15,7 +15,7 @@ mod storm;
 pub mod tunnel;
 mod watching;
 
-use crate::rig::Story;
+use crate::rig::{Backend, Missing, Story};
 
 pub use tunnel::ALL as TUNNEL;
 
@@ -136,3 +136,15 @@ pub const ALL: &[(&str, Story)] = &[
         models::an_event_loop_waits_for_many_and_blocks_for_all,
     ),
 ];
+
+/// What cannot be told of pods, and why.
+const NOT_OF_PODS: &[(&str, &str)] = &[(
+    "a_fork_bomb_stays_in_its_compartment",
+    "how many processes a pod may have is for its kubelet to say (podPidsLimit), and for all pods of the node alike",
+)];
+
+/// Why a story is not told on this backend.
+pub fn untold(story: &str, backend: Backend) -> Option<Missing> {
+    let (_, why) = NOT_OF_PODS.iter().find(|(name, _)| backend.is_pods() && *name == story)?;
+    Some(Missing { why: (*why).to_owned(), excused: true })
+}

@@ -22,14 +22,13 @@ use tokio::task::JoinHandle;
 
 use super::follow::Source;
 use super::interrupts::Interrupts;
-use super::pods::{self, Pods, PodsOptions};
+use super::pods::{Lead, Pods, PodsOptions, Whereabouts};
 use super::quarters::Quarters;
 use super::tokens::{self, Audience};
 use super::tunnel;
 use crate::api;
 use crate::backend::docker::{self, DockerBackend, DockerOptions, Engine};
-use crate::backend::kubernetes::lease::Leadership;
-use crate::backend::kubernetes::{self, Cluster};
+use crate::backend::kubernetes::{self, Cluster, KubernetesBackend};
 use crate::backend::process::ProcessBackend;
 use crate::backend::{Backend, BackendKind, Home};
 use crate::certificates::files;
@@ -103,6 +102,13 @@ impl MasterArgs {
             None => run_dir.path().display().to_string(),
         }
     }
+
+    /// The same for a deployment whose door is on this machine and whose workers are in a cluster, as others' may be
+    /// whose machines have the same directories.
+    fn owner_abroad(&self, run_dir: &RunDir) -> String {
+        let by_itself = || format!("{}:{}", kubernetes::host_name(), run_dir.path().display());
+        self.owner.clone().unwrap_or_else(by_itself)
+    }
 }
 
 /// A deployment that is ready to be started, and of which nothing has been started yet.
@@ -126,7 +132,7 @@ pub(super) struct Prepared {
     /// How workers find doors over TCP.
     dialling: Option<Dialling>,
     /// Where several controllers might be at it: that it is us.
-    leadership: Option<Leadership>,
+    lead: Option<Lead>,
     /// Dropped before the lock.
     scaffold: Scaffold,
     lock: Lock,
@@ -185,28 +191,35 @@ pub(super) async fn prepare(args: &MasterArgs, meeting: Meeting) -> anyhow::Resu
     let scaffold = Scaffold(is_new.then(|| RunDir::at(run_dir.path())));
     let mut secret = run_dir.secret(&lock)?;
     let api = bind(deployment.api.listen).await?;
-    let home = Home { owner: args.owner(&run_dir), run_dir: run_dir.path().to_owned(), program: program()? };
+    let mut home =
+        Home { owner: args.owner(&run_dir), run_dir: run_dir.path().to_owned(), program: program()? };
     let before = Quarters::noted(&run_dir)?;
     let at_home = match before {
         Some(Quarters::Process) => !Quarters::Process.living(&home, &args.docker).await?.is_empty(),
         Some(Quarters::Docker { .. } | Quarters::Kubernetes { .. }) | None => false,
     };
-    let (choice, ground) = choose(deployment.backend, at_home, args).await?;
+    let (choice, ground) = choose(deployment.backend, at_home, args, meeting).await?;
+    if let Ground::Cluster(_, Whereabouts::Here) = ground {
+        home.owner = args.owner_abroad(&run_dir);
+    }
     let quarters = match &ground {
         Ground::Machine => Quarters::Process,
         Ground::Engine(engine) => Quarters::on(engine, &home),
-        Ground::Cluster(cluster) => Quarters::in_pods(cluster, &home.owner),
+        Ground::Cluster(cluster, _) => Quarters::in_pods(cluster, &home.owner),
     };
     if let Some(before) = before.filter(|before| *before != quarters) {
         before.must_be_empty(&home, &args.docker).await?;
     }
     let hosts = match &ground {
         Ground::Engine(engine) => tunnel::open_to_containers(&mut deployment, engine).await?,
-        Ground::Machine | Ground::Cluster(_) => BTreeMap::new(),
+        Ground::Cluster(cluster, Whereabouts::Here) => {
+            tunnel::open_to_pods(&deployment, cluster.address()).await?
+        }
+        Ground::Machine | Ground::Cluster(_, Whereabouts::InTheCluster) => BTreeMap::new(),
     };
-    let on_this_machine = !matches!(ground, Ground::Cluster(_));
+    let is_here = !matches!(ground, Ground::Cluster(_, Whereabouts::InTheCluster));
     let ca = match deployment.tunnel {
-        Some(Tunnel { tls: true, .. }) if on_this_machine => Some(files::authority(&run_dir, &lock)?),
+        Some(Tunnel { tls: true, .. }) if is_here => Some(files::authority(&run_dir, &lock)?),
         Some(_) | None => None,
     };
     let mut dialling =
@@ -215,15 +228,20 @@ pub(super) async fn prepare(args: &MasterArgs, meeting: Meeting) -> anyhow::Resu
         sites: door::only(Site::here(run_dir.control_socket())).boxed(),
         approach: Approach::plain(secret.clone()),
     };
-    let mut leadership = None;
+    let (mut lead, mut is_to_lead) = (None, None);
     let mut changes = source.changes().boxed();
     let backend: Arc<dyn Backend> = match ground {
         Ground::Machine => Arc::new(ProcessBackend::new(&home)?),
         Ground::Engine(engine) => Arc::new(DockerBackend::on(engine, &home, &args.docker).await?),
-        Ground::Cluster(cluster) => {
+        Ground::Cluster(cluster, Whereabouts::Here) => {
+            let backend = KubernetesBackend::on(cluster.clone(), &home.owner, &args.pods.kubernetes)?;
+            is_to_lead = Some(cluster);
+            Arc::new(backend)
+        }
+        Ground::Cluster(cluster, Whereabouts::InTheCluster) => {
             let pods = Pods::lead(cluster, &home.owner, &args.pods, deployment.tunnel, &api).await?;
             (doors, dialling, secret) = (pods.doors, Some(pods.dialling), pods.secret);
-            leadership = Some(pods.leadership);
+            lead = Some(pods.lead);
             if let Some(spec) = pods.spec {
                 changes = source.other_than_known(spec).boxed();
             }
@@ -231,9 +249,14 @@ pub(super) async fn prepare(args: &MasterArgs, meeting: Meeting) -> anyhow::Resu
             Arc::new(pods.backend)
         }
     };
-    quarters.note(&run_dir, &lock)?;
     let api_address = api.local_addr()?;
     let (admission, token_note) = tokens::admission(&deployment.api, &run_dir, &lock, Audience::of_stdout())?;
+    // As late as can be: it is the one thing here that is left where others see it.
+    if let Some(cluster) = is_to_lead {
+        let us = Cluster::identity_at(run_dir.path(), &secret);
+        lead = Some(Lead::alone(&cluster, &home.owner, &us).await?);
+    }
+    quarters.note(&run_dir, &lock)?;
     Ok(Prepared {
         deployment,
         source,
@@ -249,7 +272,7 @@ pub(super) async fn prepare(args: &MasterArgs, meeting: Meeting) -> anyhow::Resu
         secret,
         doors,
         dialling,
-        leadership,
+        lead,
         scaffold,
         lock,
     })
@@ -275,12 +298,22 @@ fn program() -> anyhow::Result<PathBuf> {
 enum Ground {
     Machine,
     Engine(Engine),
-    Cluster(Cluster),
+    Cluster(Cluster, Whereabouts),
 }
 
 /// The backend, and what it needs. `at_home`: workers of an earlier run live as processes.
-async fn choose(asked: BackendChoice, at_home: bool, args: &MasterArgs) -> anyhow::Result<(Choice, Ground)> {
+async fn choose(
+    asked: BackendChoice,
+    at_home: bool,
+    args: &MasterArgs,
+    meeting: Meeting,
+) -> anyhow::Result<(Choice, Ground)> {
     let namespace = args.pods.kubernetes.namespace.as_deref();
+    // Whoever makes the run directory starts a door in it.
+    let doors_are = match meeting {
+        Meeting::Ours => Whereabouts::Here,
+        Meeting::Shared => Whereabouts::InTheCluster,
+    };
     let (kind, why, ground) = match asked {
         BackendChoice::Process => (BackendKind::Process, Why::Asked, Ground::Machine),
         BackendChoice::Docker => {
@@ -290,12 +323,13 @@ async fn choose(asked: BackendChoice, at_home: bool, args: &MasterArgs) -> anyho
         BackendChoice::Kubernetes => {
             let cluster =
                 Cluster::find(namespace).await.context("there is no cluster for `backend: kubernetes`")?;
-            (BackendKind::Kubernetes, Why::Asked, Ground::Cluster(cluster))
+            (BackendKind::Kubernetes, Why::Asked, Ground::Cluster(cluster, doors_are))
         }
         BackendChoice::Auto if at_home => (BackendKind::Process, Why::AtHome, Ground::Machine),
         BackendChoice::Auto if kubernetes::is_inside() => {
             let cluster = Cluster::find(namespace).await?;
-            (BackendKind::Kubernetes, Why::Inside(cluster.name().to_owned()), Ground::Cluster(cluster))
+            let why = Why::Inside(cluster.name().to_owned());
+            (BackendKind::Kubernetes, why, Ground::Cluster(cluster, doors_are))
         }
         BackendChoice::Auto => match docker::probe().await {
             Ok(engine) => (BackendKind::Docker, Why::EngineAnswers(engine.name()), Ground::Engine(engine)),
@@ -337,7 +371,7 @@ pub(super) struct Running {
     end_api: oneshot::Sender<()>,
     /// Kept until everything is stopped, so that no second controller interferes.
     _lock: Lock,
-    leadership: Option<Leadership>,
+    lead: Option<Lead>,
     longest_drain: Duration,
 }
 
@@ -345,6 +379,13 @@ impl Prepared {
     /// The longest that any pool may take to drain.
     pub(super) fn longest_drain(&self) -> Duration {
         self.deployment.pools.iter().map(|pool| pool.door.timeouts.drain).max().unwrap_or_default()
+    }
+
+    /// It is not started after all: what others might have seen of it goes.
+    pub(super) async fn give_up(self) {
+        if let Some(lead) = self.lead {
+            lead.end().await;
+        }
     }
 
     /// Starts the master and serves the API.
@@ -360,8 +401,8 @@ impl Prepared {
             secret: self.secret,
             backend: self.backend,
         });
-        if let Some(leadership) = &self.leadership {
-            pods::leave_when_lost(leadership);
+        if let Some(lead) = &self.lead {
+            lead.leave_when_lost();
         }
         let (end_api, ended) = oneshot::channel::<()>();
         let ended = async {
@@ -376,7 +417,7 @@ impl Prepared {
             api,
             end_api,
             _lock: self.lock,
-            leadership: self.leadership,
+            lead: self.lead,
             longest_drain,
         }
     }
@@ -385,14 +426,14 @@ impl Prepared {
 impl Running {
     /// Whether another controller takes over when this one goes, so that the workers are to stay.
     pub(super) fn has_successors(&self) -> bool {
-        self.leadership.is_some()
+        self.lead.as_ref().is_some_and(Lead::has_successors)
     }
 
     /// Goes and leaves everything as it is, to the next controller.
     pub(super) async fn hand_over(self) {
         drop(self.end_api);
-        if let Some(leadership) = self.leadership {
-            leadership.release().await;
+        if let Some(lead) = self.lead {
+            lead.end().await;
         }
     }
 
@@ -416,8 +457,8 @@ impl Running {
             }
         };
         drop(self.end_api);
-        if let Some(leadership) = self.leadership {
-            leadership.release().await;
+        if let Some(lead) = self.lead {
+            lead.end().await;
         }
         // A client that keeps its connection open must not keep us from going.
         let _ = tokio::time::timeout(Duration::from_secs(1), self.api).await;

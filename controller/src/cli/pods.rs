@@ -1,6 +1,17 @@
 //! What a controller needs before its workers can be pods: to lead, the deployment's secrets, and to know its doors.
 //!
-//! Of several controllers one leads. The others wait here, in [`Pods::lead`], before anything of the deployment has been
+//! ```text
+//!   doors            in the cluster, pods of their own      here, the one that `up` starts
+//!   found by         their labels                           the run directory
+//!   secrets          Secrets of the cluster                 the run directory's
+//!   the lease        others wait for it; it can be lost     nobody waits for it; removed in the end
+//!   in the end       workers stay, for who takes over       workers go
+//! ```
+//! A door that is here is like one whose workers are containers: workers have to reach it, and to them this machine has
+//! an address (`tunnel`). All that it leaves to the cluster is pods and, so that no other controller takes them for its
+//! own, the lease.
+//!
+//! Of several controllers in a cluster one leads. The others wait here, in [`Pods::lead`], before anything of the deployment has been
 //! touched, and meanwhile answer `/healthz`, so that nobody takes them for dead, and `/readyz` with 503, so that nobody
 //! asks them for anything. Whoever leads and cannot be sure of it any more ends at once, by leaving the process: what it
 //! was about to do must not be done, and there is nothing to tidy up that the next one does not find. Its cluster starts
@@ -23,7 +34,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
 use super::quarters::Quarters;
-use crate::backend::kubernetes::lease::{self, Leadership};
+use crate::backend::kubernetes::lease::{self, Leadership, NotOurs};
 use crate::backend::kubernetes::secrets::{self, Material};
 use crate::backend::kubernetes::{Cluster, KubernetesBackend, KubernetesOptions, observe};
 use crate::certificates::{Authority, CertificateError, today};
@@ -50,11 +61,63 @@ pub(super) struct Pods {
     pub(super) doors: Doors,
     pub(super) dialling: Dialling,
     pub(super) secret: Secret,
-    pub(super) leadership: Leadership,
+    pub(super) lead: Lead,
     /// What the API asks for, where the spec names no token.
     pub(super) api_token: String,
     /// The spec's text from its ConfigMap, where one is named: what it is now, and each other one.
     pub(super) spec: Option<BoxStream<'static, String>>,
+}
+
+/// Where the doors are that pods dial.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Whereabouts {
+    /// Beside the controller, in its run directory: one.
+    Here,
+    /// In the cluster: as many pods as there are.
+    InTheCluster,
+}
+
+/// That the workers in the cluster are this controller's.
+pub(super) enum Lead {
+    /// Others wait to take over.
+    AmongOthers(Leadership),
+    /// Nobody does.
+    Alone(Leadership),
+}
+
+impl Lead {
+    /// For a controller that has its door with it: takes the lease, or says who has it. `us`: as
+    /// [`Cluster::identity_at`] says.
+    ///
+    /// # Errors
+    /// Another has it, or the cluster will not have us.
+    pub(super) async fn alone(cluster: &Cluster, owner: &str, us: &str) -> Result<Self, NotOurs> {
+        lease::seize(cluster, &lease::name(owner), us).await.map(Self::Alone)
+    }
+
+    /// Whether another controller takes over when this one goes, so that the workers are to stay.
+    pub(super) fn has_successors(&self) -> bool {
+        matches!(self, Self::AmongOthers(_))
+    }
+
+    /// Gives it up, in order.
+    pub(super) async fn end(self) {
+        match self {
+            Self::AmongOthers(leadership) => leadership.release().await,
+            Self::Alone(leadership) => leadership.remove().await,
+        }
+    }
+
+    /// Ends this process when it is lost.
+    pub(super) fn leave_when_lost(&self) {
+        let (Self::AmongOthers(leadership) | Self::Alone(leadership)) = self;
+        let lost = leadership.lost();
+        tokio::spawn(async move {
+            let lost = lost.await;
+            tracing::error!("this controller leads no longer and ends: {lost}");
+            std::process::exit(1);
+        });
+    }
 }
 
 impl Pods {
@@ -97,7 +160,7 @@ impl Pods {
             doors: Doors { sites: sites.boxed(), approach },
             dialling,
             secret,
-            leadership,
+            lead: Lead::AmongOthers(leadership),
             api_token,
             spec,
         })
@@ -113,16 +176,6 @@ impl Quarters {
             owner: owner.to_owned(),
         }
     }
-}
-
-/// Ends this process when `leadership` is lost.
-pub(super) fn leave_when_lost(leadership: &Leadership) {
-    let lost = leadership.lost();
-    tokio::spawn(async move {
-        let lost = lost.await;
-        tracing::error!("this controller leads no longer and ends: {lost}");
-        std::process::exit(1);
-    });
 }
 
 async fn lead(cluster: &Cluster, owner: &str, api: &TcpListener) -> anyhow::Result<Leadership> {

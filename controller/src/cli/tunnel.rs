@@ -4,13 +4,17 @@
 //! gateway. So where the spec leaves the door on loopback, or asks for that, it listens on their gateway's address
 //! instead: that is as near to loopback as there is for them. Where it listens on every address, each pool is told the
 //! gateway of its own network. Any other address is taken for what it is: whoever writes it knows that it can be reached.
+//!
+//! Pods come from other machines. Where the door listens on every address, they are told the one by which this machine
+//! reaches the cluster's API: the nodes are mostly where that is. Where that is loopback, as with a cluster that runs in
+//! this machine's containers, nobody can tell, and somebody has to say it.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use server::identity::PoolName;
 use thiserror::Error;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, UdpSocket};
 
 use crate::backend::docker::{Engine, NoGateway};
 use crate::spec::{Deployment, Network};
@@ -39,6 +43,24 @@ pub(super) enum Unreachable {
     Several {
         /// All of them.
         gateways: Vec<IpAddr>,
+        /// The port.
+        port: u16,
+    },
+    /// Pods are on other machines, or at least in other networks.
+    #[error(
+        "no pod reaches {listen}: write a tunnel.listen with an address of this machine that the cluster's pods can dial"
+    )]
+    NotByPods {
+        /// Where the door would listen.
+        listen: SocketAddr,
+    },
+    /// What pods are to call this machine cannot be found out.
+    #[error(
+        "pods cannot be told where this machine is, for the cluster's API at {api} does not tell what it is to the cluster: write tunnel.listen: ADDRESS:{port}, with an address of this machine that pods can dial (`ip addr` lists them)"
+    )]
+    Nameless {
+        /// Where the API is.
+        api: String,
         /// The port.
         port: u16,
     },
@@ -91,6 +113,47 @@ fn listen(asked: SocketAddr, hosts: &BTreeMap<PoolName, IpAddr>) -> Result<Socke
     }
 }
 
+/// Makes sure that the pods of a cluster, whose API is at the URL `api`, can be told where the door of `deployment` listens.
+/// What this machine is called by the workers of each pool, where that is not in the spec.
+pub(super) async fn open_to_pods(
+    deployment: &Deployment,
+    api: &str,
+) -> Result<BTreeMap<PoolName, IpAddr>, Unreachable> {
+    let Some(tunnel) = &deployment.tunnel else { return Ok(BTreeMap::new()) };
+    let Some(host) = host_for_pods(tunnel.listen, towards(api).await, api)? else {
+        return Ok(BTreeMap::new());
+    };
+    tracing::info!(%host, "pods dial this machine at the address by which it reaches their cluster's API");
+    Ok(deployment.pools.iter().map(|pool| (pool.name().clone(), host)).collect())
+}
+
+/// What pods call this machine whose door listens at `listen`; `None` where that says it already. `ours`: this machine's
+/// address to the cluster's API.
+fn host_for_pods(listen: SocketAddr, ours: Option<IpAddr>, api: &str) -> Result<Option<IpAddr>, Unreachable> {
+    if listen.ip().is_loopback() {
+        return Err(Unreachable::NotByPods { listen });
+    }
+    if !listen.ip().is_unspecified() {
+        return Ok(None);
+    }
+    match ours.filter(|ours| !ours.is_loopback()) {
+        Some(ours) => Ok(Some(ours)),
+        None => Err(Unreachable::Nameless { api: api.to_owned(), port: listen.port() }),
+    }
+}
+
+/// By which address this machine reaches whoever is at `url`, by its own routes: nothing is sent.
+async fn towards(url: &str) -> Option<IpAddr> {
+    let url = reqwest::Url::parse(url).ok()?;
+    let host = url.host_str()?.trim_matches(['[', ']']).to_owned();
+    let there = tokio::net::lookup_host((host, url.port_or_known_default()?)).await.ok()?.next()?;
+    let any: IpAddr =
+        if there.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+    let socket = UdpSocket::bind((any, 0)).await.ok()?;
+    socket.connect(there).await.ok()?;
+    Some(socket.local_addr().ok()?.ip())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -109,6 +172,23 @@ mod tests {
         let told = listen(loopback, &two).map_err(|error| error.to_string());
         insta::assert_snapshot!(told.err().unwrap_or_default(), @"pools are on networks with several gateways (172.17.0.1, 172.18.0.1), and the door would listen on one: write tunnel.listen: 0.0.0.0:7411");
         assert_eq!(listen(everywhere, &two)?, everywhere);
+        Ok(())
+    }
+    #[tokio::test]
+    async fn pods_are_told_an_address_that_is_not_their_own() -> Result<(), Box<dyn std::error::Error>> {
+        let api = "https://127.0.0.1:6443/";
+        let (everywhere, loopback, one) =
+            ("0.0.0.0:7411".parse()?, "127.0.0.1:7411".parse()?, "10.0.0.5:7411".parse()?);
+        let ours: IpAddr = "192.168.1.7".parse()?;
+        assert_eq!(host_for_pods(everywhere, Some(ours), api)?, Some(ours));
+        assert_eq!(host_for_pods(one, None, api)?, None);
+        let at_home = towards(api).await;
+        assert_eq!(at_home, Some("127.0.0.1".parse()?));
+        assert_eq!(towards("https://[::1]:6443").await.is_none_or(|it| it.is_loopback()), true);
+        let told = |listen, ours| host_for_pods(listen, ours, api).err().map(|error| error.to_string());
+        insta::assert_snapshot!(told(loopback, Some(ours)).unwrap_or_default(), @"");
+        insta::assert_snapshot!(told(everywhere, at_home).unwrap_or_default(), @"");
+        assert_eq!(told(everywhere, at_home), told(everywhere, None));
         Ok(())
     }
 }

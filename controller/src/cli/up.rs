@@ -1,7 +1,8 @@
 //! `bulkhead up`: the whole of it on one machine.
 //!
 //! It is door, workers, master and API until it is told to go. The door is a process of its own, the workers are
-//! children of the backend, the master is this process. Killed with SIGKILL, this process takes nobody with it:
+//! children of the backend, the master is this process. Only where the workers are pods are they elsewhere: they dial the
+//! door that is here. Killed with SIGKILL, this process takes nobody with it:
 //! door and workers serve on, and the next `up` finds and adopts them.
 //!
 //! A door that hangs is replaced after a while; see `doorkeeper`. During a stop it is killed after the same while; its
@@ -17,7 +18,7 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use server::config::Tunnel;
 
-use super::doorkeeper::{Doorway, KeptDoor};
+use super::doorkeeper::{Door, Doorway, KeptDoor};
 use super::follow::{Source, follow};
 use super::interrupts::Interrupts;
 use super::launch::{self, MasterArgs, Meeting, Prepared, Running, account};
@@ -45,6 +46,7 @@ Ctrl-C does not wait for what is left.
 Examples:
   bulkhead up
   bulkhead up --backend docker
+  bulkhead up --backend kubernetes --worker-image bulkhead:latest
   bulkhead up --spec bulkhead.yaml --workers web=8 --listen web=0.0.0.0:80")]
 pub(super) struct UpArgs {
     #[command(flatten)]
@@ -62,22 +64,17 @@ pub(super) async fn run(args: UpArgs) -> anyhow::Result<ExitCode> {
     let prepared = prepared?;
     print(&format!("backend  {}\n{}", prepared.choice, prepared.token_note))?;
 
-    let patience = prepared.longest_drain() + GRACE;
-    let Some(door) = interrupts.unless(engage_door(&prepared, patience)).await else {
-        return interrupted();
-    };
-    let mut door = door?;
-    match interrupts.unless(door.answers()).await {
-        Some(Ok(())) => {}
-        Some(Err(error)) => {
-            door.dismiss(GRACE).await;
-            return Err(error);
-        }
-        None => {
-            door.dismiss(patience).await;
+    let door = match open_door(&prepared, &mut interrupts).await {
+        Ok(Some(door)) => door,
+        Ok(None) => {
+            prepared.give_up().await;
             return interrupted();
         }
-    }
+        Err(error) => {
+            prepared.give_up().await;
+            return Err(error);
+        }
+    };
 
     let deployment = prepared.deployment.clone();
     let source = prepared.source.clone();
@@ -103,7 +100,25 @@ pub(super) async fn run(args: UpArgs) -> anyhow::Result<ExitCode> {
     Ok(if clean { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-async fn engage_door(prepared: &Prepared, patience: Duration) -> anyhow::Result<super::doorkeeper::Door> {
+/// A door that answers; `None` when somebody has interrupted that. Of one that does not answer nothing is left.
+async fn open_door(prepared: &Prepared, interrupts: &mut Interrupts) -> anyhow::Result<Option<Door>> {
+    let patience = prepared.longest_drain() + GRACE;
+    let Some(door) = interrupts.unless(engage_door(prepared, patience)).await else { return Ok(None) };
+    let mut door = door?;
+    match interrupts.unless(door.answers()).await {
+        Some(Ok(())) => Ok(Some(door)),
+        Some(Err(error)) => {
+            door.dismiss(GRACE).await;
+            Err(error)
+        }
+        None => {
+            door.dismiss(patience).await;
+            Ok(None)
+        }
+    }
+}
+
+async fn engage_door(prepared: &Prepared, patience: Duration) -> anyhow::Result<Door> {
     let doorway = Doorway { program: prepared.program.clone(), run_dir: prepared.run_dir.clone() };
     let same_pools = |stored: &str| same_doors(stored, &prepared.deployment);
     let stored = doorway.stored_spec();

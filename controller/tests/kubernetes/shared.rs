@@ -3,10 +3,10 @@
 use std::net::IpAddr;
 use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use controller::backend::kubernetes::lease::{self, Lost};
+use controller::backend::kubernetes::lease::{self, Lost, NotOurs};
 use controller::backend::kubernetes::secrets::{self, Material};
 use controller::backend::kubernetes::{Cluster, observe};
 use futures_util::{FutureExt, Stream, StreamExt};
@@ -18,7 +18,7 @@ use serde_json::json;
 use server::identity::Secret;
 use tokio::time::timeout;
 
-use crate::rig::{DEADLINE, Rig};
+use crate::rig::{DEADLINE, Rig, Wire};
 
 pub(crate) async fn one_leads_at_a_time(rig: &Rig) -> Result<()> {
     let cluster = Cluster::find(Some(&rig.namespace)).await?;
@@ -46,6 +46,48 @@ pub(crate) async fn one_leads_at_a_time(rig: &Rig) -> Result<()> {
     leases.patch("leader", &PatchParams::default(), &Patch::Merge(&theirs)).await?;
     let lost = timeout(DEADLINE, second.lost()).await?;
     ensure!(lost == Lost::Taken { lease: "leader".to_owned(), holder: "third".to_owned() }, "{lost}");
+    Ok(())
+}
+
+/// How long the API is away from whoever has a lease: longer than it is good for.
+const AWAY: Duration = Duration::from_secs(11);
+
+pub(crate) async fn who_is_alone_keeps_its_lease(rig: &Rig) -> Result<()> {
+    let wire = Wire::to_the_api().await?;
+    let theirs = Cluster::at(wire.config.clone(), Some(&rig.namespace)).await?;
+    let first = lease::seize(&theirs, "alone", "first").await?;
+
+    // Whoever else would like to have it does not wait for it.
+    let cluster = Cluster::find(Some(&rig.namespace)).await?;
+    let asked = Instant::now();
+    match lease::seize(&cluster, "alone", "second").await {
+        Err(NotOurs::Held { holder, .. }) => ensure!(holder == "first", "{holder} has it"),
+        other => anyhow::bail!("it was not refused: {other:?}"),
+    }
+    ensure!(asked.elapsed() < AWAY, "it was waited for: {:?}", asked.elapsed());
+
+    // An API that is away takes it from nobody.
+    let leases: Api<Lease> = Api::namespaced(rig.client.clone(), &rig.namespace);
+    let renewed =
+        async || Ok::<_, anyhow::Error>(leases.get("alone").await?.spec.and_then(|it| it.renew_time));
+    wire.cut();
+    let before = renewed().await?;
+    ensure!(timeout(AWAY, first.lost()).await.is_err(), "it was lost to nobody");
+    wire.mend();
+    let renewing = async {
+        while renewed().await? == before {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        Ok::<_, anyhow::Error>(())
+    };
+    timeout(DEADLINE, renewing).await.context("it is not renewed any more")??;
+
+    // One that comes back under its name has it at once, and in the end there is nothing of it.
+    let again = lease::seize(&cluster, "alone", "first").await?;
+    again.remove().await;
+    // Who is not told that it has ended in its name makes it anew.
+    first.remove().await;
+    ensure!(leases.get_opt("alone").await?.is_none(), "it is still there");
     Ok(())
 }
 

@@ -6,8 +6,7 @@ use crate::rig::tunnel::token;
 use crate::rig::{Backend, Stack};
 
 pub fn who_cannot_prove_to_be_the_door_gets_no_worker(backend: Backend) {
-    let link = "link: tunnel\ntunnel: { listen: 127.0.0.1:0, tls: true }\n";
-    let stack = Stack::up_linked(backend, link, &crate::rig::stack::web(1, ""));
+    let stack = Stack::up_linked(backend, &backend.link_with_tls(), &crate::rig::stack::web(1, ""));
     let worker = stack.ready("web", 1)[0].clone();
     // One that knows another authority has nothing to do with this door, and says why.
     let another = Authority::new(today()).unwrap();

@@ -13,9 +13,11 @@ use k8s_openapi::api::apps::v1::ReplicaSet;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::{Api, Client, Config, ResourceExt};
+use server::identity::Secret;
 use thiserror::Error;
 
 use super::calls::{Operation, ask};
+use super::names;
 use crate::backend::BackendError;
 
 /// Where a pod has its service account.
@@ -106,11 +108,14 @@ impl Cluster {
     pub fn identity(&self) -> String {
         match &self.own_pod {
             Some(pod) => pod.name.clone(),
-            None => {
-                let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
-                format!("{host}-{}", std::process::id())
-            }
+            None => format!("{}-{}", host_name(), std::process::id()),
         }
+    }
+
+    /// The same for whoever has the lock on a run directory of this machine: one who is started there again is known by
+    /// the same name. `secret`: that directory's. No other has it, and six digits of a digest do not tell it.
+    pub fn identity_at(run_dir: &Path, secret: &Secret) -> String {
+        format!("{}:{}#{}", host_name(), run_dir.display(), names::digest(secret.as_bytes()))
     }
 
     pub(super) fn own_pod(&self) -> Option<&OwnPod> {
@@ -136,8 +141,7 @@ impl Cluster {
             return None;
         }
         // A pod's host name is its name, unless somebody has said otherwise.
-        let name = std::env::var("BULKHEAD_POD_NAME")
-            .unwrap_or_else(|_| rustix::system::uname().nodename().to_string_lossy().into_owned());
+        let name = std::env::var("BULKHEAD_POD_NAME").unwrap_or_else(|_| host_name());
         let pods: Api<Pod> = self.api();
         match ask(&self.name, Operation::Read, format!("pod {name}"), pods.get(&name)).await {
             Ok(pod) => {
@@ -174,6 +178,11 @@ impl Cluster {
             }
         }
     }
+}
+
+/// What this machine, or this pod, is called.
+pub fn host_name() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 
 impl std::fmt::Debug for Cluster {

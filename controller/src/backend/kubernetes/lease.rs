@@ -16,14 +16,18 @@
 //!
 //! One that dies leaves its lease to run out, unless it comes back under its own name, as a container does that its
 //! kubelet starts again: that one goes on at once, for its predecessor is certainly gone.
+//!
+//! Some have nobody who waits to take over: a controller whose door is its own, outside of the cluster. To them the lease
+//! says only that the workers of that name are theirs ([`seize`]). They do not wait behind somebody who renews it, they do
+//! not give up for an API that is away, in which nobody can take it either, and they remove it in the end.
 
 use std::time::{Duration, Instant};
 
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
 use k8s_openapi::jiff::Timestamp;
-use kube::Api;
-use kube::api::PostParams;
+use kube::api::{DeleteParams, PostParams, Preconditions};
+use kube::{Api, ResourceExt};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
@@ -39,6 +43,8 @@ const EVERY: Duration = Duration::from_secs(2);
 const GIVE_UP: Duration = Duration::from_secs(8);
 /// How long one question to the API may take.
 const ANSWER: Duration = Duration::from_secs(2);
+/// What the API says to whoever writes what has changed since, or creates what is there.
+const CONFLICT: u16 = 409;
 
 /// Why somebody leads no longer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -61,6 +67,41 @@ pub enum Lost {
     },
 }
 
+/// Why somebody who does not wait for the lease has not got it.
+#[derive(Debug, thiserror::Error)]
+pub enum NotOurs {
+    /// Somebody else has it, and renews it.
+    #[error(
+        "{holder} leads by the lease {lease}: stop it there, or give this deployment a name of its own with --owner"
+    )]
+    Held {
+        /// Which.
+        lease: String,
+        /// Who.
+        holder: String,
+    },
+    /// The API has not let us see or write it.
+    #[error(
+        "cannot get the lease {lease}: it takes the right to get, create, update and delete leases in the namespace"
+    )]
+    Refused {
+        /// Which.
+        lease: String,
+        /// Why.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+}
+
+/// For how long somebody leads who cannot renew the lease.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Tenure {
+    /// Until others may have it.
+    UntilOverdue,
+    /// Until it is seen to be somebody else's: nobody waits for it.
+    UntilTaken,
+}
+
 /// The lease is ours, as long as [`Leadership::lost`] does not return.
 #[derive(Debug)]
 pub struct Leadership {
@@ -76,30 +117,53 @@ pub fn name(owner: &str) -> String {
 
 /// Waits until the lease of this name is ours; `us` is how we are known there ([`Cluster::identity`]). `following` is told who has it, whenever that changes.
 pub async fn win(cluster: &Cluster, lease: &str, us: &str, following: impl Fn(Option<&str>)) -> Leadership {
-    let post = Post { leases: cluster.api(), lease: lease.to_owned(), us: us.to_owned() };
-    let mut seen = Seen::nothing(Instant::now());
+    let mut candidate = Candidate::at(cluster, lease, us);
     loop {
-        let asked = Instant::now();
-        match post.look().await {
-            Ok(there) => {
-                let before = seen.holder().map(str::to_owned);
-                // Both ends are taken so that it never seems longer than it is.
-                seen.note(there.as_ref(), Instant::now());
-                match decide(there.as_ref(), &post.us, seen.unchanged_for(asked)) {
-                    Step::Follow => {
-                        if before.as_deref() != seen.holder() {
-                            following(seen.holder());
-                        }
-                    }
-                    step => match post.claim(there, step).await {
-                        Ok(()) => return post.lead(asked),
-                        Err(error) => tracing::debug!(%error, "somebody else was faster, or nobody answered"),
-                    },
+        let before = candidate.seen.holder().map(str::to_owned);
+        match candidate.tries().await {
+            Ok(Outcome::Ours { since }) => return candidate.post.lead(since, Tenure::UntilOverdue),
+            Ok(Outcome::Theirs) => {
+                if before.as_deref() != candidate.seen.holder() {
+                    following(candidate.seen.holder());
                 }
+            }
+            Ok(Outcome::Missed(error)) => {
+                tracing::debug!(%error, "somebody else was faster, or nobody answered");
             }
             Err(error) => tracing::warn!(%error, lease, "cannot tell who leads; waiting"),
         }
         sleep(EVERY).await;
+    }
+}
+
+/// Takes the lease of this name, for somebody who is alone with its door: nobody is to wait for it, and nobody takes over
+/// from it. Takes as long as a dead holder's lease is good for at the most, and much less where it is free, ours already,
+/// or renewed by another.
+///
+/// # Errors
+/// Another holds it and lives; or the API will not have us, which is worth another try where it does not answer.
+pub async fn seize(cluster: &Cluster, lease: &str, us: &str) -> Result<Leadership, NotOurs> {
+    let mut candidate = Candidate::at(cluster, lease, us);
+    let refused = |source: NoAnswer| NotOurs::Refused { lease: lease.to_owned(), source: source.into() };
+    let mut renewed_before = None;
+    loop {
+        match candidate.tries().await.map_err(refused)? {
+            Outcome::Ours { since } => return Ok(candidate.post.lead(since, Tenure::UntilTaken)),
+            Outcome::Theirs => {
+                let now = candidate.seen.renewal();
+                if renewed_before.is_some_and(|before| before != now) {
+                    let holder = candidate.seen.holder().unwrap_or("somebody").to_owned();
+                    return Err(NotOurs::Held { lease: lease.to_owned(), holder });
+                }
+                renewed_before = Some(now);
+                sleep(EVERY).await;
+            }
+            // Its holder has renewed it in this very moment, or somebody else was faster.
+            Outcome::Missed(NoAnswer::Api(kube::Error::Api(status))) if status.code == CONFLICT => {
+                sleep(EVERY).await;
+            }
+            Outcome::Missed(error) => return Err(refused(error)),
+        }
     }
 }
 
@@ -132,6 +196,58 @@ impl Leadership {
         if let Err(error) = released.await {
             tracing::warn!(%error, "the lease could not be released; it runs out in {} s", GOOD_FOR.as_secs());
         }
+    }
+
+    /// Removes it: nobody is to take over, and nothing of us is to stay.
+    pub async fn remove(self) {
+        self.renewing.abort();
+        let _ = self.renewing.await;
+        if let Err(error) = self.post.remove().await {
+            let lease = &self.post.lease;
+            tracing::warn!(%error, lease, "the lease stays; it runs out in {} s", GOOD_FOR.as_secs());
+        }
+    }
+}
+
+/// Somebody who would like to have a lease.
+struct Candidate {
+    post: Post,
+    seen: Seen,
+}
+
+/// What has come of trying to get one.
+enum Outcome {
+    /// It is ours, as of before it was asked for.
+    Ours {
+        /// When.
+        since: Instant,
+    },
+    /// It is somebody else's.
+    Theirs,
+    /// It was to be had, and we have not got it.
+    Missed(NoAnswer),
+}
+
+impl Candidate {
+    fn at(cluster: &Cluster, lease: &str, us: &str) -> Self {
+        let post = Post { leases: cluster.api(), lease: lease.to_owned(), us: us.to_owned() };
+        Self { post, seen: Seen::nothing(Instant::now()) }
+    }
+
+    /// Looks at it, and takes it if it can be had.
+    async fn tries(&mut self) -> Result<Outcome, NoAnswer> {
+        let asked = Instant::now();
+        let there = self.post.look().await?;
+        // Both ends are taken so that it never seems longer than it is.
+        self.seen.note(there.as_ref(), Instant::now());
+        let step = decide(there.as_ref(), &self.post.us, self.seen.unchanged_for(asked));
+        if step == Step::Follow {
+            return Ok(Outcome::Theirs);
+        }
+        Ok(match self.post.claim(there, step).await {
+            Ok(()) => Outcome::Ours { since: asked },
+            Err(error) => Outcome::Missed(error),
+        })
     }
 }
 
@@ -168,35 +284,48 @@ impl Post {
         Ok(())
     }
 
+    /// Removes it, if it is ours. The API refuses if it has changed since.
+    async fn remove(&self) -> Result<(), NoAnswer> {
+        let Some(there) = self.look().await?.filter(|there| holder(there) == Some(&self.us)) else {
+            return Ok(());
+        };
+        let this_one = Preconditions { uid: there.uid(), resource_version: there.resource_version() };
+        let how = DeleteParams { preconditions: Some(this_one), ..DeleteParams::default() };
+        timeout(ANSWER, self.leases.delete(&self.lease, &how)).await??;
+        Ok(())
+    }
+
     /// Renews it until it is lost. `since`: from before it was asked for.
-    fn lead(self, since: Instant) -> Leadership {
+    fn lead(self, since: Instant, tenure: Tenure) -> Leadership {
         let (tell, lost) = watch::channel(None);
         let post = self.clone();
         let renewing = tokio::spawn(async move {
-            let why = post.keep(since).await;
+            let why = post.keep(since, tenure).await;
             let _ = tell.send(Some(why));
         });
         Leadership { post: self, lost, renewing }
     }
 
-    async fn keep(&self, mut since: Instant) -> Lost {
+    async fn keep(&self, mut since: Instant, tenure: Tenure) -> Lost {
         let mut why = "the API has not been asked".to_owned();
+        let mut is_told = false;
         loop {
-            let give_up = (since + GIVE_UP).saturating_duration_since(Instant::now());
-            if give_up.is_zero() {
+            let left = tenure.left(since, Instant::now());
+            if left.is_zero() {
                 return Lost::NotRenewed { lease: self.lease.clone(), why };
             }
-            sleep(EVERY.min(give_up)).await;
+            sleep(EVERY.min(left)).await;
             let asked = Instant::now();
-            let left = (since + GIVE_UP).saturating_duration_since(asked);
-            match timeout(left, self.renew()).await {
-                Ok(Ok(Renewal::Granted)) => since = asked,
+            match timeout(tenure.left(since, asked), self.renew()).await {
+                Ok(Ok(Renewal::Granted)) => (since, is_told) = (asked, false),
                 Ok(Ok(Renewal::Taken { holder })) => {
                     return Lost::Taken { lease: self.lease.clone(), holder };
                 }
                 Ok(Err(error)) => {
-                    tracing::warn!(%error, lease = self.lease, "the lease is not renewed");
-                    why = error.to_string();
+                    if !is_told {
+                        tracing::warn!(%error, lease = self.lease, "the lease is not renewed");
+                    }
+                    (why, is_told) = (error.to_string(), true);
                 }
                 Err(elapsed) => why = elapsed.to_string(),
             }
@@ -212,6 +341,16 @@ impl Post {
                 let step = if holder.is_some() { Step::Renew } else { Step::Take };
                 self.claim(there, step).await.map(|()| Renewal::Granted)
             }
+        }
+    }
+}
+
+impl Tenure {
+    /// For how long it still lasts that has been granted `since` then.
+    fn left(self, since: Instant, now: Instant) -> Duration {
+        match self {
+            Self::UntilOverdue => (since + GIVE_UP).saturating_duration_since(now),
+            Self::UntilTaken => GIVE_UP,
         }
     }
 }
@@ -312,6 +451,12 @@ impl Seen {
 
     fn holder(&self) -> Option<&str> {
         self.spec.as_ref()?.holder_identity.as_deref().filter(|holder| !holder.is_empty())
+    }
+
+    /// By whom it was renewed last, and when by that one's clock: what a living holder changes every two seconds.
+    fn renewal(&self) -> Option<(Option<String>, Option<MicroTime>)> {
+        let spec = self.spec.as_ref()?;
+        Some((spec.holder_identity.clone(), spec.renew_time.clone()))
     }
 }
 

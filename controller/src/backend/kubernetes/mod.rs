@@ -60,7 +60,7 @@ use thiserror::Error;
 use tokio::sync::{Semaphore, mpsc};
 
 pub use self::act::{BeingStopped, NameTaken, NoSuchSignal, NoTunnel};
-pub use self::cluster::{Cluster, ConnectError, is_inside};
+pub use self::cluster::{Cluster, ConnectError, host_name, is_inside};
 
 use self::calls::{Operation, ask};
 use self::pod::Mould;

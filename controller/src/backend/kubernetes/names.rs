@@ -22,6 +22,12 @@ pub(super) fn label(text: &str) -> String {
     legal(text, LONGEST)
 }
 
+/// Six digits, by which two that differ can be told apart.
+pub(super) fn digest(bytes: &[u8]) -> String {
+    let [a, b, c, ..]: [u8; 32] = Sha256::digest(bytes).into();
+    format!("{a:02x}{b:02x}{c:02x}")
+}
+
 fn legal(text: &str, longest: usize) -> String {
     let allowed = |c: char| if c.is_ascii_lowercase() || c.is_ascii_digit() { c } else { '-' };
     let plain: String = text.to_lowercase().chars().map(allowed).collect();
@@ -29,8 +35,7 @@ fn legal(text: &str, longest: usize) -> String {
     if plain == text && (1..=longest).contains(&text.len()) {
         return plain.to_owned();
     }
-    let [a, b, c, ..]: [u8; 32] = Sha256::digest(text.as_bytes()).into();
-    let digest = format!("{a:02x}{b:02x}{c:02x}");
+    let digest = digest(text.as_bytes());
     let kept: String = plain.chars().take(longest.saturating_sub(digest.len() + 1)).collect();
     match kept.trim_end_matches('-') {
         "" => digest,

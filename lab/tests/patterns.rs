@@ -15,6 +15,8 @@ mod preemption;
 mod scale;
 #[path = "patterns/systems.rs"]
 mod systems;
+#[path = "patterns/talk.rs"]
+mod talk;
 #[path = "patterns/throughput.rs"]
 mod throughput;
 
@@ -38,6 +40,7 @@ fn main() -> ExitCode {
         preemption::trials(),
         scale::trials(),
         isolation::trials(),
+        talk::trials(),
         throughput::trials(),
     ];
     let trials = trials.into_iter().flatten().collect();

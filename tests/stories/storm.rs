@@ -16,8 +16,10 @@ fn storm(stack: &Stack, arguments: &[&str]) -> Output {
 pub fn a_storm_of_kills_costs_no_get(backend: Backend) {
     let stack = Stack::web(backend, 3, "restart: { backoff: 1ms, longest: 1ms, deaths: 1000, within: 10s }");
     stack.ready("web", 3);
-    let output =
-        storm(&stack, &["--clients", "2", "--time", "6s", "--kill-every", "1500ms", "--patience", "60s", "--json"]);
+    let output = storm(
+        &stack,
+        &["--clients", "2", "--time", "6s", "--kill-every", "1500ms", "--patience", "60s", "--json"],
+    );
     let said: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{output:?}"));
     assert!(output.status.success() && said["kept"] == true, "{said:#}");
     assert_eq!(said["sent"], said["answered"], "{said:#}");
@@ -40,8 +42,16 @@ pub fn a_storm_says_which_bar_was_missed(backend: Backend) {
     assert!(line("lost:").starts_with("kept"), "{said}");
 
     // Whoever is to be killed by other means: what the command says is what is noted.
-    let arguments =
-        ["--clients", "1", "--time", "1s", "--kill-every", "300ms", "--kill-command", "echo none left >&2; exit 1"];
+    let arguments = [
+        "--clients",
+        "1",
+        "--time",
+        "1s",
+        "--kill-every",
+        "300ms",
+        "--kill-command",
+        "echo none left >&2; exit 1",
+    ];
     let output = storm(&stack, &arguments);
     let said = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success() && said.contains("nobody: exit status: 1: none left"), "{output:?}");

@@ -11,6 +11,7 @@ mod peers;
 mod preemption;
 mod races;
 mod scale;
+mod talk;
 mod throughput;
 
 use std::io;
@@ -47,6 +48,8 @@ pub enum Experiment {
     Peers,
     /// More and more connections at a time: what each costs, and what stops each model
     Scale,
+    /// Messages between two isolated workers, over whatever they can talk over
+    Talk,
 }
 
 /// What an experiment can use.
@@ -68,13 +71,15 @@ pub enum Party {
     Troupe(preemption::Troupe),
     /// Of `deadlock`: threads that need two locks each.
     Dinner(deadlock::Dinner),
+    /// Of `talk`: the other side.
+    Peer(talk::Peer),
     /// Of `races`: counts for itself and tells the sum.
     Counter(races::Counter),
 }
 
 impl Experiment {
     /// All of them, in the order in which they are run.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Isolation,
         Self::Scale,
         Self::Idle,
@@ -82,6 +87,7 @@ impl Experiment {
         Self::Preemption,
         Self::Races,
         Self::Deadlock,
+        Self::Talk,
         Self::Chaos,
         Self::Peers,
     ];
@@ -110,6 +116,7 @@ impl Experiment {
             }
             Self::Races => E::of("races", races::QUESTION, races::METHOD, races::measure),
             Self::Deadlock => E::of("deadlock", deadlock::QUESTION, deadlock::METHOD, deadlock::measure),
+            Self::Talk => E::of("talk", talk::QUESTION, talk::METHOD, talk::measure),
             Self::Chaos => E::of("chaos", chaos::QUESTION, chaos::METHOD, chaos::measure),
             Self::Peers => E::of("peers", peers::QUESTION, peers::METHOD, peers::measure),
         }
@@ -196,6 +203,7 @@ pub fn take_part(party: Party) -> io::Result<()> {
         Party::Crowd(faces) => faces.take_part(),
         Party::Troupe(troupe) => troupe.play(),
         Party::Dinner(dinner) => dinner.run(),
+        Party::Peer(peer) => peer.take_part(),
         Party::Counter(counter) => counter.run(),
     }
 }

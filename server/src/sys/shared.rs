@@ -5,33 +5,55 @@
 use std::io;
 use std::os::fd::AsFd;
 use std::ptr::NonNull;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU32, AtomicU64};
 
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 
-/// A sealed memory file, mapped for writing.
+/// A sealed memory file, mapped for writing. Its words are [`AtomicU64`] or [`AtomicU32`], for there is no other way to
+/// make one; a file that is mapped in both ways has to keep them apart.
 #[derive(Debug)]
-pub struct SharedWords {
-    first: NonNull<AtomicU64>,
+pub struct SharedWords<W = AtomicU64> {
+    first: NonNull<W>,
     count: usize,
 }
 
 // SAFETY: all that the mapping is used for are atomic words, which any thread may use at any time; and it belongs to
 // no thread, so whichever is last may unmap it.
-unsafe impl Send for SharedWords {}
+unsafe impl Send for SharedWords<AtomicU64> {}
 // SAFETY: as above.
-unsafe impl Sync for SharedWords {}
+unsafe impl Sync for SharedWords<AtomicU64> {}
+// SAFETY: as above.
+unsafe impl Send for SharedWords<AtomicU32> {}
+// SAFETY: as above.
+unsafe impl Sync for SharedWords<AtomicU32> {}
 
-impl SharedWords {
+impl SharedWords<AtomicU64> {
     /// Maps the whole words of `file`.
     ///
     /// # Errors
     /// An empty file, or one whose size is not sealed: touching what has been cut off would be fatal.
     pub fn map(file: impl AsFd) -> io::Result<Self> {
+        Self::map_words(file)
+    }
+}
+
+impl SharedWords<AtomicU32> {
+    /// As [`SharedWords::map`], in words of the size that a futex has.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn map_u32(file: impl AsFd) -> io::Result<Self> {
+        Self::map_words(file)
+    }
+}
+
+impl<W> SharedWords<W> {
+    /// To be called for atomic integers only: whatever bits there are must be a word.
+    fn map_words(file: impl AsFd) -> io::Result<Self> {
         use rustix::fs::SealFlags;
         let seals = rustix::fs::fcntl_get_seals(&file)?;
         let bytes = usize::try_from(rustix::fs::fstat(&file)?.st_size).unwrap_or(0);
-        let count = bytes / size_of::<AtomicU64>();
+        let count = bytes / size_of::<W>();
         if count == 0 || !seals.contains(SealFlags::SHRINK) {
             return Err(io::ErrorKind::InvalidInput.into());
         }
@@ -48,18 +70,19 @@ impl SharedWords {
     }
 
     /// The word at `index`, if there is one.
-    pub fn get(&self, index: usize) -> Option<&AtomicU64> {
+    pub fn get(&self, index: usize) -> Option<&W> {
         // SAFETY: the word lies within the mapping, which lives as long as `self`, is aligned to a page at least, and
-        // cannot be cut short by anybody, for its size is sealed. Any bits are a valid word, and whoever else writes
+        // cannot be cut short by anybody, for its size is sealed. Any bits are a valid word, for `map` and `map_u32` make
+        // no other kind, and whoever else writes
         // to it makes it change as another thread would.
         (index < self.count).then(|| unsafe { self.first.add(index).as_ref() })
     }
 }
 
-impl Drop for SharedWords {
+impl<W> Drop for SharedWords<W> {
     fn drop(&mut self) {
         // SAFETY: this is what `map` has mapped, and every reference into it has borrowed `self`.
-        let _ = unsafe { munmap(self.first.as_ptr().cast(), self.count * size_of::<AtomicU64>()) };
+        let _ = unsafe { munmap(self.first.as_ptr().cast(), self.count * size_of::<W>()) };
     }
 }
 

@@ -142,7 +142,7 @@ fn plan(size: Size) -> Plan {
             low_up_to: 100,
             rounds_of_high: 1,
             work: Duration::from_millis(250),
-            budget: Duration::from_millis(1500),
+            budget: Duration::from_secs(2),
             limits: roomy,
         },
         Size::Full => Plan {
@@ -231,7 +231,9 @@ fn too_long(steps: &[Step], system: System, connections: usize, budget: Duration
         .iter()
         .filter(|it| it.system == system && it.connections < connections)
         .max_by_key(|it| it.connections)?;
-    let each_ms = (before.opened.took_ms + before.started_ms) / before.connections.max(1) as f64;
+    // Where workers are started in advance they are as many as the connections.
+    let workers_ms = if workers_for(system, 1) == 1 { before.started_ms } else { 0.0 };
+    let each_ms = (before.opened.took_ms + workers_ms) / before.connections.max(1) as f64;
     let estimate = each_ms * connections as f64 / 1e3;
     (estimate > budget.as_secs_f64()).then(|| {
         format!(
@@ -243,17 +245,17 @@ fn too_long(steps: &[Step], system: System, connections: usize, budget: Duration
 }
 
 /// As many workers as connections, where workers are started in advance and belong to a connection.
-fn shape(system: System, connections: usize, limits: Limits) -> Shape {
-    let workers = match system {
+fn workers_for(system: System, connections: usize) -> usize {
+    const OTHERWISE: usize = 8;
+    match system {
         System::Model(Model::Prefork | Model::ThreadPool | Model::Hybrid) => connections,
-        _ => 8,
-    };
-    Shape { limits, ..Shape::of(workers) }
+        _ => OTHERWISE,
+    }
 }
 
 fn step(system: System, connections: usize, plan: &Plan, bench: &Bench) -> anyhow::Result<Step> {
     let begun = Instant::now();
-    let shape = shape(system, connections, plan.limits);
+    let shape = Shape { limits: plan.limits, ..Shape::of(workers_for(system, connections)) };
     let running = bench.start(system, &shape)?;
     await_workers(&running, system, connections)?;
     let started_ms = begun.elapsed().as_secs_f64() * 1e3;

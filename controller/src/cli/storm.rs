@@ -39,7 +39,7 @@ The bars:
 Exit codes:
   0  all bars kept      1  one was missed, or it could not be run")]
 pub(super) struct StormArgs {
-    /// What to ask for; {n} in it becomes the request's number
+    /// What to ask for. An n in braces becomes the request's number
     #[arg(value_name = "URL", default_value = "http://127.0.0.1:8080/work?ms=20&n={n}")]
     url: String,
     /// So many clients, each asking again as soon as it has been answered: a closed loop

@@ -93,7 +93,7 @@ fn outcome(storms: &[Storm], systems: &[System], missing: Vec<String>) -> Outcom
         };
         table.row([
             system.name().to_owned(),
-            digits(of(system).map(Weather::killed).sum::<usize>() as f64),
+            of(system).map(Weather::killed).sum::<usize>().to_string(),
             figure(&|it| it.answered as f64),
             figure(&unanswered),
             figure(&per_kill),

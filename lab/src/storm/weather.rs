@@ -149,7 +149,9 @@ impl fmt::Display for Judged {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { what, was, bar, unit, kept } = self;
         let verdict = if *kept { "kept" } else { "MISSED" };
-        write!(f, "{verdict:<7}{what}: {}{unit}, allowed {}{unit}", digits(*was), digits(*bar))
+        // Requests are counted; only times have fractions.
+        let written = |figure: f64| if unit.is_empty() { format!("{figure:.0}") } else { digits(figure) };
+        write!(f, "{verdict:<7}{what}: {}{unit}, allowed {}{unit}", written(*was), written(*bar))
     }
 }
 

@@ -275,7 +275,12 @@ impl Running {
             let mut stream = TcpStream::connect(address)?;
             stream.set_read_timeout(Some(Duration::from_secs(1)))?;
             stream.write_all(ask)?;
-            Ok(stream.read(&mut [0; 512])? > 0)
+            let mut answer = [0; 512];
+            let read = stream.read(&mut answer)?;
+            Ok(match protocol {
+                Protocol::Http => answer[..read].starts_with(b"HTTP/1.1 200"),
+                Protocol::Echo => read > 0,
+            })
         };
         while !served().unwrap_or(false) {
             if !self.compartment.lives() {

@@ -147,8 +147,11 @@ impl Peer {
     /// Writes its files, and says how to start it.
     fn prepare(self, dir: &Path, port: u16, shape: &Shape) -> anyhow::Result<Command> {
         let workers = shape.processes.max(2);
+        // Whoever is root has to say whom Apache's children are to be.
+        let user = if rustix::process::geteuid().is_root() { "User www-data\nGroup www-data" } else { "" };
         let fill = |text: &str| {
-            text.replace("@DIR@", &dir.display().to_string())
+            text.replace("@USER@", user)
+                .replace("@DIR@", &dir.display().to_string())
                 .replace("@PORT@", &port.to_string())
                 .replace("@MODULES@", MODULES)
                 .replace("@PASSENGER@", PASSENGER)
@@ -175,6 +178,10 @@ impl Peer {
                 Ok(apache(&config))
             }
             Self::Passenger => {
+                let instances = dir.join("instances");
+                std::fs::create_dir(&instances)?;
+                // It insists on a directory that everybody may write to.
+                std::fs::set_permissions(&instances, std::os::unix::fs::PermissionsExt::from_mode(0o1777))?;
                 write("app/public/index.html", "")?;
                 write("app/passenger_wsgi.py", include_str!("../../peers/wsgi.py"))?;
                 write("config", include_str!("../../peers/passenger.conf"))?;

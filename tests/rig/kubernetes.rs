@@ -18,13 +18,17 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use super::api::{Api, Worker};
-use super::eventually;
 use super::http::Connection;
 use super::stack::BULKHEAD;
+use super::{eventually, eventually_within};
 
 const NODES: &str = "BULKHEAD_TEST_NODES";
 const TOOL: &str = "BULKHEAD_TEST_CLUSTER";
 const IMAGE: &str = "bulkhead-test-deployed";
+
+/// How long a cluster may take to do what is asked of it: a pod that is to go has a minute for that, by its manifest, and
+/// one that is to come waits for its image, its volumes and its kubelet.
+pub const CLUSTERS_PATIENCE: Duration = Duration::from_secs(90);
 
 /// A node and the engine that its pods run on.
 #[derive(Debug, Clone)]
@@ -202,7 +206,8 @@ patches:
         is: impl Fn(&Worker) -> bool,
     ) -> Vec<Worker> {
         let api = self.api();
-        eventually(&format!("{workers} workers of {pool} are ready, and {what}"), || {
+        let what = format!("{workers} workers of {pool} are ready, and {what}");
+        eventually_within(CLUSTERS_PATIENCE, &what, || {
             let all: Vec<_> = api.workers().into_iter().filter(|it| it.pool == pool).collect();
             let good = |it: &Worker| it.is_ready() && it.node.is_some() && is(it);
             if all.len() == workers && all.iter().all(good) { Ok(all) } else { Err(all) }

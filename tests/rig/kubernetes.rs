@@ -3,7 +3,8 @@
 //! `KUBECONFIG` says which cluster, as for `kubectl`, and `BULKHEAD_TEST_NODES` with which Docker Engine each of its nodes
 //! runs its pods: `node1=unix:///var/run/docker.sock,node2=unix:///run/docker2.sock`. The first is this machine: clients
 //! here have to reach a Service by its address. `BULKHEAD_TEST_CLUSTER` is a program that can do to the cluster what
-//! stories tell of: `stop-node2`, `start-node2`, `restart-api`.
+//! stories tell of: `stop-node2`, `start-node2`, `restart-api`. Pods' packets pass this machine's `iptables`, which
+//! takes root.
 //!
 //! Doors and controllers stay on the first node: what a client has to a door on a machine that dies, dies with it, and
 //! that is not what is told here. Workers are anywhere.
@@ -76,6 +77,8 @@ impl Deployment {
         let deployment = Self { nodes, namespace, overlay };
         deployment.write_overlay(&image);
         deployment.change_spec(pools);
+        // Clients are sent to them from then on.
+        deployment.must(&["rollout", "status", "deployment/bulkhead-door", "--timeout=120s"]);
         deployment
     }
 
@@ -274,6 +277,36 @@ impl Drop for Deployment {
     fn drop(&mut self) {
         let _ =
             run("kubectl", &["delete", "namespace", &self.namespace, "--ignore-not-found", "--wait=false"]);
+    }
+}
+
+/// Packets that are dropped without a word, for as long as this is there: `iptables` rules without their `-j`.
+#[derive(Debug)]
+pub struct Cut(Vec<Vec<String>>);
+
+impl Cut {
+    pub fn of(rules: impl IntoIterator<Item = Vec<String>>) -> Self {
+        let mut cut = Self(Vec::new());
+        for rule in rules {
+            Self::change("-I", &rule).unwrap_or_else(|why| panic!("{why}"));
+            cut.0.push(rule);
+        }
+        cut
+    }
+
+    fn change(how: &str, rule: &[String]) -> Result<String, String> {
+        let rule: Vec<&str> = rule.iter().map(String::as_str).collect();
+        run("iptables", &[&["-w", how], rule.as_slice(), &["-j", "DROP"]].concat())
+    }
+}
+
+impl Drop for Cut {
+    fn drop(&mut self) {
+        for rule in &self.0 {
+            if let Err(why) = Self::change("-D", rule) {
+                eprintln!("{why}");
+            }
+        }
     }
 }
 

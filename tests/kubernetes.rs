@@ -25,9 +25,9 @@ use std::time::{Duration, Instant};
 use libtest_mimic::Arguments;
 use rig::api::Worker;
 use rig::http::Connection;
-use rig::kubernetes::{self, Deployment};
+use rig::kubernetes::{self, CLUSTERS_PATIENCE, Deployment};
 use rig::load::{Load, Tally};
-use rig::{Missing, eventually};
+use rig::{Missing, eventually, eventually_within};
 use serde_json::Value;
 
 /// What is deployed, unless a story says otherwise.
@@ -289,7 +289,7 @@ fn a_door_is_killed(deployment: &Deployment) {
             connection.try_send("GET / HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n")?;
             connection.try_response().map(|answer| assert_eq!(answer.status, 200))
         });
-        deployment.must(&["wait", "--for=condition=Ready", "pod", &door, "--timeout=30s"]);
+        deployment.must(&["wait", "--for=condition=Ready", "pod", &door, "--timeout=90s"]);
         // Nobody else's clients have noticed.
         goes_on(&elsewhere, 10);
         nobody_lost(elsewhere);
@@ -304,7 +304,7 @@ fn doors_are_rolled_over(deployment: &Deployment) {
     let newcomers = Load::start_with_new_connections(deployment.web(), 2, "/work?ms=20");
     deployment.must(&["rollout", "restart", "deployment/bulkhead-door"]);
     deployment.must(&["rollout", "status", "deployment/bulkhead-door", "--timeout=120s"]);
-    eventually("the old doors are gone", || {
+    eventually_within(CLUSTERS_PATIENCE, "the old doors are gone", || {
         let listed =
             deployment.must(&["get", "pods", "-l", "app.kubernetes.io/component=door", "-o", "name"]);
         if listed.lines().count() == 2 { Ok(()) } else { Err(listed) }
@@ -335,7 +335,7 @@ fn a_node_dies(deployment: &Deployment) {
 
 fn deleted_it_leaves_nothing(deployment: &Deployment) {
     deployment.delete();
-    eventually("nothing is left", || {
+    eventually_within(CLUSTERS_PATIENCE, "nothing is left", || {
         let left = deployment.leftovers();
         if left.is_empty() { Ok(()) } else { Err(left) }
     });

@@ -3,7 +3,8 @@
 //! `KUBECONFIG` says which cluster, as for `kubectl`, and `BULKHEAD_TEST_NODES` with which Docker Engine each of its nodes
 //! runs its pods: `node1=unix:///var/run/docker.sock,node2=unix:///run/docker2.sock`. The first is this machine: clients
 //! here have to reach a Service by its address. `BULKHEAD_TEST_CLUSTER` is a program that can do to the cluster what
-//! stories tell of: `stop-node2`, `start-node2`, `restart-api`.
+//! stories tell of: `stop-node2`, `start-node2`, `restart-api`. Pods' packets pass this machine's `iptables`, which
+//! takes root.
 //!
 //! Doors and controllers stay on the first node: what a client has to a door on a machine that dies, dies with it, and
 //! that is not what is told here. Workers are anywhere.
@@ -18,13 +19,17 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use super::api::{Api, Worker};
-use super::eventually;
 use super::http::Connection;
 use super::stack::BULKHEAD;
+use super::{eventually, eventually_within};
 
 const NODES: &str = "BULKHEAD_TEST_NODES";
 const TOOL: &str = "BULKHEAD_TEST_CLUSTER";
 const IMAGE: &str = "bulkhead-test-deployed";
+
+/// How long a cluster may take to do what is asked of it: a pod that is to go has a minute for that, by its manifest, and
+/// one that is to come waits for its image, its volumes and its kubelet.
+pub const CLUSTERS_PATIENCE: Duration = Duration::from_secs(90);
 
 /// A node and the engine that its pods run on.
 #[derive(Debug, Clone)]
@@ -72,6 +77,8 @@ impl Deployment {
         let deployment = Self { nodes, namespace, overlay };
         deployment.write_overlay(&image);
         deployment.change_spec(pools);
+        // Clients are sent to them from then on.
+        deployment.must(&["rollout", "status", "deployment/bulkhead-door", "--timeout=120s"]);
         deployment
     }
 
@@ -202,7 +209,8 @@ patches:
         is: impl Fn(&Worker) -> bool,
     ) -> Vec<Worker> {
         let api = self.api();
-        eventually(&format!("{workers} workers of {pool} are ready, and {what}"), || {
+        let what = format!("{workers} workers of {pool} are ready, and {what}");
+        eventually_within(CLUSTERS_PATIENCE, &what, || {
             let all: Vec<_> = api.workers().into_iter().filter(|it| it.pool == pool).collect();
             let good = |it: &Worker| it.is_ready() && it.node.is_some() && is(it);
             if all.len() == workers && all.iter().all(good) { Ok(all) } else { Err(all) }
@@ -269,6 +277,36 @@ impl Drop for Deployment {
     fn drop(&mut self) {
         let _ =
             run("kubectl", &["delete", "namespace", &self.namespace, "--ignore-not-found", "--wait=false"]);
+    }
+}
+
+/// Packets that are dropped without a word, for as long as this is there: `iptables` rules without their `-j`.
+#[derive(Debug)]
+pub struct Cut(Vec<Vec<String>>);
+
+impl Cut {
+    pub fn of(rules: impl IntoIterator<Item = Vec<String>>) -> Self {
+        let mut cut = Self(Vec::new());
+        for rule in rules {
+            Self::change("-I", &rule).unwrap_or_else(|why| panic!("{why}"));
+            cut.0.push(rule);
+        }
+        cut
+    }
+
+    fn change(how: &str, rule: &[String]) -> Result<String, String> {
+        let rule: Vec<&str> = rule.iter().map(String::as_str).collect();
+        run("iptables", &[&["-w", how], rule.as_slice(), &["-j", "DROP"]].concat())
+    }
+}
+
+impl Drop for Cut {
+    fn drop(&mut self) {
+        for rule in &self.0 {
+            if let Err(why) = Self::change("-D", rule) {
+                eprintln!("{why}");
+            }
+        }
     }
 }
 

@@ -70,8 +70,17 @@ fn told(story: impl FnOnce()) -> Result<(), String> {
 ///
 /// What is waited for here has no event that a test could subscribe to from outside; the pause only keeps the
 /// looking from taking the processor away from what is looked at.
-pub fn eventually<T, S: Debug>(what: &str, mut look: impl FnMut() -> Result<T, S>) -> T {
-    let deadline = Instant::now() + PATIENCE;
+pub fn eventually<T, S: Debug>(what: &str, look: impl FnMut() -> Result<T, S>) -> T {
+    eventually_within(PATIENCE, what, look)
+}
+
+/// The same for what others may take their time with.
+pub fn eventually_within<T, S: Debug>(
+    patience: Duration,
+    what: &str,
+    mut look: impl FnMut() -> Result<T, S>,
+) -> T {
+    let deadline = Instant::now() + patience;
     loop {
         match look() {
             Ok(found) => return found,

@@ -26,8 +26,9 @@ pub use backend::Backend;
 use libtest_mimic::{Completion, Failed, Trial};
 pub use stack::Stack;
 
-/// How long anything may take before a story says that it will not happen. Generous: machines are shared.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+/// How long anything may take before a story says that it will not happen. Generous: machines are shared, and a kubelet looks
+/// after its pods once a second at the most, and less often where there are many of them.
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A story, told on one backend.
 pub type Story = fn(Backend);

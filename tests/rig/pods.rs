@@ -66,16 +66,20 @@ fn address(node: &str) -> IpAddr {
     address.parse().unwrap_or_else(|error| panic!("{node} is at {address:?}: {error}"))
 }
 
-/// The pools of a story, so that a cluster on one machine has room for all of them: no worker has a share of a processor to
-/// itself, as none has on the other backends, unless the story says so.
-pub fn without_shares(pools: &str) -> String {
+/// What a worker has of a processor, unless its story says so itself: little enough for a cluster on one machine to have room
+/// for all that are told at a time, and not nothing. A pod that asks for nothing gets nothing when the machine is busy, and is
+/// then taken for lost.
+const SHARE: f64 = 0.2;
+
+/// The pools of a story, with that share for each worker.
+pub fn with_shares(pools: &str) -> String {
     let mut pools: Value = serde_yaml::from_str(pools).unwrap();
     for pool in pools.as_object_mut().unwrap().values_mut() {
         let mut limits = &mut *pool;
         for key in ["worker", "limits"] {
             limits = limits.as_object_mut().unwrap().entry(key).or_insert_with(|| json!({}));
         }
-        limits.as_object_mut().unwrap().entry("cpus").or_insert_with(|| json!("none"));
+        limits.as_object_mut().unwrap().entry("cpus").or_insert_with(|| json!(SHARE));
     }
     pools.to_string()
 }

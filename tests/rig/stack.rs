@@ -104,7 +104,7 @@ impl Stack {
             }
         }
         spec.push_str("pools:\n");
-        let pools = if backend.is_pods() { &pods::without_shares(pools) } else { pools };
+        let pools = if backend.is_pods() { &pods::with_shares(pools) } else { pools };
         for line in pools.lines().filter(|line| !line.trim().is_empty()) {
             writeln!(spec, "  {line}").unwrap();
         }
@@ -307,7 +307,8 @@ impl Stack {
         if self.backend.is_pods() {
             let life = format!("--life {} ", worker.life());
             let mut processes = pids_with(self.run_dir().to_str().unwrap());
-            processes.retain(|(_, line)| line.contains(&life));
+            // What it has forked is called the same.
+            processes.retain(|(pid, line)| line.contains(&life) && is_first(*pid));
             let [(pid, _)] = processes[..] else { panic!("no process of {life}: {processes:?}") };
             return pid;
         }
@@ -470,6 +471,14 @@ pub fn pids_with(text: &str) -> Vec<(Pid, String)> {
         command.contains(text).then_some((pid, command))
     });
     processes.collect()
+}
+
+/// Whether a process is the first of its container, by the numbers that it has in each namespace around it.
+fn is_first(pid: Pid) -> bool {
+    let status =
+        std::fs::read_to_string(format!("/proc/{}/status", pid.as_raw_nonzero())).unwrap_or_default();
+    let numbers = status.lines().find_map(|line| line.strip_prefix("NSpid:"));
+    numbers.is_some_and(|numbers| numbers.split_whitespace().last() == Some("1"))
 }
 
 /// Keeps what a process says, to be shown when a story goes wrong.

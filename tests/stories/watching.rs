@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::rig::{Backend, Stack};
+use crate::rig::{Backend, PATIENCE, Stack};
 
 /// How long anything may take to be told.
-const DEADLINE: Duration = Duration::from_secs(20);
+const DEADLINE: Duration = PATIENCE;
 
 /// Somebody who listens.
 struct Listener {

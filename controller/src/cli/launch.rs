@@ -106,7 +106,7 @@ impl MasterArgs {
     /// The same for a deployment whose door is on this machine and whose workers are in a cluster, as others' may be
     /// whose machines have the same directories.
     fn owner_abroad(&self, run_dir: &RunDir) -> String {
-        let by_itself = || format!("{}:{}", kubernetes::host_name(), run_dir.path().display());
+        let by_itself = || format!("{}{}", kubernetes::host_name(), run_dir.path().display());
         self.owner.clone().unwrap_or_else(by_itself)
     }
 }

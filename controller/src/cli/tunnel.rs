@@ -56,7 +56,7 @@ pub(super) enum Unreachable {
     },
     /// What pods are to call this machine cannot be found out.
     #[error(
-        "pods cannot be told where this machine is, for the cluster's API at {api} does not tell what it is to the cluster: write tunnel.listen: ADDRESS:{port}, with an address of this machine that pods can dial (`ip addr` lists them)"
+        "pods cannot be told where this machine is, for from here its cluster's API at {api} is this machine itself, or cannot be found: write tunnel.listen: ADDRESS:{port}, with an address of this machine that pods can dial (`ip addr` lists them)"
     )]
     Nameless {
         /// Where the API is.
@@ -184,10 +184,10 @@ mod tests {
         assert_eq!(host_for_pods(one, None, api)?, None);
         let at_home = towards(api).await;
         assert_eq!(at_home, Some("127.0.0.1".parse()?));
-        assert_eq!(towards("https://[::1]:6443").await.is_none_or(|it| it.is_loopback()), true);
+        assert!(towards("https://[::1]:6443").await.is_none_or(|it| it.is_loopback()));
         let told = |listen, ours| host_for_pods(listen, ours, api).err().map(|error| error.to_string());
-        insta::assert_snapshot!(told(loopback, Some(ours)).unwrap_or_default(), @"");
-        insta::assert_snapshot!(told(everywhere, at_home).unwrap_or_default(), @"");
+        insta::assert_snapshot!(told(loopback, Some(ours)).unwrap_or_default(), @"no pod reaches 127.0.0.1:7411: write a tunnel.listen with an address of this machine that the cluster's pods can dial");
+        insta::assert_snapshot!(told(everywhere, at_home).unwrap_or_default(), @"pods cannot be told where this machine is, for from here its cluster's API at https://127.0.0.1:6443/ is this machine itself, or cannot be found: write tunnel.listen: ADDRESS:7411, with an address of this machine that pods can dial (`ip addr` lists them)");
         assert_eq!(told(everywhere, at_home), told(everywhere, None));
         Ok(())
     }

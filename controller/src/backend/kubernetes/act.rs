@@ -113,6 +113,12 @@ impl KubernetesBackend {
             Condition::Dead { .. } => return Err(BackendError::Gone { subject: life.to_string() }),
             // Nothing of it runs, nor will: there is nothing that a kubelet would have to end.
             Condition::Waiting { trouble: Some(_) } => return self.delete(life, &pod, Grace::Forget).await,
+            // It may be about to run. A process that is the first of its container does not hear a SIGTERM before it has
+            // said what it does with one, and a kubelet sends no second: with its pool's time to drain it would have all of
+            // that to itself, with nothing to do in it.
+            Condition::Waiting { trouble: None } if grace == Grace::ToDrain => {
+                return self.delete(life, &pod, Grace::Shortest).await;
+            }
             Condition::Waiting { trouble: None } | Condition::Running { .. } => {}
         }
         if grace == Grace::Shortest && is_overdue {

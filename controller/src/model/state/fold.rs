@@ -9,7 +9,7 @@ use crate::model::death::{Autopsy, Cause};
 use crate::model::event::{Command, Event};
 use crate::model::incident::{self, Asked, Died};
 use crate::model::now::Now;
-use crate::model::place::{Errand, Goes, Phase, Purpose, Tenant, Told};
+use crate::model::place::{Came, Errand, Goes, Phase, Purpose, Tenant, Told};
 use crate::model::remains::{Burial, Remains, Stage};
 use crate::supervisor::restart;
 
@@ -170,9 +170,14 @@ impl State {
             Departure::Severed => false,
             Departure::Dead(autopsy) => tenant.notes.was_draining && incident::is_graceful(&autopsy.cause),
         };
+        // Who has never been ready has held nothing: nothing of it is cut off, however it ends.
+        let has_served = tenant.first_ready.is_some() || tenant.came == Came::Found;
         if let Some(stopping) = &mut self.stopping {
-            let count = if graceful { &mut stopping.clean } else { &mut stopping.killed };
-            *count += 1;
+            match (graceful, has_served) {
+                (true, _) => stopping.clean += 1,
+                (false, true) => stopping.killed += 1,
+                (false, false) => {}
+            }
         }
         let pool = self.pool_mut(&life.worker.pool)?;
         let others = pool.live();

@@ -9,10 +9,10 @@ use server::control::Stamp;
 
 use crate::backend::{Sighting, Unit};
 use crate::model::{
-    Action, Command, DoorEvent, DrainOrder, Event, KillReason, Now, State, StopScope, Welcome,
+    Action, Cause, Command, DoorEvent, DrainOrder, Event, KillReason, Now, State, StopScope, Welcome,
 };
 use crate::supervisor::plan::plan;
-use crate::supervisor::testing::{life, pool, unit};
+use crate::supervisor::testing::{died_of, life, pool, unit};
 
 #[test]
 fn the_time_to_start_runs_from_when_the_backend_has_started_it() {
@@ -78,6 +78,29 @@ fn who_waits_for_room_is_not_late_and_its_pool_says_what_is_wrong() {
     assert_eq!(state.tenant(&life("web-0.1")).and_then(|it| it.compartment.unit()), Some(&there));
     assert!(!is_killed(&state, after(allowed * 11 - Duration::from_millis(1))), "it still has time");
     assert!(is_killed(&state, after(allowed * 11)), "its time is up");
+}
+
+#[test]
+fn a_stop_cuts_off_nobody_who_has_never_been_ready() {
+    let killed = || Sighting::Died { life: life("web-0.1"), autopsy: died_of(Cause::Signal(9)) };
+    let counted = |mut state: State, now: Now| {
+        let within = Duration::from_secs(30);
+        state.fold(Event::Command(Command::Stop { scope: StopScope::DoorToo, within }), now);
+        state.fold(Event::Sighted(killed()), now);
+        state.stopping.map(|stopping| (stopping.clean, stopping.killed))
+    };
+    let (state, start) = super::two_live();
+    assert_eq!(counted(state, start), Some((0, 1)), "it may have held something");
+
+    let spec = pool("web", 1);
+    let hash = spec.spec_hash();
+    let mut state = State::new([(Arc::new(spec), hash)], start.at);
+    let welcome = Welcome { pid: 1, pools: BTreeMap::new(), linked: vec![], seen: vec![] };
+    state.fold(Event::Door(DoorEvent::Up(welcome)), start);
+    state.fold(Event::Listed { began: start.at, result: Ok(vec![]) }, start);
+    state.begin(&Action::Spawn { life: life("web-0.1") }, start);
+    state.fold(Event::Spawned { life: life("web-0.1"), result: Ok(unit(&life("web-0.1"))) }, start);
+    assert_eq!(counted(state, start), Some((0, 0)), "it has held nothing");
 }
 
 #[test]

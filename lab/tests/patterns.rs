@@ -30,7 +30,7 @@ use std::process::ExitCode;
 
 use lab::experiments::Experiment;
 use lab::findings::{Findings, Table};
-use libtest_mimic::{Arguments, Failed, Trial};
+use libtest_mimic::{Arguments, Failed};
 
 fn main() -> ExitCode {
     if let Some(code) = lab::play::if_asked(std::env::args_os()) {

@@ -36,6 +36,9 @@ struct How {
     /// Where findings are kept
     #[arg(long, global = true, value_name = "DIRECTORY", default_value = "bulkhead-lab")]
     dir: PathBuf,
+    /// A PostgreSQL for `pool`, instead of one that the lab starts; it works there in a schema of its own
+    #[arg(long, global = true, value_name = "URL")]
+    database_url: Option<String>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -65,7 +68,11 @@ pub fn run(args: LabArgs, bulkhead: Option<PathBuf>) -> anyhow::Result<ExitCode>
         Some(name) => vec![by_name(name)?],
     };
     crate::janitor::engage();
-    let bench = Bench { size: if how.quick { Size::Quick } else { Size::Full }, bulkhead };
+    let bench = Bench {
+        size: if how.quick { Size::Quick } else { Size::Full },
+        bulkhead,
+        database_url: how.database_url,
+    };
     for experiment in chosen {
         let findings =
             experiment.run(&bench).with_context(|| format!("{} could not be run", experiment.name()))?;

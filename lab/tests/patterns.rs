@@ -5,12 +5,18 @@
 //!
 //! Bulkhead is among the systems where `BULKHEAD_PROGRAM` names it; what is not tried without is said on each test.
 
+#[path = "patterns/deadlock.rs"]
+mod deadlock;
 #[path = "patterns/idle.rs"]
 mod idle;
 #[path = "patterns/isolation.rs"]
 mod isolation;
+#[path = "patterns/pool.rs"]
+mod pool;
 #[path = "patterns/preemption.rs"]
 mod preemption;
+#[path = "patterns/report.rs"]
+mod report;
 #[path = "patterns/scale.rs"]
 mod scale;
 #[path = "patterns/systems.rs"]
@@ -24,7 +30,7 @@ use std::process::ExitCode;
 
 use lab::experiments::Experiment;
 use lab::findings::{Findings, Table};
-use libtest_mimic::{Arguments, Failed, Trial};
+use libtest_mimic::{Arguments, Failed};
 
 fn main() -> ExitCode {
     if let Some(code) = lab::play::if_asked(std::env::args_os()) {
@@ -38,6 +44,8 @@ fn main() -> ExitCode {
         systems::trials(),
         idle::trials(),
         preemption::trials(),
+        deadlock::trials(),
+        pool::trials(),
         scale::trials(),
         isolation::trials(),
         talk::trials(),
@@ -50,13 +58,13 @@ fn main() -> ExitCode {
 /// What experiments are run with.
 fn bench() -> lab::experiments::Bench {
     let bulkhead = std::env::var_os("BULKHEAD_PROGRAM").map(Into::into);
-    lab::experiments::Bench { size: lab::findings::Size::Smallest, bulkhead }
+    lab::experiments::Bench { size: lab::findings::Size::Smallest, bulkhead, database_url: None }
 }
 
-/// Runs an experiment; when it does not show its pattern, what came out is shown.
+/// Runs an experiment; when it does not show its pattern, or cannot be shown in the report, what came out is shown.
 fn pattern(experiment: Experiment, holds: fn(&Findings) -> Result<(), String>) -> Result<(), Failed> {
     let found = experiment.run(&bench()).map_err(|error| format!("{error:#}"))?;
-    holds(&found).map_err(|why| {
+    holds(&found).and_then(|()| report::shows(&found)).map_err(|why| {
         let tables: Vec<_> = found.outcome.tables.iter().map(Table::render).collect();
         Failed::from(format!("{why}\n\n{}\nnotes: {:#?}", tables.join("\n"), found.outcome.notes))
     })

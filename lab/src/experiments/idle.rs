@@ -346,6 +346,7 @@ fn answers(waiting: &[Waiting], parked: &[Parked]) -> Vec<Answer> {
 }
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test says what is wrong by failing")]
 mod tests {
     use super::*;
 

@@ -8,6 +8,7 @@ mod deadlock;
 mod idle;
 mod isolation;
 mod peers;
+mod pool;
 mod preemption;
 mod races;
 mod scale;
@@ -42,6 +43,8 @@ pub enum Experiment {
     Races,
     /// Locks that are taken in opposite order: when all stop for ever, and three ways out
     Deadlock,
+    /// A real database, shared by threads and by processes: waiting, leaks, clients that die, deadlocks
+    Pool,
     /// Kills under load, over every system: what is lost
     Chaos,
     /// Bulkhead beside the servers of its kind that are installed here
@@ -59,6 +62,8 @@ pub struct Bench {
     pub size: Size,
     /// The `bulkhead` program, if it is known, for the systems that are Bulkhead itself.
     pub bulkhead: Option<PathBuf>,
+    /// A PostgreSQL to experiment on, `postgresql://…`; without it the lab starts one of its own.
+    pub database_url: Option<String>,
 }
 
 /// A process of an experiment that is no server.
@@ -71,6 +76,8 @@ pub enum Party {
     Troupe(preemption::Troupe),
     /// Of `deadlock`: threads that need two locks each.
     Dinner(deadlock::Dinner),
+    /// Of `pool`: a client of a database.
+    Session(pool::Session),
     /// Of `talk`: the other side.
     Peer(talk::Peer),
     /// Of `races`: counts for itself and tells the sum.
@@ -79,7 +86,7 @@ pub enum Party {
 
 impl Experiment {
     /// All of them, in the order in which they are run.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Isolation,
         Self::Scale,
         Self::Idle,
@@ -87,6 +94,7 @@ impl Experiment {
         Self::Preemption,
         Self::Races,
         Self::Deadlock,
+        Self::Pool,
         Self::Talk,
         Self::Chaos,
         Self::Peers,
@@ -116,9 +124,21 @@ impl Experiment {
             }
             Self::Races => E::of("races", races::QUESTION, races::METHOD, races::measure),
             Self::Deadlock => E::of("deadlock", deadlock::QUESTION, deadlock::METHOD, deadlock::measure),
+            Self::Pool => E::of("pool", pool::QUESTION, pool::METHOD, pool::measure),
             Self::Talk => E::of("talk", talk::QUESTION, talk::METHOD, talk::measure),
             Self::Chaos => E::of("chaos", chaos::QUESTION, chaos::METHOD, chaos::measure),
             Self::Peers => E::of("peers", peers::QUESTION, peers::METHOD, peers::measure),
+        }
+    }
+
+    /// Whether what it is about is there; where it is not, it runs all the same, measures nothing, and says this.
+    ///
+    /// # Errors
+    /// What is missing, and how to get it.
+    pub fn is_possible(self, bench: &Bench) -> Result<(), String> {
+        match self {
+            Self::Pool => pool::is_possible(bench),
+            _ => Ok(()),
         }
     }
 
@@ -203,6 +223,7 @@ pub fn take_part(party: Party) -> io::Result<()> {
         Party::Crowd(faces) => faces.take_part(),
         Party::Troupe(troupe) => troupe.play(),
         Party::Dinner(dinner) => dinner.run(),
+        Party::Session(session) => session.run(),
         Party::Peer(peer) => peer.take_part(),
         Party::Counter(counter) => counter.run(),
     }

@@ -18,8 +18,8 @@ pub(super) fn figure(id: &str, title: &str, value: &Axis, bars: &[Bar]) -> Strin
         0 | 1 => bar.value.to_string(),
         _ => format!("{} · {}", bar.value, bar.group),
     };
-    let left = bars.iter().map(|bar| width_of(&bar.name)).max().unwrap_or(0).clamp(40, 220) + 16;
-    let behind = bars.iter().map(|bar| width_of(&end_text(bar))).max().unwrap_or(0).min(260) + 12;
+    let left = bars.iter().map(|bar| width_of(&bar.name)).max().unwrap_or(0).clamp(40, 290) + 16;
+    let behind = bars.iter().map(|bar| width_of(&end_text(bar))).max().unwrap_or(0).min(320) + 12;
     let right = (WIDTH - behind).max(left + 120);
     let across = Along::of(
         value,

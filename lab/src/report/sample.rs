@@ -157,6 +157,7 @@ fn timeline(title: &str, animated: bool) -> Plot {
 /// `BULKHEAD_LAB_SAMPLE=DIRECTORY cargo test -p lab -- --ignored a_sample_to_look_at` writes it there.
 #[test]
 #[ignore = "writes a page to look at into the directory that BULKHEAD_LAB_SAMPLE names"]
+#[expect(clippy::unwrap_used, clippy::expect_used, reason = "a test says what is wrong by failing")]
 fn a_sample_to_look_at() {
     let dir = std::env::var_os("BULKHEAD_LAB_SAMPLE").expect("BULKHEAD_LAB_SAMPLE names no directory");
     let path = super::write(std::path::Path::new(&dir), &findings()).unwrap();

@@ -199,14 +199,18 @@ pub struct Running {
 
 /// A directory that is gone with this, and with the lab.
 #[derive(Debug)]
-struct Scratch(TempDir);
+pub(crate) struct Scratch(TempDir);
 
 impl Scratch {
-    fn new() -> anyhow::Result<Self> {
+    pub(crate) fn new() -> anyhow::Result<Self> {
         let dir = tempfile::Builder::new().prefix("bulkhead-lab-").tempdir();
         let dir = dir.context("cannot make a directory for scratch files")?;
         janitor::have(Belonging::Directory(dir.path().to_owned()));
         Ok(Self(dir))
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        self.0.path()
     }
 }
 

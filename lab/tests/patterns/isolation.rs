@@ -45,7 +45,7 @@ fn who_is_hit() -> Result<(), Failed> {
         for fault in faults {
             match hit(records, &system, fault)? {
                 Some(hit) if !good(&hit) => {
-                    wrong.push(format!("{system}, {fault}: expected {what}: {hit:?}"))
+                    wrong.push(format!("{system}, {fault}: expected {what}: {hit:?}"));
                 }
                 _ => {}
             }

@@ -180,21 +180,27 @@ fn remedies_plot(remedies: &[Fixed]) -> Plot {
     }
 }
 
+/// What is shown of a dinner that got stuck: how it came to that, and that nothing came after.
+const SHOWN_US: u64 = 150_000;
+
 fn picture(way: Way, diaries: &[Diary]) -> Plot {
     let last = diaries.iter().flat_map(|it| &it.log).map(|(at, _)| *at).max().unwrap_or(0);
-    // Of who is stuck, long enough to be seen.
-    let end = last + (last / 4).max(5_000);
+    let (begin, end) = match way {
+        Way::Opposite => (last.saturating_sub(SHOWN_US), last + SHOWN_US / 4),
+        Way::Ordered | Way::TimeOut | Way::Detection => (0, last),
+    };
+    let ms = |at: u64| at.clamp(begin, end).saturating_sub(begin) as f64 / 1e3;
     let lanes = diaries.iter().enumerate().map(|(party, diary)| {
         let ends = diary.log.iter().skip(1).map(|(at, _)| *at).chain([end]);
         let spans = diary.log.iter().zip(ends).map(|((from, doing), to)| Span {
-            from_ms: *from as f64 / 1e3,
-            to_ms: to as f64 / 1e3,
+            from_ms: ms(*from),
+            to_ms: ms(to),
             kind: doing.name().to_owned(),
         });
         Lane { name: format!("party {party}"), spans: spans.filter(|it| it.to_ms > it.from_ms).collect() }
     });
     let title = match way {
-        Way::Opposite => "five at a table, each taking its left fork first, until nobody can move".to_owned(),
+        Way::Opposite => "five at a table, each taking its left fork first: the end of it".to_owned(),
         Way::Ordered | Way::TimeOut | Way::Detection => format!("the same five with {}", way.name()),
     };
     Plot::Timeline { title, lanes: lanes.collect(), animated: true }
@@ -293,6 +299,7 @@ fn notes(figures: &Figures, patience: Duration) -> Vec<String> {
 }
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used, clippy::panic, reason = "a test says what is wrong by failing")]
 mod tests {
     use super::*;
     use crate::experiments::deadlock::record::Doing;
@@ -345,9 +352,11 @@ mod tests {
     }
 
     #[test]
-    fn a_picture_shows_what_lasted_to_its_end() {
-        let Plot::Timeline { lanes, .. } = picture(Way::Opposite, &[diary(1)]) else { panic!("no timeline") };
-        let spans = &lanes[0].spans;
-        assert_eq!((spans[0].to_ms, spans[1].to_ms, &*spans[1].kind), (1.0, 6.0, "eats"));
+    fn a_picture_shows_how_a_dinner_got_stuck_and_that_it_stayed_so() {
+        let mut late = diary(1);
+        late.log = vec![(0, Doing::Thinks), (100_000, Doing::Eats), (250_000, Doing::HoldsOne)];
+        let Plot::Timeline { lanes, .. } = picture(Way::Opposite, &[late]) else { panic!("no timeline") };
+        let shown: Vec<_> = lanes[0].spans.iter().map(|it| (it.from_ms, it.to_ms, &*it.kind)).collect();
+        assert_eq!(shown, [(0.0, 150.0, "eats"), (150.0, 187.5, "holds one fork")]);
     }
 }

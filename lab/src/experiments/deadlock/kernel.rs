@@ -84,6 +84,7 @@ fn call(text: &str) -> Call {
 }
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test says what is wrong by failing")]
 mod tests {
     use std::sync::Mutex;
     use std::time::{Duration, Instant};

@@ -15,8 +15,9 @@ use server::sys::SharedWords;
 /// As many sit at a table at most.
 pub(super) const MOST: usize = 8;
 
-/// As many changes of what it does are kept of each party: enough for a picture.
-const KEPT: usize = 1024;
+/// As many changes of what it does are kept of each party: those of half a minute at a picture's pace, for its end is
+/// what is shown.
+const KEPT: usize = 8192;
 
 const WORDS_EACH: usize = Field::Log as usize + KEPT;
 
@@ -213,6 +214,7 @@ impl Record {
 }
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test says what is wrong by failing")]
 mod tests {
     use super::*;
 

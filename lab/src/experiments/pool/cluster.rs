@@ -14,12 +14,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use postgres::{Client, Config, NoTls};
-use tempfile::TempDir;
 
 use crate::compartment::{Compartment, Limits};
-use crate::systems;
+use crate::systems::{self, Scratch};
 
-/// Connections that a cluster of the lab's own takes: three more are kept for administrators.
+/// Connections that a server of the lab's own takes.
 pub(super) const MOST: usize = 40;
 
 /// Where the server is.
@@ -33,7 +32,14 @@ pub(super) struct Database {
 struct Cluster {
     // Fields are dropped in this order: first the processes, then their files.
     compartment: Compartment,
-    _dir: TempDir,
+    _dir: Scratch,
+}
+
+impl Drop for Cluster {
+    /// In peace, so that the server waits for its own processes and nobody else has to.
+    fn drop(&mut self) {
+        self.compartment.ask_to_end(Duration::from_secs(5));
+    }
 }
 
 /// The programs of a server that is installed.
@@ -77,10 +83,11 @@ impl Database {
 
     fn start() -> anyhow::Result<Self> {
         let Programs { initdb, postgres } = programs().context("PostgreSQL is not installed")?;
-        let dir = tempfile::Builder::new().prefix("bulkhead-lab-pg-").tempdir()?;
+        let dir = Scratch::new()?;
         let user = user()?;
         if let Some(user) = &user {
-            chown(dir.path(), Some(user.uid), Some(user.gid)).context("cannot give PostgreSQL its directory")?;
+            chown(dir.path(), Some(user.uid), Some(user.gid))
+                .context("cannot give PostgreSQL its directory")?;
         }
         let data = dir.path().join("data");
         let mut make = as_user(user.as_ref(), &initdb);
@@ -100,8 +107,8 @@ impl Database {
         for setting in [
             "listen_addresses=127.0.0.1",
             "unix_socket_directories=",
-            &format!("max_connections={}", MOST + 3),
-            "superuser_reserved_connections=3",
+            &format!("max_connections={MOST}"),
+            "superuser_reserved_connections=0",
             "fsync=off",
             "shared_buffers=16MB",
         ] {
@@ -111,7 +118,8 @@ impl Database {
         let mut compartment = Compartment::new(Limits { memory: 1 << 30, pids: 256 });
         compartment.start(command, Stdio::null()).context("cannot start PostgreSQL")?;
         let url = format!("postgresql://lab@127.0.0.1:{port}/postgres");
-        let mut database = Self { config: url.parse()?, url, cluster: Some(Cluster { compartment, _dir: dir }) };
+        let mut database =
+            Self { config: url.parse()?, url, cluster: Some(Cluster { compartment, _dir: dir }) };
         database.await_service(&log)?;
         Ok(database)
     }

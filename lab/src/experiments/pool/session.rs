@@ -101,12 +101,16 @@ impl Away {
     /// Starts it, and waits until it has come so far.
     pub(super) fn start(session: Session) -> anyhow::Result<Self> {
         let mut command = play::command(&Part::Party(Party::Session(session)))?;
-        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().context("cannot start a session")?;
+        let mut child =
+            command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().context("cannot start a session")?;
         let input = child.stdin.take();
         let output = BufReader::new(child.stdout.take().context("a session has no output")?);
         let mut away = Self { child, input, output };
         let word = away.next_word()?;
-        anyhow::ensure!(word == "ready", "a session has ended before it was ready; it said why on standard error");
+        anyhow::ensure!(
+            word == "ready",
+            "a session has ended before it was ready; it said why on standard error"
+        );
         Ok(away)
     }
 
@@ -123,7 +127,9 @@ impl Away {
 
     /// What it has counted.
     pub(super) fn count(&mut self) -> anyhow::Result<u64> {
-        self.next_word()?.parse().context("a session has ended before its time; it said why on standard error")
+        self.next_word()?
+            .parse()
+            .context("a session has ended before its time; it said why on standard error")
     }
 
     /// As a crash does it, or an out-of-memory killer.

@@ -58,6 +58,7 @@ impl<T> Lent<'_, T> {
 }
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test says what is wrong by failing")]
 mod tests {
     use super::*;
 

@@ -165,10 +165,10 @@ impl Troupe {
 fn obey(mut control: UnixStream, greedy: &Handle) {
     let mut order = [0];
     while control.read_exact(&mut order).is_ok() {
-        if let (END_IT, Ok(greedy)) = (order[0], greedy.lock()) {
-            if let Some(greedy) = &*greedy {
-                greedy.abort();
-            }
+        if let (END_IT, Ok(greedy)) = (order[0], greedy.lock())
+            && let Some(greedy) = &*greedy
+        {
+            greedy.abort();
         }
     }
     std::process::exit(1);

@@ -64,6 +64,7 @@ fn body(answer: &[u8]) -> io::Result<Option<Vec<u8>>> {
 }
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test says what is wrong by failing")]
 mod tests {
     use super::*;
 

@@ -441,6 +441,7 @@ fn answer(figures: Figures<'_>, lengths: &[usize]) -> Option<Answer> {
 }
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test says what is wrong by failing")]
 mod tests {
     use super::*;
 

@@ -175,6 +175,7 @@ pub(super) fn answer_all(wire: &mut dyn Wire) -> io::Result<()> {
 }
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test says what is wrong by failing")]
 mod tests {
     use super::*;
 

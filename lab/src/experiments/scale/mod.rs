@@ -103,6 +103,24 @@ struct Step {
     stop: Option<String>,
 }
 
+impl Step {
+    /// Of a system that could not even be started.
+    fn without_start(system: System, connections: usize, why: String) -> Self {
+        Self {
+            system,
+            connections,
+            started_ms: 0.0,
+            opened: Opened::default(),
+            usage: Usage::default(),
+            charged_kib: None,
+            worked: Worked::default(),
+            switches_each: 0.0,
+            threads: None,
+            stop: Some(why),
+        }
+    }
+}
+
 /// The threads of a process, counted three times.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 struct Threads {
@@ -256,8 +274,15 @@ fn workers_for(system: System, connections: usize) -> usize {
 fn step(system: System, connections: usize, plan: &Plan, bench: &Bench) -> anyhow::Result<Step> {
     let begun = Instant::now();
     let shape = Shape { limits: plan.limits, ..Shape::of(workers_for(system, connections)) };
-    let running = bench.start(system, &shape)?;
-    await_workers(&running, system, connections)?;
+    // A system that has no room for its workers has come to its end, and this experiment has not.
+    let ready = bench.start(system, &shape).and_then(|running| {
+        await_workers(&running, system, connections)?;
+        Ok(running)
+    });
+    let running = match ready {
+        Ok(running) => running,
+        Err(error) => return Ok(Step::without_start(system, connections, format!("{error:#}"))),
+    };
     let started_ms = begun.elapsed().as_secs_f64() * 1e3;
     let mut crowds = Vec::new();
     let mut opened = Opened::default();

@@ -112,7 +112,10 @@ fn ladder(systems: &[System], all: All<'_>) -> Table {
     );
     for &system in systems {
         for connections in all.sizes(system) {
-            let of = |figure: fn(&Step) -> f64| cell(all.spread(system, connections, |it| Some(figure(it))));
+            // Of a step that nobody was answered in there are no figures.
+            let of = |figure: fn(&Step) -> f64| {
+                cell(all.spread(system, connections, |it| (it.opened.answered > 0).then(|| figure(it))))
+            };
             table.row([
                 system.name().to_owned(),
                 connections.to_string(),
@@ -208,7 +211,11 @@ fn answers(all: All<'_>) -> Vec<Answer> {
     let (process, thread) = (model(Model::ProcessPerConnection), model(Model::ThreadPerConnection));
     let (prefork, events) = (model(Model::Prefork), model(Model::EventWorkers));
     let mut answers = Vec::new();
-    let common = all.sizes(prefork).into_iter().filter(|n| all.at(process, *n).next().is_some()).max();
+    let common = all
+        .sizes(prefork)
+        .into_iter()
+        .filter(|n| all.at(process, *n).next().is_some() && all.at(prefork, *n).all(|it| it.stop.is_none()))
+        .max();
     if let Some(n) = common {
         let all_answered =
             [process, prefork].iter().all(|it| all.at(*it, n).all(|step| step.opened.answered == n));
@@ -270,6 +277,13 @@ fn answers(all: All<'_>) -> Vec<Answer> {
                 ),
             });
         }
+    } else {
+        answers.push(Answer {
+            claim: 6,
+            verdict: Verdict::NotMeasured,
+            evidence: "threads or processes came no further than the first step; the notes say why"
+                .to_owned(),
+        });
     }
     answers
 }

@@ -155,6 +155,9 @@ pub(super) fn measure(bench: &Bench) -> anyhow::Result<Outcome> {
     let steps = (roll.here.len() + 1 + here.len()) * sizes.rounds;
     let progress = bench.progress(Experiment::Throughput, steps);
     let (mut closed, mut dispatch) = (Vec::new(), Vec::new());
+    let mut not_run: Vec<String> =
+        roll.missing.iter().map(|(system, why)| format!("{system}: not run: {why}")).collect();
+    not_run.extend(missing.iter().map(|(.., way)| format!("dispatch {way}: not run, for the same reason")));
     for _ in 0..sizes.rounds {
         progress.doing("the load generator itself");
         // Its threads have to be started first, which is a part of the time.
@@ -164,7 +167,15 @@ pub(super) fn measure(bench: &Bench) -> anyhow::Result<Outcome> {
         progress.step();
         for &system in &roll.here {
             progress.doing(system.name());
-            let running = bench.start(system, &Shape::of(sizes.clients + 2))?;
+            let running = match bench.start(system, &Shape::of(sizes.clients + 2)) {
+                Ok(running) => running,
+                // It costs its own row, and not what is known of the others.
+                Err(error) => {
+                    not_run.push(format!("{system}: not run: {error:#}"));
+                    progress.step();
+                    continue;
+                }
+            };
             for work in Work::ALL {
                 let connections = match work {
                     Work::Connect => Connections::OneForEach,
@@ -186,9 +197,6 @@ pub(super) fn measure(bench: &Bench) -> anyhow::Result<Outcome> {
             progress.step();
         }
     }
-    let mut not_run: Vec<String> =
-        roll.missing.iter().map(|(system, why)| format!("{system}: not run: {why}")).collect();
-    not_run.extend(missing.iter().map(|(.., way)| format!("dispatch {way}: not run, for the same reason")));
     Ok(outcome(&closed, &dispatch, sizes, not_run))
 }
 

@@ -82,16 +82,18 @@ pub(super) fn row(
         progress.doing(&format!("{system}, {}", fault.name()));
         let mut tries = 0;
         let (running, result) = loop {
-            let running = match kept_running.take() {
-                Some(running) => running,
-                None => bench.start(system, &times.shape(system))?,
+            let started = kept_running.take().map_or_else(|| bench.start(system, &times.shape(system)), Ok);
+            let running = match started {
+                Ok(running) => running,
+                // A system that does not start costs its own cell, and not what is known of the others.
+                Err(error) => break (None, Err(NotRun { not_run: format!("{error:#}") })),
             };
             let why = match fault.forbidden_in(&running, system) {
                 Some(why) => why,
                 None => match measure(&running, system, fault, times)
                     .with_context(|| format!("{system}, {}", fault.name()))?
                 {
-                    Tried::Measured(damage) => break (running, Ok(damage)),
+                    Tried::Measured(damage) => break (Some(running), Ok(damage)),
                     Tried::AllInOne if tries < TRIES => {
                         tries += 1;
                         continue;
@@ -99,11 +101,11 @@ pub(super) fn row(
                     Tried::AllInOne => "all clients were in one process each time",
                 },
             };
-            break (running, Err(NotRun { not_run: why.to_owned() }));
+            break (Some(running), Err(NotRun { not_run: why.to_owned() }));
         };
         records.push(Record { system, fault, result });
         if matches!(system, System::Bulkhead(_)) {
-            kept_running = Some(running);
+            kept_running = running;
         }
         progress.step();
     }

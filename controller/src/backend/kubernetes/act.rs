@@ -55,6 +55,8 @@ pub struct NoSuchSignal(i32);
 enum Grace {
     /// As long as its pool has to drain, which stands in the pod.
     ToDrain,
+    /// As long as a worker takes to leave that has nothing to finish, on a busy machine.
+    ToLeave,
     /// The shortest for which the API waits for the kubelet's word.
     Shortest,
     /// None: the API forgets it, whatever its kubelet has to say.
@@ -115,9 +117,9 @@ impl KubernetesBackend {
             Condition::Waiting { trouble: Some(_) } => return self.delete(life, &pod, Grace::Forget).await,
             // It may be about to run. A process that is the first of its container does not hear a SIGTERM before it has
             // said what it does with one, and a kubelet sends no second: with its pool's time to drain it would have all of
-            // that to itself, with nothing to do in it.
+            // that to itself, with nothing to do in it. Or it runs already, and its kubelet is late to say so.
             Condition::Waiting { trouble: None } if grace == Grace::ToDrain => {
-                return self.delete(life, &pod, Grace::Shortest).await;
+                return self.delete(life, &pod, Grace::ToLeave).await;
             }
             Condition::Waiting { trouble: None } | Condition::Running { .. } => {}
         }
@@ -191,6 +193,7 @@ impl Grace {
     fn seconds(self) -> Option<u32> {
         match self {
             Self::ToDrain => None,
+            Self::ToLeave => Some(5),
             Self::Shortest => Some(1),
             Self::Forget => Some(0),
         }

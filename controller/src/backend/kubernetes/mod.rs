@@ -10,7 +10,7 @@
 //!
 //! ```text
 //!   SIGTERM   the pod is deleted with its pool's time to drain: the kubelet sends SIGTERM. One that does not run yet has
-//!             nothing to finish, and gets a second
+//!             nothing to finish, and gets five seconds
 //!   SIGKILL   the door ends the process over its link, within milliseconds and without a SIGTERM. A worker that does
 //!             not hear it is deleted three seconds later, with a grace of one: SIGTERM, and SIGKILL a moment later
 //!   others    cannot be sent: the API has no word for them, and running a command in a pod is a right that a

@@ -334,6 +334,7 @@ async fn help_shows_the_commands_and_the_exit_codes() {
       ps           List workers, and what each holds at this moment
       top          Watch pools, workers and deaths live, and kill what you see
       kill         Send a signal to a worker and see what becomes of what it held
+      storm        Load a server, kill its workers under it, and say who noticed
       incidents    List workers' deaths, or tell one of them in detail
       events       Tell what happened: workers that come and go, deaths, orders, troubles
       logs         Show what a worker wrote to its standard output and error
@@ -342,6 +343,7 @@ async fn help_shows_the_commands_and_the_exit_codes() {
       check        Check a spec file and say what it means
       schema       Print the JSON Schema of the spec file
       image        Pack this program into an image for its workers, and print the image's name
+      lab          Measure what the ways to serve many clients cost and survive
       controller   Spawn, watch and replace workers for a door that runs elsewhere (a part of `up`)
       door         Accept clients and hand their requests to workers (a part of `up`)
       worker       Serve as one worker of a pool (started by a backend, seldom by hand)
@@ -358,6 +360,8 @@ async fn help_shows_the_commands_and_the_exit_codes() {
       bulkhead top                         the same, live, with a key for every harm
       bulkhead kill random                 what one tries first
       bulkhead incidents                   what became of it
+      bulkhead storm                       load, and a kill every second: who notices?
+      bulkhead lab                         what processes, threads and event loops cost and survive
 
     Exit codes:
       0  done

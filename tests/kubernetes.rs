@@ -25,7 +25,7 @@ use std::time::{Duration, Instant};
 use libtest_mimic::Arguments;
 use rig::api::Worker;
 use rig::http::Connection;
-use rig::kubernetes::{self, CLUSTERS_PATIENCE, Deployment};
+use rig::kubernetes::{self, CLUSTERS_PATIENCE, Cut, Deployment};
 use rig::load::{Load, Tally};
 use rig::{Missing, eventually, eventually_within};
 use serde_json::Value;
@@ -46,16 +46,18 @@ echo:
 
 type Story = fn(&Deployment);
 
-const STORIES: [(&str, Story); 11] = [
+const STORIES: [(&str, Story); 13] = [
     ("the_api_takes_what_is_written", the_api_takes_what_is_written),
     ("killed_workers_cost_no_request", killed_workers_cost_no_request),
     ("a_kill_is_no_order_to_finish", a_kill_is_no_order_to_finish),
     ("the_api_server_is_restarted", the_api_server_is_restarted),
+    ("the_api_server_is_out_of_reach", the_api_server_is_out_of_reach),
     ("scaled_and_edited_while_it_runs", scaled_and_edited_while_it_runs),
     ("what_holds_a_pod_up_is_said", what_holds_a_pod_up_is_said),
     ("the_controller_that_leads_is_killed", the_controller_that_leads_is_killed),
     ("a_door_is_killed", a_door_is_killed),
     ("doors_are_rolled_over", doors_are_rolled_over),
+    ("workers_are_cut_off_without_a_word", workers_are_cut_off_without_a_word),
     ("a_node_dies", a_node_dies),
     ("deleted_it_leaves_nothing", deleted_it_leaves_nothing),
 ];
@@ -169,6 +171,33 @@ fn the_api_server_is_restarted(deployment: &Deployment) {
     goes_on(&load, 100);
     assert_eq!(lives(&deployment.ready("web", 4)), before, "workers were replaced although none had died");
     // And what dies now is seen and replaced.
+    let victim = deployment.ready("web", 4).remove(0);
+    deployment.kill_past_the_cluster(
+        victim.pod.as_deref().unwrap(),
+        victim.node.as_deref().unwrap(),
+        "worker",
+    );
+    deployment.api().incident(&victim.life(), |it| it["steps_ms"]["ready"].is_number());
+    nobody_lost(load);
+}
+
+fn the_api_server_is_out_of_reach(deployment: &Deployment) {
+    let before = lives(&deployment.ready("web", 4));
+    let api = deployment.api().address();
+    let load = Load::start(deployment.web(), 4, "/work?ms=20");
+    let controllers = deployment.pods("controller").into_iter();
+    let cut = Cut::of(controllers.map(|pod| {
+        let address = deployment.pod_address(&pod, 0).ip();
+        ["INPUT", "-s", &address.to_string(), "--protocol=tcp", "--dport=6443"].map(str::to_owned).to_vec()
+    }));
+    // Whoever leads gives up when it cannot renew its lease, and nobody can take over.
+    eventually_within(CLUSTERS_PATIENCE, "nobody leads", || match Connection::try_to(api) {
+        Ok(_) => Err("somebody is ready"),
+        Err(_) => Ok(()),
+    });
+    goes_on(&load, 100);
+    drop(cut);
+    assert_eq!(lives(&deployment.ready("web", 4)), before, "workers were replaced although none had died");
     let victim = deployment.ready("web", 4).remove(0);
     deployment.kill_past_the_cluster(
         victim.pod.as_deref().unwrap(),
@@ -315,6 +344,30 @@ fn doors_are_rolled_over(deployment: &Deployment) {
     }
     assert_eq!(lives(&deployment.ready("web", 4)), before, "workers were replaced although only doors were");
     assert_eq!(deployment.api().incidents().len(), incidents, "a door's end is no worker's");
+}
+
+fn workers_are_cut_off_without_a_word(deployment: &Deployment) {
+    let second = &deployment.nodes[1].name;
+    let workers = deployment.ready("web", 4).into_iter();
+    let there: Vec<_> = workers.filter(|it| it.node.as_deref() == Some(second)).collect();
+    assert!(!there.is_empty(), "nobody is on {second}");
+    let load = Load::start(deployment.web(), 4, "/work?ms=20");
+    goes_on(&load, 50);
+    let began = Instant::now();
+    let cut = Cut::of(there.iter().flat_map(|worker| {
+        let address = deployment.pod_address(worker.pod.as_deref().unwrap(), 0).ip().to_string();
+        ["-s", "-d"].map(|way| ["FORWARD", way, &address].map(str::to_owned).to_vec())
+    }));
+    for worker in &there {
+        let incident = deployment.api().incident(&worker.life(), |it| it["steps_ms"]["ready"].is_number());
+        assert_eq!(incident["cause"]["kind"], "lost", "{incident:#}");
+    }
+    let took = began.elapsed();
+    goes_on(&load, 100);
+    drop(cut);
+    deployment.ready("web", 4);
+    nobody_lost(load);
+    assert!(took < Duration::from_secs(15), "replaced after {}", kubernetes::seconds(took));
 }
 
 fn a_node_dies(deployment: &Deployment) {

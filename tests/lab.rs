@@ -2,7 +2,7 @@
 //!
 //! What each experiment is to show is told in `lab/tests/patterns.rs`. Here is what takes the whole program.
 
-#![expect(clippy::unwrap_used, reason = "a test that goes wrong ends there")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test that goes wrong ends there")]
 
 use std::path::Path;
 use std::process::{Command, Output};

@@ -59,7 +59,7 @@ fn main() {
 fn backends() -> Vec<Backend> {
     let here = |backend: &Backend| match backend.availability() {
         Availability::Here => true,
-        Availability::Missing { why } => {
+        Availability::Missing { why } | Availability::Broken { why } => {
             println!("  not measured on {backend}: {why}");
             false
         }

@@ -4,7 +4,7 @@
 //! delegated hierarchy); otherwise a process group of its own and nothing more. What is put in is put in before it
 //! runs: a shell joins the group and then becomes the program. Whatever is still in a compartment when it is dropped is
 //! killed, by the group and not by name, and so nothing of a fork bomb is left. Where the lab itself is killed, its
-//! [`janitor`](crate::janitor) does that.
+//! [`janitor`] does that.
 //!
 //! Experiments ask [`Compartment::caps_processes`] before they do what only a limit of processes survives.
 

@@ -5,7 +5,7 @@
 //! a given rate whatever becomes of those before, as those of strangers do; a latency counts from when the
 //! request was due, so that what had to wait for its turn is not left out.
 //!
-//! All clients are tasks on one thread: the generator has a limit of its own, which [`limit`] measures.
+//! All clients are tasks on one thread: the generator has a limit of its own, which [`limit()`] measures.
 
 mod client;
 pub mod crowd;

@@ -164,13 +164,7 @@ fn a_kill_is_no_order_to_finish(deployment: &Deployment) {
     assert_eq!(incident["cause"]["detail"], "SIGKILL, sent on request", "{incident:#}");
 }
 
-fn the_api_server_is_restarted(deployment: &Deployment) {
-    let before = lives(&deployment.ready("web", 4));
-    let load = Load::start(deployment.web(), 4, "/work?ms=20");
-    kubernetes::cluster("restart-api");
-    goes_on(&load, 100);
-    assert_eq!(lives(&deployment.ready("web", 4)), before, "workers were replaced although none had died");
-    // And what dies now is seen and replaced.
+fn what_dies_now_is_seen_and_replaced(deployment: &Deployment) {
     let victim = deployment.ready("web", 4).remove(0);
     deployment.kill_past_the_cluster(
         victim.pod.as_deref().unwrap(),
@@ -178,6 +172,15 @@ fn the_api_server_is_restarted(deployment: &Deployment) {
         "worker",
     );
     deployment.api().incident(&victim.life(), |it| it["steps_ms"]["ready"].is_number());
+}
+
+fn the_api_server_is_restarted(deployment: &Deployment) {
+    let before = lives(&deployment.ready("web", 4));
+    let load = Load::start(deployment.web(), 4, "/work?ms=20");
+    kubernetes::cluster("restart-api");
+    goes_on(&load, 100);
+    assert_eq!(lives(&deployment.ready("web", 4)), before, "workers were replaced although none had died");
+    what_dies_now_is_seen_and_replaced(deployment);
     nobody_lost(load);
 }
 
@@ -198,13 +201,7 @@ fn the_api_server_is_out_of_reach(deployment: &Deployment) {
     goes_on(&load, 100);
     drop(cut);
     assert_eq!(lives(&deployment.ready("web", 4)), before, "workers were replaced although none had died");
-    let victim = deployment.ready("web", 4).remove(0);
-    deployment.kill_past_the_cluster(
-        victim.pod.as_deref().unwrap(),
-        victim.node.as_deref().unwrap(),
-        "worker",
-    );
-    deployment.api().incident(&victim.life(), |it| it["steps_ms"]["ready"].is_number());
+    what_dies_now_is_seen_and_replaced(deployment);
     nobody_lost(load);
 }
 

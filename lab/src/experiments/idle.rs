@@ -24,7 +24,7 @@ use crate::findings::{Answer, Axis, Bar, Outcome, Plot, Table, Verdict};
 use crate::load::crowd::{Crowd, MOST, raise_open_files};
 use crate::servers::Model;
 use crate::stats::{Spread, digits};
-use crate::systems::{Backend, Running, Shape, System, Usage};
+use crate::systems::{Running, Shape, System, Usage};
 
 pub(super) const QUESTION: &str =
     "What does a worker cost that waits, and who is served when idle connections hold on?";
@@ -34,16 +34,6 @@ pub(super) const METHOD: &str = "Waiting: each system is started with few worker
 
 /// Workers that parked connections find.
 const WORKERS: usize = 8;
-
-const SYSTEMS: [System; 7] = [
-    System::Model(Model::ProcessPerConnection),
-    System::Model(Model::Prefork),
-    System::Model(Model::ThreadPerConnection),
-    System::Model(Model::ThreadPool),
-    System::Model(Model::Hybrid),
-    System::Model(Model::EventWorkers),
-    System::Bulkhead(Backend::Process),
-];
 
 /// A system that is left alone.
 #[derive(Debug, Clone, Copy, Serialize)]
@@ -78,7 +68,7 @@ pub(super) fn measure(bench: &Bench) -> anyhow::Result<Outcome> {
         bench.size.pick(Duration::from_millis(300), Duration::from_millis(300), Duration::from_secs(3));
     let silence = bench.size.pick(Duration::from_secs(3), Duration::from_millis(700), Duration::from_secs(2));
     raise_open_files();
-    let (systems, mut notes) = super::here(&SYSTEMS, bench);
+    let (systems, mut notes) = super::here(&super::ONE_OF_EACH_COST, bench);
     let progress = bench.progress(Experiment::Idle, rounds * systems.len() * (workers.len() + parked.len()));
     let (mut waiting, mut held) = (Vec::new(), Vec::new());
     for _ in 0..rounds {

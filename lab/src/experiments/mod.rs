@@ -26,7 +26,8 @@ use crate::findings::{Findings, Outcome, Size};
 use crate::load::crowd;
 use crate::machine::Machine;
 use crate::progress::Progress;
-use crate::systems::{Roll, Running, Shape, System};
+use crate::servers::Model;
+use crate::systems::{Backend, Roll, Running, Shape, System};
 
 /// Which experiment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -54,6 +55,18 @@ pub enum Experiment {
     /// Messages between two isolated workers, over whatever they can talk over
     Talk,
 }
+
+/// One system of each kind of cost: what a worker or a connection takes does not depend on what becomes of the others when
+/// one crashes, nor on what is spoken behind it.
+const ONE_OF_EACH_COST: [System; 7] = [
+    System::Model(Model::ProcessPerConnection),
+    System::Model(Model::Prefork),
+    System::Model(Model::ThreadPerConnection),
+    System::Model(Model::ThreadPool),
+    System::Model(Model::Hybrid),
+    System::Model(Model::EventWorkers),
+    System::Bulkhead(Backend::Process),
+];
 
 /// What an experiment can use.
 #[derive(Debug)]

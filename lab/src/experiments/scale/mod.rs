@@ -41,16 +41,6 @@ pub(super) const METHOD: &str = "Clients in a process of their own connect one a
      then all ask in a closed loop at the same time. Every step has a server of its own. Open: from connecting to the first answer. \
      Switches: context switches of the server for each answer. Each figure is a median over rounds, and of the highest steps there are fewer.";
 
-const SYSTEMS: [System; 7] = [
-    System::Model(Model::ProcessPerConnection),
-    System::Model(Model::Prefork),
-    System::Model(Model::ThreadPerConnection),
-    System::Model(Model::ThreadPool),
-    System::Model(Model::Hybrid),
-    System::Model(Model::EventWorkers),
-    System::Bulkhead(Backend::Process),
-];
-
 /// Those that show what there is to see, where time is short.
 const FEW: [System; 5] = [
     System::Model(Model::ProcessPerConnection),
@@ -195,7 +185,7 @@ fn most_processes() -> u32 {
 pub(super) fn measure(bench: &Bench) -> anyhow::Result<Outcome> {
     let plan = plan(bench.size);
     let files = raise_open_files();
-    let wanted: &[System] = if bench.size == Size::Full { &SYSTEMS } else { &FEW };
+    let wanted: &[System] = if bench.size == Size::Full { &super::ONE_OF_EACH_COST } else { &FEW };
     let (systems, mut notes) = super::here(wanted, bench);
     let progress =
         bench.progress(Experiment::Scale, plan.rounds * systems.len() * plan.steps.len() + STOPPED.len());

@@ -4,6 +4,7 @@
 
 mod batch;
 mod fault;
+mod option;
 mod pages;
 mod peek;
 mod room;

@@ -1,12 +1,12 @@
 //! Waiting for more than has been looked at.
 
-#![expect(unsafe_code, reason = "SO_PEEK_OFF has no safe wrapper")]
-
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::BorrowedFd;
 
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, recv};
+
+use super::option;
 
 /// Waits, within the socket's own time-out, until more than `seen` bytes can be peeked from it, or its peer has ended. Takes
 /// nothing. Linux can do this with Unix sockets, and from 6.9 on with TCP.
@@ -14,20 +14,7 @@ use rustix::net::{RecvFlags, recv};
 /// # Errors
 /// [`io::ErrorKind::Unsupported`] where it cannot; [`io::ErrorKind::WouldBlock`] when time is up.
 pub fn wait_for_more(socket: BorrowedFd<'_>, seen: usize) -> io::Result<()> {
-    let from = |offset: libc::c_int| {
-        // SAFETY: the option's value is an `int`, whose address and size the kernel is told; the descriptor is open for
-        // as long as `socket` is borrowed.
-        let done = unsafe {
-            libc::setsockopt(
-                socket.as_raw_fd(),
-                libc::SOL_SOCKET,
-                libc::SO_PEEK_OFF,
-                (&raw const offset).cast(),
-                size_of::<libc::c_int>() as libc::socklen_t,
-            )
-        };
-        if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
-    };
+    let from = |offset| option::set(socket, libc::SO_PEEK_OFF, offset);
     let offset = libc::c_int::try_from(seen).map_err(io::Error::other)?;
     from(offset).map_err(|_| io::ErrorKind::Unsupported)?;
     let looked = recv(socket, &mut [0; 1][..], RecvFlags::PEEK);

@@ -1,11 +1,13 @@
 //! Room for more in a socket that is peeked and not read.
 
-#![expect(unsafe_code, reason = "SO_RCVLOWAT and SO_MEMINFO have no safe wrappers")]
+#![expect(unsafe_code, reason = "SO_MEMINFO has no safe wrapper")]
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 use rustix::net::{RecvFlags, recv};
+
+use super::option;
 
 /// What the kernel wants to be free before it tells the peer of any room, and as much for what comes meanwhile: a segment
 /// each, which has 64 KiB on loopback, and on a network whose segments are put together.
@@ -22,20 +24,7 @@ const SEGMENTS: usize = 2 * 64 * 1024;
 /// # Errors
 /// The kernel refuses it. Then there is as much room as before.
 pub fn make_room(socket: BorrowedFd<'_>, bytes: usize) -> io::Result<()> {
-    let mark = |bytes: libc::c_int| {
-        // SAFETY: the option's value is an `int`, whose address and size the kernel is told; the descriptor is open for
-        // as long as `socket` is borrowed.
-        let done = unsafe {
-            libc::setsockopt(
-                socket.as_raw_fd(),
-                libc::SOL_SOCKET,
-                libc::SO_RCVLOWAT,
-                (&raw const bytes).cast(),
-                size_of::<libc::c_int>() as libc::socklen_t,
-            )
-        };
-        if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
-    };
+    let mark = |bytes| option::set(socket, libc::SO_RCVLOWAT, bytes);
     let wanted = bytes.saturating_add(SEGMENTS).saturating_add(memory(socket)?.charged);
     mark(libc::c_int::try_from(wanted).unwrap_or(libc::c_int::MAX))?;
     mark(1)?;

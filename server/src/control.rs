@@ -20,7 +20,7 @@ use crate::observation::{Histogram, TrickleReport, TurnTrace};
 
 /// The version of this protocol. Door and controller of different versions refuse each other by name. It changes with the
 /// link's as well: a door that is adopted has to understand the workers that its next controller starts.
-pub const VERSION: u32 = 6;
+pub const VERSION: u32 = 7;
 
 /// What somebody says in place of [`VERSION`] who only wants to know the door's. It is answered with the welcome, as
 /// any version that the door does not speak, and changes nothing.
@@ -57,11 +57,18 @@ pub enum Order {
         /// Which.
         worker: Incarnation,
     },
-    /// The backend confirms that every process of this worker is dead. Its link may still look open (a process
-    /// that it started may have inherited it): close it, and decide about its turns.
+    /// This worker's life is over: it is dead as the backend confirms, or another door has lost it, or it has come to none
+    /// in time. Let it in no more. Its link may still look open (a process that it started may have inherited it): close
+    /// it, and decide about its turns.
     Bury {
         /// Which.
         worker: Incarnation,
+    },
+    /// These lives are over, and so are all before them in their places: let none of them in. For a door that has come
+    /// since, and has not seen them end.
+    Over {
+        /// The latest of each place.
+        lives: Vec<Incarnation>,
     },
     /// Answer with [`Notice::Report`].
     Report {

@@ -10,6 +10,8 @@ use std::net::SocketAddr;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
+use rustix::time::{ClockId, clock_gettime};
+
 use super::Me;
 use crate::http::Head;
 use crate::sys;
@@ -22,8 +24,10 @@ pub enum Act {
     Reply(u16, String),
     /// Block for so long, then answer.
     Work(Duration),
-    /// Keep a processor busy for so long, then answer.
+    /// Keep a processor busy for so long by the clock, then answer.
     Burn(Duration),
+    /// Use up so much of a processor's time, however long that takes, then answer.
+    Compute(Duration),
     /// Send the body back, and its length.
     EchoBody,
     /// Answer with so many bytes, spread over so long.
@@ -72,7 +76,8 @@ const PAGES: &str = "\
 pages
   /                        this
   /work?ms=20              blocks for so long
-  /cpu?ms=20               keeps a processor busy for so long
+  /cpu?ms=20               keeps a processor busy for so long by the clock
+  /cpu?burn_ms=20          burns that much processor time, however long it takes to get it
   /body                    sends a body back, and its length
   /stream?kb=64&ms=1000    answers slowly, in pieces
 faults
@@ -100,7 +105,10 @@ pub fn decide(head: &Head<'_>, peer: SocketAddr, me: &Me) -> Act {
         "*" => Act::Reply(200, String::new()),
         "/" | "" => Act::Reply(200, format!("{}\n{PAGES}", self_portrait(peer, me))),
         "/work" => Act::Work(millis(20)),
-        "/cpu" => Act::Burn(millis(20)),
+        "/cpu" => match parameter(query, "burn_ms") {
+            Some(time) => Act::Compute(Duration::from_millis(time.min(3_600_000))),
+            None => Act::Burn(millis(20)),
+        },
         "/body" => Act::EchoBody,
         "/stream" => Act::Stream { bytes: small(number("kb", 64, 1 << 20)) * 1024, over: millis(1000) },
         "/die-after" => Act::DieAfter(small(number("bytes", 100, 1 << 20))),
@@ -177,6 +185,10 @@ pub fn at_once(act: Act) -> (u16, String) {
             burn(time);
             (200, format!("burned {} ms of a processor\n", time.as_millis()))
         }
+        Act::Compute(time) => {
+            compute(time);
+            (200, format!("burned {} ms of a processor's time\n", time.as_millis()))
+        }
         Act::Leak(bytes) => leak(bytes),
         Act::Forks { children, keep_descriptors } => forks(children, keep_descriptors),
         Act::Files(files) => open_files(files),
@@ -225,6 +237,22 @@ fn burn(time: Duration) {
     }
 }
 
+/// A thread that has to wait for a processor meanwhile finds nothing done when it goes on.
+fn compute(time: Duration) {
+    let end = processor_time() + time;
+    while processor_time() < end {
+        // To ask the kernel is work as well, and is not to be most of it.
+        for _ in 0..1000 {
+            std::hint::spin_loop();
+        }
+    }
+}
+
+/// For how long this thread has had a processor.
+fn processor_time() -> Duration {
+    clock_gettime(ClockId::ThreadCPUTime).try_into().unwrap_or_default()
+}
+
 /// What the faults of this worker have piled up; it is never given back.
 static HOARD: Mutex<Hoard> = Mutex::new(Hoard { memory: Vec::new(), files: Vec::new() });
 
@@ -270,5 +298,17 @@ fn die(death: Death) -> ! {
         Death::Abort => std::process::abort(),
         Death::Segfault => sys::segfault(),
         Death::Panic => panic!("/panic was asked for"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_computes_for_so_long_has_had_a_processor_for_so_long() {
+        let before = processor_time();
+        compute(Duration::from_millis(20));
+        assert!(processor_time() - before >= Duration::from_millis(20));
     }
 }

@@ -158,7 +158,8 @@ fn look(bytes: &[u8], clients: &Clients, request: &mut Request) -> Result<Look, 
     };
     request.name(head.method, head.target);
     request.whole = u32::try_from(whole).unwrap_or(0);
-    request.idempotent = head.is_idempotent() || head.idempotency_key;
+    request.idempotent = head.is_idempotent();
+    request.keyed = head.idempotency_key;
     request.http_1_0 = head.http_1_0;
     request.keep_alive = head.keep_alive;
     Ok(Look::Ready)

@@ -66,8 +66,10 @@ pub(super) struct Request {
     pub whole: u32,
     /// Bytes of it in all, where it says so and they are too many to wait for.
     pub announced: Option<u64>,
-    /// Its method is idempotent, or it carries an `Idempotency-Key`.
+    /// Its method is idempotent.
     pub idempotent: bool,
+    /// It carries an `Idempotency-Key`.
+    pub keyed: bool,
     /// Whether an answer to it has a body.
     pub answer_body: AnswerBody,
     /// Its client speaks HTTP/1.0.
@@ -134,6 +136,8 @@ pub(super) struct Loss {
     pub delivery: FailedDelivery,
     /// The worker was asked to acknowledge, and had not.
     pub untouched: bool,
+    /// Nobody knows that the worker is dead: it may be at work on the turn still.
+    pub may_still_run: bool,
     pub overran: bool,
     /// What the worker had announced of its answer.
     pub note: Option<Note>,
@@ -215,13 +219,12 @@ impl Client {
     }
 
     /// Makes sure that the request, which has been answered, is consumed: takes it, if the worker died before it had.
-    /// False when nobody can know, or when some of it is gone and some is not.
-    pub(super) fn consume(&self, received: u64) -> bool {
+    /// False when nobody can know, or when some of it is gone and some is not. `consumed`: bytes that anybody has read from
+    /// the connection.
+    pub(super) fn consume(&self, consumed: u64) -> bool {
         let (whole, Some(before)) = (u64::from(self.request.borrow().whole), self.consumed.get()) else {
             return false;
         };
-        let Ok(unread) = rustix::io::ioctl_fionread(self.fd()) else { return false };
-        let consumed = received.saturating_sub(unread);
         if whole == 0 || (consumed != before && consumed != before + whole) {
             return false;
         }
@@ -284,8 +287,8 @@ impl Client {
 
     /// Bytes that have come from it, when all of them have been read.
     pub(super) fn received_and_read(&self) -> Option<u64> {
-        let progress = sys::progress(self.fd()).ok()?;
-        (!self.has_unread()).then_some(progress.received)
+        let (progress, consumed) = sys::progress_and_consumed(self.fd()).ok()?;
+        (progress.received == consumed).then_some(progress.received)
     }
 
     /// Whether it has begun to send a request, which a few empty lines are not.
@@ -315,10 +318,10 @@ impl Client {
         Stall::Neither
     }
 
-    /// Whether nothing of the request has been read since it was given away. `received` is what has come in all.
-    pub(super) fn is_unconsumed(&self, received: u64) -> Option<bool> {
-        let unread = rustix::io::ioctl_fionread(self.fd()).ok()?;
-        Some(received.saturating_sub(unread) == self.consumed.get()?)
+    /// Whether nothing of the request has been read since it was given away. `consumed`: bytes that anybody has read from
+    /// the connection. `None`: nobody can know.
+    pub(super) fn is_unconsumed(&self, consumed: u64) -> Option<bool> {
+        Some(consumed == self.consumed.get()?)
     }
 
     /// Ends our half and drops what still comes, for a short while: closing a socket with unread bytes in it would

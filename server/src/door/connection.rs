@@ -199,14 +199,14 @@ fn expire(client: &Client, pool: &Pool) -> After {
 /// A worker has died with this turn in its hands. `None`: the turn has been given to another one, or waits for one
 /// at the front of the queue.
 fn recover(client: &Rc<Client>, pool: &Rc<Pool>, loss: Loss) -> Option<After> {
-    let progress = sys::progress(client.fd()).ok();
-    let facts = facts(client, pool, &loss, progress);
+    let known = sys::progress_and_consumed(client.fd()).ok();
+    let facts = facts(client, pool, &loss, known);
     let failed = loss.delivery;
     match redeliver::decide(&facts, &pool.config.redeliver) {
         Verdict::Finish => {
             pool.settle(&failed, Outcome::Finished);
             let keep = loss.note.is_some_and(|note| note.keep);
-            let consumed = progress.is_some_and(|progress| client.consume(progress.received));
+            let consumed = known.is_some_and(|(_, consumed)| client.consume(consumed));
             Some(if keep && consumed { After::Park } else { After::End(Ending::Linger) })
         }
         Verdict::Redeliver => {
@@ -219,6 +219,7 @@ fn recover(client: &Rc<Client>, pool: &Rc<Pool>, loss: Loss) -> Option<After> {
             let incident = failed.worker.to_string();
             let detail = match reason {
                 redeliver::Reason::Overran => format!("{reason}: its worker was killed"),
+                redeliver::Reason::MayStillRun => format!("there is no answer: {reason}"),
                 _ => format!("the worker died before it had answered: {reason}"),
             };
             say(client, pool, &Problem::of_incident(status, &detail, &incident), status);
@@ -238,10 +239,11 @@ fn recover(client: &Rc<Client>, pool: &Rc<Pool>, loss: Loss) -> Option<After> {
 }
 
 /// What can be known of a turn whose worker is dead, from the door's own duplicate of the socket.
-fn facts(client: &Client, pool: &Pool, loss: &Loss, progress: Option<Progress>) -> Facts {
+fn facts(client: &Client, pool: &Pool, loss: &Loss, known: Option<(Progress, u64)>) -> Facts {
     let whole = arrival::is_still_whole(client, &pool.clients, &pool.scratch);
     // By the kernel's count where every request on this connection was seen whole, else by what the bytes look like.
-    let untouched = progress.and_then(|progress| client.is_unconsumed(progress.received)).unwrap_or(true);
+    let untouched = known.and_then(|(_, consumed)| client.is_unconsumed(consumed)).unwrap_or(true);
+    let progress = known.map(|(progress, _)| progress);
     // Where the connection is the turn, it was one answer of several.
     let announced = loss.note.filter(|_| pool.config.turn == TurnUnit::Request).map(|note| note.bytes);
     let request = client.request.borrow();
@@ -257,7 +259,9 @@ fn facts(client: &Client, pool: &Pool, loss: &Loss, progress: Option<Progress>) 
         whole: untouched && whole.unwrap_or(false),
         overran: loss.overran,
         untouched: loss.untouched,
-        idempotent: request.idempotent,
+        idempotent_method: request.idempotent,
+        keyed: request.keyed,
+        may_still_run: loss.may_still_run,
         deliveries: request.deliveries,
     }
 }

@@ -163,6 +163,7 @@ impl Control {
                 Order::Withhold { worker } => self.workers.withhold(&worker),
                 Order::Kill { worker } => self.workers.kill(&worker),
                 Order::Bury { worker } => self.workers.bury(&worker),
+                Order::Over { lives } => self.workers.learn_of_ends(&lives),
                 Order::Report { query, turns } => {
                     let report = self.report(turns);
                     self.notices.post(Notice::Report { query, report });

@@ -256,6 +256,18 @@ impl Pool {
         self.feed(floor);
     }
 
+    /// Nothing has been heard of a worker for some time: it may be lost.
+    pub(super) fn doubt(&self, seat: Seat) {
+        self.floor.borrow_mut().roster.doubt(seat);
+    }
+
+    /// Something has been heard of a worker that was in doubt.
+    pub(super) fn is_heard_of(&self, seat: Seat) {
+        let floor = &mut *self.floor.borrow_mut();
+        floor.roster.trust(seat);
+        self.feed(floor);
+    }
+
     /// A worker is about to be killed.
     pub(super) fn withhold(&self, seat: Seat) {
         self.floor.borrow_mut().roster.withhold(seat);
@@ -332,9 +344,10 @@ impl Pool {
         for HeldTurn { turn, client, given, untouched, overran, .. } in link.held {
             let delivery = FailedDelivery { worker: link.life.clone(), turn, given };
             // Who may still be at work on the far side of a partition may have begun, whatever we have heard.
-            let untouched = untouched && end.has_been_heard_out(&link.wire);
+            let may_still_run = !end.has_been_heard_out(&link.wire);
+            let untouched = untouched && !may_still_run;
             let note = link.wire.note_of(turn, link.credit);
-            client.end_turn(TurnEnd::Lost(Loss { delivery, untouched, overran, note }));
+            client.end_turn(TurnEnd::Lost(Loss { delivery, untouched, may_still_run, overran, note }));
         }
         link.wire.forget();
         false

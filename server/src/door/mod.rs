@@ -58,6 +58,7 @@ mod workers;
 pub use self::tunnel::{MouthError, TunnelMouth};
 
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeSet;
 use std::fs::{self, Permissions};
 use std::io;
 use std::os::fd::OwnedFd;
@@ -73,7 +74,7 @@ use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Notify, watch};
 use tokio::task::{JoinHandle, LocalSet};
-use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout, timeout_at};
 
 use self::control::Control;
 use self::departure::{Heard, Stage};
@@ -141,13 +142,17 @@ pub enum DoorError {
     Runtime(#[source] io::Error),
 }
 
+/// How long workers that hold nothing may take to leave, when everything is stopped.
+const GOODBYES: Duration = Duration::from_secs(2);
+
 /// How often requests are looked at for overrunning their time, at the most and at the least.
 const OVERRUN_LOOKS: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(100));
 
 /// Opens the door and serves until SIGTERM, SIGINT or [`Order::Stop`](crate::control::Order::Stop). After a signal it
 /// lingers, if [`Config::linger`] says so; then it drains: takes in whoever waits in the kernel's backlog and stops
 /// listening, closes idle connections, lets turns finish until the longest of the pools' drain times is up, and cuts off
-/// what is left. A further signal ends the linger, or cuts off, at once. Blocks; runs an event loop of its own.
+/// what is left. A further signal ends the linger, or cuts off, at once. Ordered to stop, it sends its workers home last,
+/// who otherwise look for another door. Blocks; runs an event loop of its own.
 pub fn run(config: &Config) -> Result<(), DoorError> {
     let config = &within(config, raise_descriptor_limit());
     let runtime =
@@ -200,7 +205,7 @@ async fn serve(config: &Config) -> Result<(), DoorError> {
         tracing::info!(address = %mouth.address, "open to workers");
         tokio::task::spawn_local(mouth.accept(Rc::clone(&workers), Rc::clone(&control)));
     }
-    tokio::task::spawn_local(workers.accept(link));
+    tokio::task::spawn_local(Rc::clone(&workers).accept(link));
     tokio::task::spawn_local(Rc::clone(&control).accept(controllers));
     let guests = Rc::new(Guests::default());
     let (mut listeners, closing) = (Vec::new(), watch::Sender::new(false));
@@ -213,7 +218,7 @@ async fn serve(config: &Config) -> Result<(), DoorError> {
         listeners.push(tokio::task::spawn_local(accepting));
     }
 
-    let mut stage = Stage::Open;
+    let (mut stage, mut ordered) = (Stage::Open, false);
     while stage != Stage::Over {
         let over = async {
             match stage {
@@ -228,6 +233,7 @@ async fn serve(config: &Config) -> Result<(), DoorError> {
             _ = interrupt.recv() => Heard::Signal,
             () = stop.notified(), if stage < Stage::Draining => Heard::Order,
         };
+        ordered |= heard == Heard::Order;
         if stage == Stage::Open {
             control.stopping.set(true);
             notices.post(Notice::Stopping);
@@ -241,6 +247,9 @@ async fn serve(config: &Config) -> Result<(), DoorError> {
                 tracing::warn!("told to go at once: cutting off what is left");
             }
             Stage::Open | Stage::Over => {}
+        }
+        if next == Stage::Over && heard == Heard::Done && ordered {
+            send_home(&workers, &notices).await;
         }
         pools.iter().for_each(|pool| pool.stage.set(next));
         stage = next;
@@ -268,6 +277,32 @@ async fn drain(pools: &[Rc<Pool>], guests: &Guests, listeners: &[JoinHandle<()>]
     };
     if timeout_at(deadline, empty).await.is_err() {
         tracing::warn!(connections = open(), "the time to drain is up: cutting off what is left");
+    }
+}
+
+/// Lets the workers go, whom no client needs any more. A controller that gives the order to stop opens no other door, and
+/// those who find theirs closed wait for another. It is told of each that has gone.
+async fn send_home(workers: &Workers, notices: &Notices) {
+    let mut told = BTreeSet::new();
+    let mut look = interval(Duration::from_millis(5));
+    let gone = async {
+        loop {
+            let linked = workers.linked();
+            let done = linked.is_empty() && notices.is_empty();
+            for life in linked {
+                if told.insert(life.clone()) {
+                    workers.drain(&life);
+                }
+            }
+            // What was taken from the notices last may still be on its way.
+            look.tick().await;
+            if done {
+                return;
+            }
+        }
+    };
+    if timeout(GOODBYES, gone).await.is_err() {
+        tracing::warn!("workers have not said goodbye; their controller sees to them");
     }
 }
 

@@ -44,6 +44,11 @@ impl Notices {
         self.kept.borrow_mut().push_front(notice);
     }
 
+    /// Whether there are none that have not been taken.
+    pub(super) fn is_empty(&self) -> bool {
+        self.kept.borrow().is_empty()
+    }
+
     /// Takes all that there are.
     #[cfg(test)]
     pub(super) fn all(&self) -> Vec<Notice> {

@@ -229,7 +229,7 @@ impl Pool {
         let frame = TurnFrame {
             turn,
             whole: request.whole,
-            acknowledge: !self.runs_twice(request.idempotent),
+            acknowledge: !self.runs_twice(request.idempotent || request.keyed),
             continued: request.continued,
             last: self.stage.get() > Stage::Open,
             // One who comes over IPv4 to a listener for both is still known by that address.

@@ -4,6 +4,11 @@
 //! byte of an answer was written; it has been delivered fewer times than the pool allows; its time is not up;
 //! and executing it twice is allowed, or nobody can have executed it once.
 //!
+//! A worker whose link has vanished (silence, a reset) is not known to be dead: it may be executing the turn at this very
+//! moment, on the far side of a partition. What is redelivered then runs twice *at once*, which neither a pool that allows
+//! all methods nor an `Idempotency-Key` has agreed to: whoever looks the key up finds nothing before the first has
+//! finished. So then the method itself has to be idempotent, whatever else would do.
+//!
 //! Its time is the *request's*: it runs from the first delivery. A worker that was killed because a request had
 //! overrun its time leaves nothing of that time to give to another, so such a request is answered `504`, not
 //! tried again: otherwise one hanging request would take a worker after another for the full time each.
@@ -27,8 +32,12 @@ pub(super) struct Facts {
     pub overran: bool,
     /// The worker was asked to acknowledge the turn before executing it, and had not.
     pub untouched: bool,
-    /// The request's method is idempotent, or it carries an `Idempotency-Key`.
-    pub idempotent: bool,
+    /// The request's method is idempotent.
+    pub idempotent_method: bool,
+    /// It carries an `Idempotency-Key`.
+    pub keyed: bool,
+    /// Nobody knows that the worker is dead: its link has vanished, and it may be executing the request still.
+    pub may_still_run: bool,
     /// Deliveries so far, the one that has just failed included.
     pub deliveries: u32,
 }
@@ -67,6 +76,7 @@ pub(super) enum Reason {
     NotWhole,
     Attempts(u32),
     NotIdempotent,
+    MayStillRun,
 }
 
 impl fmt::Display for Reason {
@@ -84,6 +94,9 @@ impl fmt::Display for Reason {
             Self::NotIdempotent => {
                 f.write_str("it may have been executed, and this pool repeats no request of its kind")
             }
+            Self::MayStillRun => f.write_str(
+                "the worker was lost and may be executing it still, and its method does not say that it may run twice at once",
+            ),
         }
     }
 }
@@ -94,9 +107,10 @@ pub(super) fn decide(facts: &Facts, policy: &Redeliver) -> Verdict {
     let may_run_again = facts.untouched
         || match policy.methods {
             RedeliverMethods::All => true,
-            RedeliverMethods::Idempotent => facts.idempotent,
+            RedeliverMethods::Idempotent => facts.idempotent_method || facts.keyed,
             RedeliverMethods::None => false,
         };
+    let may_run_beside_itself = !facts.may_still_run || facts.idempotent_method;
     if facts.client_gone {
         return Close(Reason::ClientGone);
     }
@@ -106,7 +120,8 @@ pub(super) fn decide(facts: &Facts, policy: &Redeliver) -> Verdict {
         Written::Nothing => {}
     }
     if facts.protocol == Protocol::Tcp {
-        let again = facts.untouched && !facts.overran && facts.deliveries < policy.attempts;
+        let again =
+            facts.untouched && !facts.may_still_run && !facts.overran && facts.deliveries < policy.attempts;
         return if again { Verdict::Redeliver } else { Close(Reason::RawPool) };
     }
     if facts.overran {
@@ -117,6 +132,9 @@ pub(super) fn decide(facts: &Facts, policy: &Redeliver) -> Verdict {
     }
     if !may_run_again {
         return Answer(502, Reason::NotIdempotent);
+    }
+    if !may_run_beside_itself {
+        return Answer(502, Reason::MayStillRun);
     }
     if facts.deliveries >= policy.attempts {
         return Answer(502, Reason::Attempts(facts.deliveries));
@@ -132,14 +150,16 @@ mod tests {
 
     fn facts() -> impl Strategy<Value = Facts> {
         let answer = prop::sample::select(vec![Written::Nothing, Written::Begun, Written::Whole]);
-        (any::<[bool; 6]>(), answer, 1u32..6).prop_map(|(b, answer, deliveries)| Facts {
+        (any::<[bool; 8]>(), answer, 1u32..6).prop_map(|(b, answer, deliveries)| Facts {
             protocol: if b[0] { Protocol::Http } else { Protocol::Tcp },
             client_gone: b[1],
             answer,
             whole: b[2],
             overran: b[3],
             untouched: b[4],
-            idempotent: b[5],
+            idempotent_method: b[5],
+            keyed: b[6],
+            may_still_run: b[7],
             deliveries,
         })
     }
@@ -153,6 +173,35 @@ mod tests {
         (1u32..5, methods).prop_map(|(attempts, methods)| Redeliver { attempts, methods })
     }
 
+    /// A request that is there and may be repeated, of whose worker nobody knows that it is dead.
+    fn lost(idempotent_method: bool, keyed: bool) -> Facts {
+        Facts {
+            protocol: Protocol::Http,
+            client_gone: false,
+            answer: Written::Nothing,
+            whole: true,
+            overran: false,
+            untouched: false,
+            idempotent_method,
+            keyed,
+            may_still_run: true,
+            deliveries: 1,
+        }
+    }
+
+    #[test]
+    fn what_may_still_run_elsewhere_is_repeated_by_its_method_alone() {
+        let all = Redeliver { attempts: 2, methods: RedeliverMethods::All };
+        let refused = Verdict::Answer(502, Reason::MayStillRun);
+        assert_eq!(decide(&lost(false, false), &all), refused);
+        assert_eq!(decide(&lost(false, true), &all), refused);
+        assert_eq!(decide(&lost(true, false), &all), Verdict::Redeliver);
+        let dead = Facts { may_still_run: false, ..lost(false, true) };
+        assert_eq!(decide(&dead, &all), Verdict::Redeliver);
+        let raw = Facts { protocol: Protocol::Tcp, untouched: true, ..lost(true, true) };
+        assert_eq!(decide(&raw, &all), Verdict::Close(Reason::RawPool));
+    }
+
     proptest! {
         /// The contract, word by word, from the other side.
         #[test]
@@ -163,10 +212,11 @@ mod tests {
                 prop_assert!(facts.whole || facts.protocol == Protocol::Tcp);
                 let twice = match policy.methods {
                     RedeliverMethods::All => true,
-                    RedeliverMethods::Idempotent => facts.idempotent,
+                    RedeliverMethods::Idempotent => facts.idempotent_method || facts.keyed,
                     RedeliverMethods::None => false,
                 };
                 prop_assert!(facts.untouched || twice);
+                prop_assert!(facts.idempotent_method || !facts.may_still_run);
             }
         }
 

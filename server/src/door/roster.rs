@@ -23,6 +23,8 @@ struct Standing {
     credit: u16,
     in_hand: u16,
     gate: Gate,
+    /// Nothing has been heard of it for some time: it may be lost.
+    silent: bool,
 }
 
 /// Whether a worker with credit may get a turn. What stands later in this list outlasts what stands earlier.
@@ -37,16 +39,23 @@ enum Gate {
     Closed,
 }
 
+impl Gate {
+    /// As it is when `over` has ended.
+    fn without(self, over: Self) -> Self {
+        if self == over { Self::Open } else { self }
+    }
+}
+
 impl Standing {
     fn is_free(self) -> bool {
-        self.gate == Gate::Open && self.in_hand < self.credit
+        self.gate == Gate::Open && !self.silent && self.in_hand < self.credit
     }
 }
 
 impl Roster {
     /// Seats a worker that takes `credit` turns at a time.
     pub(super) fn seat(&mut self, seat: Seat, credit: u16) {
-        self.change(seat, |_| Some(Standing { credit, in_hand: 0, gate: Gate::Open }));
+        self.change(seat, |_| Some(Standing { credit, in_hand: 0, gate: Gate::Open, silent: false }));
     }
 
     /// Who should have the next turn; nobody when no credit is left.
@@ -68,16 +77,25 @@ impl Roster {
 
     /// Ends what [`Roster::pause`] began.
     pub(super) fn resume(&mut self, seat: Seat) {
-        let opened = |gate| if gate == Gate::Paused { Gate::Open } else { gate };
-        self.change(seat, |standing| standing.map(|it| Standing { gate: opened(it.gate), ..it }));
+        self.reopen(seat, Gate::Paused);
     }
 
     /// Notes that the worker is done with a turn.
     pub(super) fn take_back(&mut self, seat: Seat) {
         self.change(seat, |standing| {
-            let opened = |gate| if gate == Gate::Paused { Gate::Open } else { gate };
-            standing.map(|it| Standing { in_hand: it.in_hand.saturating_sub(1), gate: opened(it.gate), ..it })
+            let gate = |it: Standing| it.gate.without(Gate::Paused);
+            standing.map(|it| Standing { in_hand: it.in_hand.saturating_sub(1), gate: gate(it), ..it })
         });
+    }
+
+    /// Gives the worker no turn until it is [heard of](Self::trust).
+    pub(super) fn doubt(&mut self, seat: Seat) {
+        self.change(seat, |standing| standing.map(|it| Standing { silent: true, ..it }));
+    }
+
+    /// Ends what [`Roster::doubt`] began.
+    pub(super) fn trust(&mut self, seat: Seat) {
+        self.change(seat, |standing| standing.map(|it| Standing { silent: false, ..it }));
     }
 
     /// Gives the worker no turn until it is released.
@@ -87,8 +105,7 @@ impl Roster {
 
     /// Ends what [`Roster::withhold`] began.
     pub(super) fn release(&mut self, seat: Seat) {
-        let opened = |gate| if gate == Gate::Withheld { Gate::Open } else { gate };
-        self.change(seat, |standing| standing.map(|it| Standing { gate: opened(it.gate), ..it }));
+        self.reopen(seat, Gate::Withheld);
     }
 
     /// Gives the worker no further turns.
@@ -98,6 +115,10 @@ impl Roster {
 
     fn narrow(&mut self, seat: Seat, to: Gate) {
         self.change(seat, |standing| standing.map(|it| Standing { gate: it.gate.max(to), ..it }));
+    }
+
+    fn reopen(&mut self, seat: Seat, from: Gate) {
+        self.change(seat, |standing| standing.map(|it| Standing { gate: it.gate.without(from), ..it }));
     }
 
     /// Forgets the worker.
@@ -131,6 +152,8 @@ impl Roster {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
+
     use proptest::prelude::*;
 
     use super::*;
@@ -142,6 +165,8 @@ mod tests {
         TakeBack(usize),
         Pause(usize),
         Resume(usize),
+        Doubt(usize),
+        Trust(usize),
         Withhold(usize),
         Release(usize),
         Close(usize),
@@ -155,6 +180,8 @@ mod tests {
             6 => any::<usize>().prop_map(Step::TakeBack),
             1 => any::<usize>().prop_map(Step::Pause),
             1 => any::<usize>().prop_map(Step::Resume),
+            1 => any::<usize>().prop_map(Step::Doubt),
+            1 => any::<usize>().prop_map(Step::Trust),
             1 => any::<usize>().prop_map(Step::Withhold),
             1 => any::<usize>().prop_map(Step::Release),
             1 => any::<usize>().prop_map(Step::Close),
@@ -168,6 +195,7 @@ mod tests {
         #[test]
         fn turns_go_only_where_credit_is_left(steps in steps()) {
             let (mut roster, mut model, mut next) = (Roster::default(), Vec::<(Seat, u16, u16, bool, Option<Step>)>::new(), 0);
+            let mut silent = HashSet::new();
             for step in steps {
                 let index = |n: usize| (!model.is_empty()).then(|| n % model.len());
                 match step {
@@ -178,11 +206,11 @@ mod tests {
                     }
                     Step::Give => {
                         let picked = roster.pick();
-                        let fewest = model.iter().filter(|it| it.3 && it.4.is_none() && it.2 < it.1).map(|it| it.2).min();
+                        let fewest = model.iter().filter(|it| !silent.contains(&it.0) && it.3 && it.4.is_none() && it.2 < it.1).map(|it| it.2).min();
                         let picked_has = picked.and_then(|seat| model.iter_mut().find(|it| it.0 == seat));
                         prop_assert_eq!(picked_has.as_ref().map(|it| it.2), fewest, "not the least busy one");
                         if let Some(it) = picked_has {
-                            prop_assert!(it.3 && it.4.is_none() && it.2 < it.1, "given beyond its credit");
+                            prop_assert!(!silent.contains(&it.0) && it.3 && it.4.is_none() && it.2 < it.1, "given beyond its credit");
                             it.2 += 1;
                             roster.give(it.0);
                         }
@@ -199,6 +227,14 @@ mod tests {
                     Step::Resume(n) => if let Some(at) = index(n) {
                         model[at].4.take_if(|it| matches!(it, Step::Pause(_)));
                         roster.resume(model[at].0);
+                    },
+                    Step::Doubt(n) => if let Some(at) = index(n) {
+                        silent.insert(model[at].0);
+                        roster.doubt(model[at].0);
+                    },
+                    Step::Trust(n) => if let Some(at) = index(n) {
+                        silent.remove(&model[at].0);
+                        roster.trust(model[at].0);
                     },
                     Step::Withhold(n) => if let Some(at) = index(n) {
                         model[at].4 = Some(Step::Withhold(n));

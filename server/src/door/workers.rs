@@ -26,7 +26,7 @@ use crate::sys::{self, SlowToClose};
 pub(super) const HELLO: Duration = Duration::from_secs(2);
 /// How many may be about to say it at a time. One more, and the one that has been silent longest is turned away: a
 /// worker says hello at once, and must not be kept out by those who never do.
-const MOST_STRANGERS: usize = 256;
+pub(super) const MOST_STRANGERS: usize = 256;
 /// How many frames are read from one worker before the others have their turn.
 const FRAMES_AT_A_TIME: usize = 64;
 
@@ -134,7 +134,7 @@ impl Workers {
         }
     }
 
-    /// Notes that every process of a worker is dead, and decides about its turns even if its link still looks open.
+    /// Notes that a worker's life is over, and decides about its turns even if its link still looks open.
     pub(super) fn bury(&self, life: &Incarnation) {
         self.note(life, true);
         let found = self.pools.get(&life.worker.pool).and_then(|pool| Some((pool, pool.seat_of(life)?)));
@@ -145,6 +145,13 @@ impl Workers {
         // Somebody who has inherited the other end may go on talking, to nobody.
         pool.sever(seat);
         pool.left(seat, &LinkEnd::Buried);
+    }
+
+    /// Notes that these lives have ended where this door has not seen it. One place has one entry, however many they were,
+    /// and places of pools that are not served here have none.
+    pub(super) fn learn_of_ends(&self, lives: &[Incarnation]) {
+        let ours = lives.iter().filter(|life| self.pools.contains_key(&life.worker.pool));
+        ours.for_each(|life| self.note(life, true));
     }
 
     pub(super) fn note(&self, life: &Incarnation, over: bool) {
@@ -183,6 +190,11 @@ impl Workers {
     /// The secret, as soon as it is known: who comes before the controller does has to wait for it.
     pub(super) async fn secret(&self) -> Option<Secret> {
         self.secret.subscribe().wait_for(Option::is_some).await.ok()?.clone()
+    }
+
+    /// The pool that a worker is of, if this door serves it: one that was started with another spec may.
+    pub(super) fn pool_of(&self, life: &Incarnation) -> Result<&Rc<Pool>, String> {
+        self.pools.get(&life.worker.pool).ok_or_else(|| format!("there is no pool {}", life.worker.pool))
     }
 
     /// Whether there may be such a worker at all, before it has proved anything by its hello.
@@ -258,9 +270,7 @@ impl Workers {
         if !proven {
             return Err("its token is not the one of the worker that it says it is".to_owned());
         }
-        let Some(pool) = self.pools.get(&life.worker.pool) else {
-            return Err(format!("there is no pool {}", life.worker.pool));
-        };
+        let pool = self.pool_of(life)?;
         if credit == 0 {
             return Err("it takes no turns".to_owned());
         }
@@ -420,6 +430,20 @@ mod tests {
         let welcome = answers.iter().filter(|it| matches!(it, Ok(ToWorker::Welcome(_)))).count();
         let refused = answers.iter().filter(|it| matches!(it, Ok(ToWorker::Refused { .. }))).count();
         assert_eq!((welcome, refused, linked), (1, 1, 1), "{answers:?}");
+    }
+
+    #[test]
+    fn whose_life_ended_before_this_door_came_is_let_in_no_more() {
+        let let_in = in_time(async || {
+            let pool = pool();
+            let workers = Workers::new([Rc::clone(&pool)], Rc::clone(&pool.notices));
+            let life = |text: &str| text.parse::<Incarnation>().map_err(std::io::Error::other);
+            workers.learn_of_ends(&[life("web-0.6")?, life("other-0.6")?]);
+            let lives = [life("web-0.5")?, life("web-0.6")?, life("web-0.7")?, life("web-1.1")?];
+            let let_in = lives.map(|life| workers.may_come(&life).is_ok());
+            Ok((let_in, workers.seen().len()))
+        });
+        assert_eq!(let_in, Ok(([false, false, true, true], 1)));
     }
 
     #[test]

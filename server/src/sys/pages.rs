@@ -55,6 +55,16 @@ mod tests {
 
     #[test]
     fn less_is_resident_and_code_runs_on() {
+        // In a process of its own: what other tests touch at the same time becomes resident too.
+        const ALONE: &str = "BULKHEAD_TEST_ALONE";
+        if std::env::var_os(ALONE).is_none() {
+            let name = "sys::pages::tests::less_is_resident_and_code_runs_on";
+            let mut alone = std::process::Command::new(std::env::current_exe().unwrap());
+            let ended = alone.args(["--exact", name]).env(ALONE, "1").output().unwrap();
+            let said = String::from_utf8_lossy(&ended.stdout);
+            assert!(ended.status.success() && said.contains("1 passed"), "{said}");
+            return;
+        }
         let resident = || {
             let status = std::fs::read_to_string("/proc/self/status").unwrap();
             let line = status.lines().find_map(|line| line.strip_prefix("RssFile:")).unwrap();

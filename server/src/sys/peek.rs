@@ -14,7 +14,7 @@ use super::option;
 /// # Errors
 /// [`io::ErrorKind::Unsupported`] where it cannot; [`io::ErrorKind::WouldBlock`] when time is up.
 pub fn wait_for_more(socket: BorrowedFd<'_>, seen: usize) -> io::Result<()> {
-    let from = |offset| option::set(socket, libc::SO_PEEK_OFF, offset);
+    let from = |offset| option::set(socket, libc::SOL_SOCKET, libc::SO_PEEK_OFF, offset);
     let offset = libc::c_int::try_from(seen).map_err(io::Error::other)?;
     from(offset).map_err(|_| io::ErrorKind::Unsupported)?;
     let looked = recv(socket, &mut [0; 1][..], RecvFlags::PEEK);

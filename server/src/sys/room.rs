@@ -24,7 +24,7 @@ const SEGMENTS: usize = 2 * 64 * 1024;
 /// # Errors
 /// The kernel refuses it. Then there is as much room as before.
 pub fn make_room(socket: BorrowedFd<'_>, bytes: usize) -> io::Result<()> {
-    let mark = |bytes| option::set(socket, libc::SO_RCVLOWAT, bytes);
+    let mark = |bytes| option::set(socket, libc::SOL_SOCKET, libc::SO_RCVLOWAT, bytes);
     let wanted = bytes.saturating_add(SEGMENTS).saturating_add(memory(socket)?.charged);
     mark(libc::c_int::try_from(wanted).unwrap_or(libc::c_int::MAX))?;
     mark(1)?;

@@ -69,6 +69,21 @@ pub fn progress(socket: BorrowedFd<'_>) -> io::Result<Progress> {
     })
 }
 
+/// The same, and how many bytes of what has been received somebody has read, of one and the same moment.
+///
+/// # Errors
+/// As [`progress`].
+pub fn progress_and_consumed(socket: BorrowedFd<'_>) -> io::Result<(Progress, u64)> {
+    loop {
+        let unread = rustix::io::ioctl_fionread(socket)?;
+        let progress = progress(socket)?;
+        // What came in between is in one of the figures and not in the other. It ends when the peer's window does.
+        if rustix::io::ioctl_fionread(socket)? == unread {
+            return Ok((progress, progress.received.saturating_sub(unread)));
+        }
+    }
+}
+
 fn field<const N: usize>(info: &[u8; INFO_LEN], at: usize) -> [u8; N] {
     let mut field = [0; N];
     field.copy_from_slice(&info[at..at + N]);
@@ -82,6 +97,23 @@ mod tests {
     use std::os::fd::AsFd;
 
     use super::*;
+
+    #[test]
+    fn what_has_been_read_is_known_while_more_comes() -> io::Result<()> {
+        let listener = TcpListener::bind("127.0.0.1:0")?;
+        let mut client = TcpStream::connect(listener.local_addr()?)?;
+        client.set_nodelay(true)?;
+        let (mut served, _) = listener.accept()?;
+        std::thread::spawn(move || (0..1000).try_for_each(|_| client.write_all(b"x")));
+        served.read_exact(&mut [0; 100])?;
+        loop {
+            let (progress, consumed) = progress_and_consumed(served.as_fd())?;
+            assert_eq!(consumed, 100);
+            if progress.received == 1000 {
+                return Ok(());
+            }
+        }
+    }
 
     #[test]
     fn written_bytes_are_counted_before_and_after_they_are_read() -> io::Result<()> {

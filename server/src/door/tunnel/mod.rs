@@ -44,6 +44,8 @@ pub(super) struct Tunnel {
     seat: Cell<Option<Seat>>,
     /// Whether something has found no room since there was some last.
     is_full: Cell<bool>,
+    /// Whether nothing has been heard of the worker for so long that it gets no turns.
+    is_silent: Cell<bool>,
 }
 
 /// A turn that its worker holds.
@@ -86,6 +88,7 @@ impl Tunnel {
             severed: Notify::new(),
             seat: Cell::new(None),
             is_full: Cell::new(false),
+            is_silent: Cell::new(false),
         })
     }
 
@@ -178,11 +181,24 @@ impl Tunnel {
         let end = tokio::select! {
             end = self.listen(from, already, seat) => end,
             () = self.end.speak(to, || self.has_room()) => LinkEnd::Dead,
-            silent = self.end.keep_watch(1) => LinkEnd::Vanished(format!("no sign of life for {silent:.1?}")),
+            silent = self.end.keep_watch(1, || self.doubt(seat)) => LinkEnd::Vanished(format!("no sign of life for {silent:.1?}")),
             () = self.severed.notified() => LinkEnd::Dead,
         };
         self.end.give_up();
         end
+    }
+
+    /// It may be lost, with all that is on its machine: until it is heard of, nobody else's turn goes there.
+    fn doubt(&self, seat: Seat) {
+        self.is_silent.set(true);
+        self.pool.doubt(seat);
+    }
+
+    fn has_heard(&self, seat: Seat) {
+        self.end.has_heard();
+        if self.is_silent.take() {
+            self.pool.is_heard_of(seat);
+        }
     }
 
     /// For whoever waits because too much was on its way.
@@ -250,7 +266,7 @@ impl Tunnel {
                 // A peer that dies says no goodbye in TLS; its kernel has still said that there is nobody any more.
                 Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return self.ended(),
                 Err(error) => return LinkEnd::Vanished(format!("its tunnel has failed: {error}")),
-                Ok(_) => self.end.has_heard(),
+                Ok(_) => self.has_heard(seat),
             }
         }
     }

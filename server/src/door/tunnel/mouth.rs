@@ -5,7 +5,14 @@
 //!     └─ not all of it within 2 s   └─ closed, or told       └─ within 5 s
 //! ```
 //! A controller comes in here as well, and speaks the control protocol behind the same steps.
+//!
+//! Of one life, one connection at a time is between its preface and its hello: a newer one takes the place of the older.
+//! So whoever holds a token can keep nobody out but himself, with however many connections that say nothing more. The
+//! newer one it is because a worker whose connection has stalled dials anew, and must not be kept waiting by what it has
+//! given up.
 
+use std::cell::RefCell;
+use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -14,6 +21,7 @@ use std::time::Duration;
 use thiserror::Error;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::task::AbortHandle;
 use tokio::time::timeout;
 
 use super::Tunnel;
@@ -21,7 +29,7 @@ use crate::config;
 use crate::control::Notice;
 use crate::door::control::{Control, Trust};
 use crate::door::wire::Wire;
-use crate::door::workers::{HELLO, Strangers, Workers, granted};
+use crate::door::workers::{HELLO, MOST_STRANGERS, Strangers, Workers, granted};
 use crate::identity::{Incarnation, Secret};
 use crate::link::tunnel::{
     Acceptor, Frame, GO_ON, OVER, Pace, Preface, Role, Stream, TlsError, TlsIdentity, watch_over,
@@ -70,7 +78,32 @@ pub(in crate::door) struct Mouth {
     strangers: Strangers,
     /// Those who have, and have not yet said hello. Kept apart: a handshake takes its time, in which as many strangers as
     /// like may come.
-    introduced: Strangers,
+    introduced: Introduced,
+}
+
+/// Those who have proved that they may come, and have not yet said hello: the oldest first, and each life once.
+#[derive(Debug, Default)]
+struct Introduced(RefCell<VecDeque<(Role, AbortHandle)>>);
+
+impl Introduced {
+    /// Keeps one more, which takes the place of an older one of the same life; or, where there are too many, of the one
+    /// that has been silent longest.
+    fn host(&self, role: Role, greeting: AbortHandle) {
+        let mut introduced = self.0.borrow_mut();
+        let same = |(other, _): &(Role, _)| matches!(other, Role::Worker(_)) && *other == role;
+        if let Some((_, older)) = introduced.iter().position(same).and_then(|at| introduced.remove(at)) {
+            older.abort();
+        }
+        introduced.push_back((role, greeting));
+        if introduced.len() > MOST_STRANGERS {
+            introduced.retain(|(_, greeting)| !greeting.is_finished());
+        }
+        if introduced.len() > MOST_STRANGERS
+            && let Some((_, oldest)) = introduced.pop_front()
+        {
+            oldest.abort();
+        }
+    }
 }
 
 impl Mouth {
@@ -90,7 +123,7 @@ impl Mouth {
             config: mouth.config,
             address,
             strangers: Strangers::default(),
-            introduced: Strangers::default(),
+            introduced: Introduced::default(),
         })
     }
 
@@ -138,14 +171,18 @@ impl Mouth {
         let Some(role) = preface.proven(&secret) else {
             return refuse(None, "it cannot prove that it belongs here".to_owned());
         };
-        if let Role::Worker(life) = &role
-            && let Err(why) = workers.may_come(life)
-        {
-            let _ = stream.write_all(&[OVER]).await;
-            return refuse(Some(life.clone()), why);
+        if let Role::Worker(life) = &role {
+            if let Err(why) = workers.pool_of(life) {
+                // Without a word, which sends it to the next door: that one may serve its pool.
+                return refuse(Some(life.clone()), why);
+            }
+            if let Err(why) = workers.may_come(life) {
+                let _ = stream.write_all(&[OVER]).await;
+                return refuse(Some(life.clone()), why);
+            }
         }
-        let rest = Rc::clone(&self).let_in(role, stream, peer, secret, workers, control);
-        self.introduced.host(tokio::task::spawn_local(rest).abort_handle());
+        let rest = Rc::clone(&self).let_in(role.clone(), stream, peer, secret, workers, control);
+        self.introduced.host(role, tokio::task::spawn_local(rest).abort_handle());
     }
 
     /// Goes on with somebody who has proved that he may come.
@@ -165,6 +202,8 @@ impl Mouth {
         }
         let stream = match timeout(HANDSHAKE, self.acceptor.accept(stream)).await {
             Ok(Ok(stream)) => stream,
+            // It has hung up: another door was faster.
+            Ok(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => return,
             Ok(Err(error)) => return refuse(None, format!("its handshake failed: {error}")),
             Err(_elapsed) => return refuse(None, format!("its handshake took longer than {HANDSHAKE:?}")),
         };
@@ -276,5 +315,85 @@ async fn receive_hello(stream: &mut Stream, read: &mut Vec<u8>) -> Result<Option
             Ok(0) | Err(_) => return Ok(None),
             Ok(_) => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+    use std::io::ErrorKind;
+
+    use tokio::sync::Notify;
+    use tokio::task::LocalSet;
+
+    use super::*;
+    use crate::door::testing::{in_time, pool};
+    use crate::door::trickle::Trickles;
+
+    /// A mouth that is open, and where.
+    async fn open(secret: &Secret) -> io::Result<SocketAddr> {
+        let config = config::Tunnel {
+            listen: ([127, 0, 0, 1], 0).into(),
+            tls: false,
+            heartbeat: Duration::from_secs(1),
+            lost_after: Duration::from_secs(3),
+            window_bytes: 64 * 1024,
+        };
+        let mouth = Mouth::open(&TunnelMouth { config, secret: None, identity: None }).await;
+        let mouth = mouth.map_err(io::Error::other)?;
+        let address = mouth.address;
+        let (pools, notices) = (vec![pool()], Rc::default());
+        let workers = Rc::new(Workers::new(pools.iter().cloned(), Rc::clone(&notices)));
+        workers.learn(secret.clone());
+        let control = Control {
+            trickles: Rc::new(Trickles::new(pools.iter().cloned())),
+            pools,
+            workers: Rc::clone(&workers),
+            notices,
+            recent: Rc::default(),
+            stop: Rc::new(Notify::new()),
+            stopping: Cell::new(false),
+            tunnel: Some(address),
+            current: RefCell::default(),
+        };
+        tokio::task::spawn_local(mouth.accept(workers, Rc::new(control)));
+        Ok(address)
+    }
+
+    /// Somebody who proves that he may come as this worker, is told to go on, and says nothing more.
+    async fn come(address: SocketAddr, life: &Incarnation, secret: &Secret) -> io::Result<TcpStream> {
+        let mut stream = TcpStream::connect(address).await?;
+        stream.write_all(&Preface::worker(life, &secret.token(life)).to_bytes()).await?;
+        match stream.read_u8().await? {
+            GO_ON => Ok(stream),
+            other => Err(io::Error::other(format!("it was told {other}"))),
+        }
+    }
+
+    fn is_open(stream: &TcpStream) -> bool {
+        matches!(stream.try_read(&mut [0]), Err(error) if error.kind() == ErrorKind::WouldBlock)
+    }
+
+    #[test]
+    fn who_comes_again_and_again_takes_his_own_place_and_nobody_elses() {
+        let still_open = in_time(async || {
+            let secret = Secret::new([7; 32]);
+            let story = async {
+                let (one, other) = ("web-0.1", "web-1.1");
+                let life = |text: &str| text.parse::<Incarnation>().map_err(io::Error::other);
+                let address = open(&secret).await?;
+                let bystander = come(address, &life(other)?, &secret).await?;
+                let mut last = come(address, &life(one)?, &secret).await?;
+                for _ in 0..2 * MOST_STRANGERS {
+                    let next = come(address, &life(one)?, &secret).await?;
+                    let mut older = std::mem::replace(&mut last, next);
+                    // However it ends, it ends.
+                    let _ = older.read(&mut [0]).await;
+                }
+                Ok((is_open(&bystander), is_open(&last)))
+            };
+            LocalSet::new().run_until(story).await
+        });
+        assert_eq!(still_open, Ok((true, true)));
     }
 }

@@ -140,23 +140,55 @@ impl End {
     }
 
     /// Gives signs of life, and returns when there has been none from the other side for too long, `patience` times over:
-    /// for how long.
-    pub(crate) async fn keep_watch(&self, patience: u32) -> Duration {
-        let mut before = Instant::now();
+    /// for how long. `doubt` is called once in each silence, when half of that time is up.
+    ///
+    /// Half is enough for this: all who are on a machine that has died were heard of within one heartbeat, and a heartbeat
+    /// is half of `lost_after` at the most. So when the first of them is lost, the others are in doubt.
+    pub(crate) async fn keep_watch(&self, patience: u32, doubt: impl Fn()) -> Duration {
+        let mut beaten = Instant::now();
+        let mut doubted = None;
         loop {
             let Pace { heartbeat, lost_after, .. } = self.pace();
-            sleep_until(before + heartbeat).await;
+            let patience = lost_after * patience;
+            let heard = self.heard.get();
+            let due = if doubted == Some(heard) { patience } else { patience / 2 };
+            // It is lost when its time is up, not at the first beat after that.
+            let wake = (beaten + heartbeat).min(heard + due);
+            sleep_until(wake).await;
             let now = Instant::now();
             // If it was us who was stopped, there may be things to hear that we have not come to.
-            if now.saturating_duration_since(before) > 2 * heartbeat {
+            if now.saturating_duration_since(wake) > heartbeat {
                 self.heard.set(now);
             }
-            before = now;
             let silent = now.saturating_duration_since(self.heard.get());
-            if silent >= lost_after * patience {
+            if silent >= patience {
                 return silent;
             }
-            self.post(&Frame::Beat);
+            if silent >= patience / 2 && doubted.replace(self.heard.get()) != Some(self.heard.get()) {
+                doubt();
+            }
+            if now >= beaten + heartbeat {
+                beaten = now;
+                self.post(&Frame::Beat);
+            }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_silent_are_lost_when_their_time_is_up_and_not_at_the_next_beat() {
+        let (heartbeat, lost_after) = (Duration::from_secs(2), Duration::from_millis(2_100));
+        let end = End::new(Pace { heartbeat, lost_after, window: 0 });
+        let (began, doubted) = (Instant::now(), Cell::new(Vec::new()));
+        let silent =
+            end.keep_watch(1, || doubted.set([doubted.take(), vec![began.elapsed()]].concat())).await;
+        assert!(silent < 2 * heartbeat, "it waited for the next beat");
+        let doubted = doubted.take();
+        assert!(doubted.len() == 1 && doubted[0] < heartbeat, "it was in doubt after {doubted:?}");
+        assert!(!end.out.borrow().is_empty(), "it gave no sign of life itself");
     }
 }

@@ -27,7 +27,13 @@
 //! One connection carries all of a worker's turns, and each turn has a window in each direction ([`Pace::window`]): no
 //! more bytes of it are under way than the other side has room for, and room is given back as the client's kernel, or the
 //! worker's, takes them. So nobody stops reading the connection, a slow client holds up nobody but itself, and signs of life are
-//! never stuck behind data. A turn costs the door at the most one window of an answer that its client does not take, and 32 KiB while it is read.
+//! never stuck behind data.
+//!
+//! A window is as large as the spec says, or as what may be sent whole (a head and a small body: 80 KiB by default), if that
+//! is more: it is sent before there is anybody to give room back. A turn costs the door at the most a window of an answer
+//! that its client does not take, in a buffer that may be twice as large by having grown, and 32 KiB while it is read. A link
+//! whose network takes nothing costs 1 MiB besides: half of it is being written while the other half waits (`End`).
+//!
 //! A connection for each turn would have spared the windows; but then a client that does not read would stop the beats,
 //! and a worker that takes a thousand turns would need a thousand handshakes each time its door is replaced.
 //!
@@ -35,8 +41,8 @@
 //!
 //! The end of the stream means that the worker's process is dead, as it does on an fd link: the kernel over there has
 //! said so. A relay that ends while its worker lives ends in a reset. A reset, silence for [`Pace::lost_after`], or a probe that nobody answers mean that nobody knows: the worker
-//! may be at work on the far side of a partition. It is cut off, and what it held goes to others only where it may run
-//! twice; a turn that was not acknowledged counts as one that may have been begun. It will not be let in again.
+//! may be at work on the far side of a partition. It is cut off, and what it held goes to others only where its method may
+//! run twice, even at once; a turn that was not acknowledged counts as one that may have been begun. It will not be let in again.
 
 /// What a door answers to a preface before anything else: go on, with the handshake if there is one.
 pub const GO_ON: u8 = 0;

@@ -17,6 +17,7 @@
 //! When the tunnel ends, what the worker holds ends: its reads and writes fail, it is done with the turns and dials again.
 
 mod pair;
+mod reach;
 mod turn;
 
 use std::cell::{Cell, RefCell};
@@ -32,25 +33,21 @@ use std::time::Duration;
 use rustix::net::sockopt;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, Shutdown, SocketFlags, SocketType, socketpair};
 use tokio::io::unix::AsyncFd;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, Interest};
-use tokio::net::{TcpStream, lookup_host};
+use tokio::io::{AsyncRead, AsyncReadExt, Interest};
 use tokio::sync::Notify;
 use tokio::task::LocalSet;
 use tokio::time::timeout;
 
 use super::{Ending, Options};
-use crate::link::tunnel::{
-    Connector, End, Frame, GO_ON, OVER, Pace, Preface, Stream, TlsError, is_of_the_certificate, watch_over,
-};
+use crate::link::tunnel::{Connector, End, Frame, MOST_DATA, Pace, Preface, Stream, TlsError, watch_over};
 use crate::link::{
     self, FromWorker, LONGEST, Received, Scoreboard, ScoreboardPen, Sent, ToWorker, TurnFrame,
 };
 use crate::sys;
 use pair::Pairs;
+use reach::reach;
 use turn::Turn;
 
-/// How long a door may take to accept a connection, and to see a handshake through.
-const CONNECT: Duration = Duration::from_secs(3);
 /// What its thread needs of stack: a handshake needs most.
 const STACK_BYTES: usize = 512 * 1024;
 /// What is kept to until the door has said how this tunnel is kept.
@@ -160,36 +157,6 @@ impl Detour {
     }
 }
 
-/// The first door that goes on, of all the addresses of each.
-async fn reach(
-    doors: &[String],
-    preface: &[u8],
-    connector: &Connector,
-) -> Result<(Stream, Severity), NoTunnel> {
-    let (mut last, mut distrusted) = (None, None);
-    for door in doors {
-        let addresses = match lookup_host(door).await {
-            Ok(addresses) => addresses.collect(),
-            Err(error) => {
-                last = Some(error);
-                Vec::new()
-            }
-        };
-        for address in addresses {
-            match knock(address, preface, connector).await {
-                Err(NoTunnel::Away(error)) => last = Some(error),
-                Err(NoTunnel::Distrusted(address, error)) => distrusted = Some((address, error)),
-                done => return done,
-            }
-        }
-    }
-    match (last, distrusted) {
-        (None, Some((address, error))) => Err(NoTunnel::Distrusted(address, error)),
-        // Where one is away, it may be the one that can be trusted.
-        (last, _) => Err(NoTunnel::Away(last.unwrap_or_else(|| io::ErrorKind::NotFound.into()))),
-    }
-}
-
 /// Waits until somebody tells the worker to go.
 async fn told_to_go() {
     while !sys::told_to_go() {
@@ -197,31 +164,15 @@ async fn told_to_go() {
     }
 }
 
-async fn knock(
-    address: SocketAddr,
-    preface: &[u8],
-    connector: &Connector,
-) -> Result<(Stream, Severity), NoTunnel> {
-    let away = |error: io::Error| NoTunnel::Away(error);
-    let late = |_elapsed| NoTunnel::Away(io::ErrorKind::TimedOut.into());
-    let mut stream = timeout(CONNECT, TcpStream::connect(address)).await.map_err(late)?.map_err(away)?;
-    watch_over(&stream, BEFORE.lost_after).map_err(away)?;
-    stream.write_all(preface).await.map_err(away)?;
-    // A door that has no controller yet keeps its workers waiting.
-    let answer = stream.read_u8().await.map_err(away)?;
-    match answer {
-        GO_ON => {
-            let severity = Severity(stream.as_fd().try_clone_to_owned().map_err(away)?);
-            let shaken = timeout(CONNECT, connector.connect(stream)).await.map_err(late)?;
-            let stream = shaken.map_err(|error| match is_of_the_certificate(&error) {
-                true => NoTunnel::Distrusted(address, error),
-                false => away(error),
-            })?;
-            Ok((stream, severity))
-        }
-        OVER => Err(NoTunnel::Over),
-        _ => Err(NoTunnel::Away(io::ErrorKind::InvalidData.into())),
-    }
+/// How long it is waited for a descriptor.
+const NO_DESCRIPTOR: Duration = Duration::from_millis(20);
+/// So many frames are heard of a worker before others have their turn.
+const AT_A_TIME: u32 = 32;
+
+/// As where a descriptor does not arrive: this process can serve nobody.
+fn no_descriptor(error: &io::Error) -> ! {
+    eprintln!("a client's socket could not be made: open_files is too low ({error})");
+    std::process::exit(Ending::NoDescriptor.code().into());
 }
 
 /// What all parts of a relay share.
@@ -243,6 +194,8 @@ struct Shared {
     /// Rung when one of them is over.
     a_turn_left: Notify,
     pairs: Pairs,
+    /// Where what is passed on is read into.
+    scratch: RefCell<Box<[u8; MOST_DATA]>>,
     sent_to: Detour,
 }
 
@@ -274,7 +227,7 @@ impl Drop for Severity {
 }
 
 async fn run(stream: Stream, severity: Severity, link: OwnedFd, credit: u16, sent_to: Detour) {
-    let Ok(link) = sys::watch(link, Interest::READABLE | Interest::WRITABLE) else {
+    let Ok(link) = sys::watch(link, Interest::READABLE) else {
         return severity.impose();
     };
     let shared = Rc::new(Shared {
@@ -289,6 +242,7 @@ async fn run(stream: Stream, severity: Severity, link: OwnedFd, credit: u16, sen
         turns: RefCell::default(),
         a_turn_left: Notify::new(),
         pairs: Pairs::default(),
+        scratch: RefCell::new(Box::new([0; MOST_DATA])),
         sent_to,
     });
     let (from, to) = tokio::io::split(stream);
@@ -299,15 +253,17 @@ async fn run(stream: Stream, severity: Severity, link: OwnedFd, credit: u16, sen
             shared.last_words_are_out().await;
             shared.end.close();
         };
-        let wake = || shared.turns.borrow().values().for_each(|turn| turn.changed.notify_waiters());
-        tokio::join!(worker_gone, shared.end.speak(to, wake));
+        let wake = || shared.turns.borrow().values().for_each(|turn| turn.changed.notify_one());
+        tokio::join!(biased; worker_gone, shared.end.speak(to, wake));
     };
+    // In this order, so that what one of them has to say goes out at once.
     let said_all = tokio::select! {
+        biased;
         () = &mut door => false,
         () = speaking => true,
         () = shared.tell_worker_later() => false,
         // The door is less patient: it is to say first that this worker is lost.
-        _silent = shared.end.keep_watch(2) => false,
+        _silent = shared.end.keep_watch(2, || {}) => false,
     };
     if !said_all {
         severity.impose();
@@ -407,11 +363,7 @@ impl Shared {
             ToWorker::Turn(frame) => {
                 let pair = match self.pairs.take(self.patience.get(), self.credit, frame.whole) {
                     Ok(pair) => pair,
-                    Err(error) => {
-                        eprintln!("a client's socket could not be made: open_files is too low ({error})");
-                        // As where a descriptor does not arrive: this process can serve nobody.
-                        std::process::exit(Ending::NoDescriptor.code().into());
-                    }
+                    Err(error) => no_descriptor(&error),
                 };
                 let turn = Turn::new(frame, pair, self.end.window());
                 self.turns.borrow_mut().insert(frame.turn, Rc::clone(&turn));
@@ -453,20 +405,34 @@ impl Shared {
 
     /// Tells what had no room when it came.
     async fn tell_worker_later(&self) {
+        let mut room = None;
         loop {
-            let next = self.to_worker.borrow_mut().pop_front();
-            let Some(next) = next else {
+            if self.to_worker.borrow().is_empty() {
+                room = None;
                 self.untold.notified().await;
                 continue;
+            }
+            // Watched only now: whoever is always told that there is room is woken by each frame that the worker reads.
+            let Some(watch) = &room else {
+                let link = self.link.get_ref().try_clone();
+                match link.and_then(|link| sys::watch(link, Interest::WRITABLE)) {
+                    Ok(watch) => room = Some(watch),
+                    // There may be a descriptor again soon.
+                    Err(_) => tokio::time::sleep(NO_DESCRIPTOR).await,
+                }
+                continue;
             };
-            let Ok(mut ready) = self.link.writable().await else { return };
+            let Ok(mut ready) = watch.writable().await else { return };
             if ready.ready().is_write_closed() {
                 // It counts as writable for ever; whoever listens sees why.
                 return std::future::pending().await;
             }
-            if self.try_to_tell(&next) == Sent::Full {
-                self.to_worker.borrow_mut().push_front(next);
-                ready.clear_ready();
+            // It stays at the front until it has been told, or what comes in the meantime would overtake it.
+            let told = self.to_worker.borrow().front().map(|next| self.try_to_tell(next));
+            match told {
+                Some(Sent::Full) => ready.clear_ready(),
+                Some(Sent::Whole | Sent::Closed) => drop(self.to_worker.borrow_mut().pop_front()),
+                None => {}
             }
         }
     }
@@ -481,7 +447,13 @@ impl Shared {
     /// Passes on what the worker says, until its end of the link closes.
     async fn hear_worker(self: &Rc<Self>) {
         let mut frame = [0; LONGEST + 1];
+        let mut heard = 0_u32;
         loop {
+            // However much it says, what it has said goes out.
+            heard = heard.wrapping_add(1);
+            if heard.is_multiple_of(AT_A_TIME) {
+                tokio::task::yield_now().await;
+            }
             let Ok(mut ready) = self.link.readable().await else { return };
             let bytes = match link::receive(self.link.as_fd(), &mut frame, RecvFlags::DONTWAIT) {
                 Ok(Received::Frame { len, .. }) => &frame[..len],
@@ -492,9 +464,9 @@ impl Shared {
                 Ok(Received::Closed | Received::Uninvited) | Err(_) => return,
             };
             match FromWorker::decode(bytes) {
-                Ok(FromWorker::Done { turn, .. }) => match self.turn(turn) {
+                Ok(FromWorker::Done { turn, after }) => match self.turn(turn) {
                     // Behind its answer.
-                    Some(turn) => turn.finish(self, bytes),
+                    Some(turn) => turn.finish(self, bytes, after),
                     None => self.end.post_at_any_rate(&Frame::Link(bytes)),
                 },
                 Ok(_) | Err(_) => self.end.post_at_any_rate(&Frame::Link(bytes)),

@@ -4,6 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::rc::Rc;
+use std::task::Poll;
 
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, Shutdown, recv, send, shutdown};
@@ -12,8 +13,8 @@ use tokio::task::AbortHandle;
 
 use super::pair::Pair;
 use super::{ForWorker, Shared};
-use crate::link::tunnel::{Frame, MOST_DATA};
-use crate::link::{self, Sent, ToWorker, TurnFrame};
+use crate::link::tunnel::Frame;
+use crate::link::{self, After, Sent, ToWorker, TurnFrame};
 
 /// A turn that the worker holds, or is about to.
 pub(super) struct Turn {
@@ -35,13 +36,21 @@ pub(super) struct Turn {
     worn: Cell<bool>,
     /// Whether the door has been told what the worker noted of its answer.
     noted: Cell<bool>,
+    /// Bytes of the answer that have been sent.
+    passed: Cell<u64>,
     /// Whether the worker has ended its answer and the connection with it.
     answered: Cell<bool>,
     /// The worker's last word on it, which waits until its answer is out.
-    done: RefCell<Option<Vec<u8>>>,
+    done: RefCell<Option<LastWord>>,
     /// Rung when there is room again, or something else that its flow waits for.
     pub(super) changed: Notify,
     flow: Cell<Option<AbortHandle>>,
+}
+
+/// What a worker says of a turn in the end.
+struct LastWord {
+    frame: Vec<u8>,
+    after: After,
 }
 
 impl Turn {
@@ -57,6 +66,7 @@ impl Turn {
             ended: Cell::new(false),
             worn: Cell::new(false),
             noted: Cell::new(false),
+            passed: Cell::new(0),
             answered: Cell::new(false),
             done: RefCell::default(),
             changed: Notify::new(),
@@ -101,6 +111,10 @@ impl Turn {
         let taken = if self.inbox.borrow().is_empty() { self.put(shared, bytes) } else { 0 };
         self.inbox.borrow_mut().extend(&bytes[taken..]);
         self.missing.set(self.missing.get().saturating_sub(bytes.len()));
+        if !self.inbox.borrow().is_empty() {
+            // Somebody has to watch for room from here on.
+            self.changed.notify_one();
+        }
         match (self.handed_over.get(), self.inbox.borrow().is_empty()) {
             (true, _) => Some(()),
             (false, true) if self.missing.get() > 0 => Some(()),
@@ -144,7 +158,7 @@ impl Turn {
         self.inbox.borrow_mut().clear();
         // Nobody is there to take more of it.
         self.answered.set(true);
-        self.changed.notify_waiters();
+        self.changed.notify_one();
         self.shut(Shutdown::Both);
     }
 
@@ -157,32 +171,46 @@ impl Turn {
 
     pub(super) fn make_room(&self, shared: &Shared, bytes: u32) {
         self.room.set(self.room.get().saturating_add(bytes as usize).min(shared.end.window()));
-        self.changed.notify_waiters();
+        self.changed.notify_one();
     }
 
     /// The worker is done: `last_word` goes out behind its answer.
-    pub(super) fn finish(self: &Rc<Self>, shared: &Shared, last_word: &[u8]) {
-        self.done.replace(Some(last_word.to_vec()));
+    pub(super) fn finish(self: &Rc<Self>, shared: &Shared, last_word: &[u8], after: After) {
+        self.done.replace(Some(LastWord { frame: last_word.to_vec(), after }));
         self.pass_answer_on(shared);
-        self.changed.notify_waiters();
+        self.changed.notify_one();
     }
 
     /// Sends as much of the answer as there is room for, and the last word if that was all of it.
     fn pass_answer_on(&self, shared: &Shared) {
-        let mut piece = [0; MOST_DATA];
-        while let Some(there) = self.take_answer(shared, &mut piece) {
+        let mut piece = shared.scratch.borrow_mut();
+        while !self.is_whole()
+            && let Some(there) = self.take_answer(shared, &mut piece[..])
+        {
             self.note(shared);
             let data = Frame::Data { turn: self.frame.turn, bytes: &piece[..there] };
             shared.end.post_at_any_rate(&data);
+            self.passed.set(self.passed.get() + there as u64);
+            // That was all of it for now; what comes later is heard of.
+            if there < piece.len() && !self.is_done() {
+                break;
+            }
         }
         let may_wait_for_room = self.room.get() == 0 || shared.end.is_clogged();
-        if may_wait_for_room && !self.answered.get() {
+        if may_wait_for_room && !self.answered.get() && !self.is_whole() {
             return;
         }
         if let Some(last_word) = self.done.take() {
-            shared.end.post_at_any_rate(&Frame::Link(&last_word));
+            shared.end.post_at_any_rate(&Frame::Link(&last_word.frame));
             self.leave(shared);
         }
+    }
+
+    /// Whether as much has been sent as the worker says that it has written, so that nobody has to look whether there is
+    /// more. An answer behind which the connection is closed has an end, too, and that is heard of by looking.
+    fn is_whole(&self) -> bool {
+        let done = self.done.borrow();
+        matches!(&*done, Some(LastWord { after: After::Keep { written }, .. }) if *written == self.passed.get())
     }
 
     /// The next bytes of the answer; `None`: there are none now, or there is no room for any.
@@ -260,7 +288,38 @@ fn receive(from: BorrowedFd<'_>, into: &mut [u8]) -> Result<usize, Errno> {
 
 /// Sees to a turn whenever its pair can be read or written, or something has changed.
 async fn flow(shared: Rc<Shared>, turn: Rc<Turn>) {
+    let mut room = None;
     loop {
+        let wants_to_read = turn.room.get() > 0 && !shared.end.is_clogged() && !turn.answered.get();
+        let wants_to_write = !turn.inbox.borrow().is_empty();
+        if wants_to_write && room.is_none() {
+            // Where there is no descriptor for it, it is tried again at the next sign of life.
+            room = turn.pair.borrow().as_ref().and_then(|pair| pair.watch_for_room().ok());
+        }
+        let ready = std::future::poll_fn(|context| {
+            let pair = turn.pair.borrow();
+            let Some(pair) = pair.as_ref() else { return Poll::Pending };
+            if wants_to_read && let Poll::Ready(ready) = pair.ours.poll_read_ready(context) {
+                if let Ok(mut ready) = ready {
+                    ready.clear_ready();
+                }
+                return Poll::Ready(());
+            }
+            if wants_to_write
+                && let Some(room) = &room
+                && let Poll::Ready(ready) = room.poll_write_ready(context)
+            {
+                if let Ok(mut ready) = ready {
+                    ready.clear_ready();
+                }
+                return Poll::Ready(());
+            }
+            Poll::Pending
+        });
+        tokio::select! {
+            () = ready => {}
+            () = turn.changed.notified() => {}
+        }
         turn.pass_answer_on(&shared);
         if !turn.inbox.borrow().is_empty() {
             let mut inbox = turn.inbox.take();
@@ -270,29 +329,6 @@ async fn flow(shared: Rc<Shared>, turn: Rc<Turn>) {
             if turn.inbox.borrow().is_empty() && turn.ended.get() {
                 turn.shut(Shutdown::Write);
             }
-        }
-        let wants_to_read = turn.room.get() > 0 && !shared.end.is_clogged() && !turn.answered.get();
-        let wants_to_write = !turn.inbox.borrow().is_empty();
-        let ready = std::future::poll_fn(|context| {
-            let pair = turn.pair.borrow();
-            let Some(pair) = pair.as_ref() else { return std::task::Poll::Pending };
-            if wants_to_read && let std::task::Poll::Ready(ready) = pair.ours.poll_read_ready(context) {
-                if let Ok(mut ready) = ready {
-                    ready.clear_ready();
-                }
-                return std::task::Poll::Ready(());
-            }
-            if wants_to_write && let std::task::Poll::Ready(ready) = pair.ours.poll_write_ready(context) {
-                if let Ok(mut ready) = ready {
-                    ready.clear_ready();
-                }
-                return std::task::Poll::Ready(());
-            }
-            std::task::Poll::Pending
-        });
-        tokio::select! {
-            () = ready => {}
-            () = turn.changed.notified() => {}
         }
     }
 }

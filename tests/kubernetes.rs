@@ -46,19 +46,24 @@ echo:
 
 type Story = fn(&Deployment);
 
-const STORIES: [(&str, Story); 13] = [
+const STORIES: [(&str, Story); 18] = [
     ("the_api_takes_what_is_written", the_api_takes_what_is_written),
     ("killed_workers_cost_no_request", killed_workers_cost_no_request),
     ("a_kill_is_no_order_to_finish", a_kill_is_no_order_to_finish),
+    ("a_pod_says_what_its_worker_does", a_pod_says_what_its_worker_does),
     ("the_api_server_is_restarted", the_api_server_is_restarted),
     ("the_api_server_is_out_of_reach", the_api_server_is_out_of_reach),
     ("scaled_and_edited_while_it_runs", scaled_and_edited_while_it_runs),
     ("what_holds_a_pod_up_is_said", what_holds_a_pod_up_is_said),
+    ("the_one_that_leads_is_scraped", the_one_that_leads_is_scraped),
+    ("an_upgrade_replaces_everybody", an_upgrade_replaces_everybody),
     ("the_controller_that_leads_is_killed", the_controller_that_leads_is_killed),
+    ("who_takes_over_goes_by_the_spec_as_it_is", who_takes_over_goes_by_the_spec_as_it_is),
     ("a_door_is_killed", a_door_is_killed),
     ("doors_are_rolled_over", doors_are_rolled_over),
     ("workers_are_cut_off_without_a_word", workers_are_cut_off_without_a_word),
     ("a_node_dies", a_node_dies),
+    ("a_node_dies_with_its_door", a_node_dies_with_its_door),
     ("deleted_it_leaves_nothing", deleted_it_leaves_nothing),
 ];
 
@@ -174,6 +179,33 @@ fn what_dies_now_is_seen_and_replaced(deployment: &Deployment) {
     deployment.api().incident(&victim.life(), |it| it["steps_ms"]["ready"].is_number());
 }
 
+fn a_pod_says_what_its_worker_does(deployment: &Deployment) {
+    let says = |pod: &str, phase: &str| {
+        let labels = "bulkhead.io/pool,bulkhead.io/worker,bulkhead.io/phase";
+        eventually(&format!("{pod} says that its worker is {phase}"), || {
+            let ours = "app.kubernetes.io/managed-by=bulkhead,app.kubernetes.io/component=worker";
+            let table = deployment.must(&["get", "pods", "-l", ours, "-L", labels, "--no-headers"]);
+            let row = table.lines().find(|row| row.split_whitespace().next() == Some(pod));
+            let said = row.is_some_and(|row| row.split_whitespace().last() == Some(phase));
+            if said { Ok(row.unwrap_or_default().to_owned()) } else { Err(table.clone()) }
+        })
+    };
+    for worker in deployment.ready("web", 4) {
+        let row = says(worker.pod.as_deref().unwrap(), "ready");
+        assert!(row.contains(" web ") && row.contains(&format!(" {} ", worker.id)), "{row}");
+    }
+    let mut client = deployment.connect();
+    client.send_get("/work?ms=4000");
+    let leaves = deployment.holder_of("GET /work?ms=4000");
+    assert!(deployment.api().drain(&leaves.id).status < 300);
+    says(leaves.pod.as_deref().unwrap(), "draining");
+    assert_eq!(client.response().text(), "worked 4000 ms\n");
+    let next = deployment
+        .ready_where("web", 4, "one anew", |it| it.id != leaves.id || it.generation > leaves.generation);
+    let next = next.iter().find(|it| it.id == leaves.id).unwrap();
+    says(next.pod.as_deref().unwrap(), "ready");
+}
+
 fn the_api_server_is_restarted(deployment: &Deployment) {
     let before = lives(&deployment.ready("web", 4));
     let load = Load::start(deployment.web(), 4, "/work?ms=20");
@@ -260,32 +292,100 @@ fn what_holds_a_pod_up_is_said(deployment: &Deployment) {
             if leader.contains("BULKHEAD_WORKER_IMAGE") == wanted { Ok(()) } else { Err(leader) }
         });
     };
+    // Who was made from another image than pods are now is replaced, one at a time: one place waits, and three serve.
     image("BULKHEAD_WORKER_IMAGE=localhost:1/no-such-image:1", true);
-    let victim = deployment.ready("web", 4).remove(0);
-    deployment.kill_past_the_cluster(
-        victim.pod.as_deref().unwrap(),
-        victim.node.as_deref().unwrap(),
-        "worker",
-    );
     trouble("web", ["ErrImagePull", "localhost:1/no-such-image:1"]);
+    let web: Vec<_> = deployment.api().workers().into_iter().filter(|it| it.pool == "web").collect();
+    assert_eq!(web.iter().filter(|it| it.is_ready()).count(), 3, "{web:?}");
     image("BULKHEAD_WORKER_IMAGE-", false);
-    let waits = deployment.api().worker(&victim.id);
-    deployment.must(&["delete", "pod", waits.pod.as_deref().unwrap(), "--grace-period=0", "--force"]);
     deployment.ready("web", 4);
+}
+
+fn an_upgrade_replaces_everybody(deployment: &Deployment) {
+    let before = deployment.ready("web", 4);
+    let load = Load::start(deployment.web(), 4, "/work?ms=20");
+    let image = deployment.upgrade();
+    for part in ["bulkhead-door", "bulkhead-controller"] {
+        deployment.must(&["rollout", "status", &format!("deployment/{part}"), "--timeout=120s"]);
+    }
+    let after =
+        deployment.ready_where("web", 4, "they are others", |it| before.iter().all(|old| old.pod != it.pod));
+    for worker in after {
+        let runs =
+            ["get", "pod", worker.pod.as_deref().unwrap(), "-o", "jsonpath={.spec.containers[0].image}"];
+        assert_eq!(deployment.must(&runs), image);
+    }
+    goes_on(&load, 50);
+    nobody_lost(load);
+}
+
+fn the_one_that_leads_is_scraped(deployment: &Deployment) {
+    let annotation = |what: &str| {
+        let path = format!("jsonpath={{.metadata.annotations.prometheus\\.io/{what}}}");
+        deployment.must(&["get", "service", "bulkhead-controller", "-o", &path])
+    };
+    let (port, path) = (annotation("port"), annotation("path"));
+    let mut connection = Connection::to(deployment.service("bulkhead-controller", port.parse().unwrap()));
+    let answer = connection.get(&path);
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    assert!(answer.text().contains("\nbulkhead_workers{"), "{}", answer.text());
+    // Nothing else is to be had there.
+    assert_eq!(connection.get("/api/v1/workers").status, 404);
+}
+
+/// Kills the controller that leads, and waits until the other does.
+fn another_leads(deployment: &Deployment, load: &Load) {
+    let leader = deployment.leader();
+    deployment.must(&["delete", "pod", &leader, "--grace-period=0", "--force"]);
+    goes_on(load, 100);
+    eventually("another leads", || {
+        let now = deployment.leader();
+        if now.is_empty() || now == leader { Err(now) } else { Ok(()) }
+    });
 }
 
 fn the_controller_that_leads_is_killed(deployment: &Deployment) {
     let before = lives(&deployment.ready("web", 4));
     assert_eq!(deployment.pods("controller").len(), 2, "two at once, of which one leads");
+    // The pod of one who has led once, on a node that is not there: it cannot say that it leads no more.
+    let labels = "app.kubernetes.io/name=bulkhead,app.kubernetes.io/instance=bulkhead,\
+                  app.kubernetes.io/component=controller,bulkhead.io/leads=true";
+    let nowhere = r#"{ "spec": {
+        "nodeSelector": { "nowhere": "true" },
+        "securityContext": { "runAsNonRoot": true, "seccompProfile": { "type": "RuntimeDefault" } },
+        "containers": [{ "name": "once", "image": "bulkhead", "securityContext": {
+            "allowPrivilegeEscalation": false, "capabilities": { "drop": ["ALL"] } } }] } }"#;
+    let (labels, nowhere) = (format!("--labels={labels}"), format!("--overrides={nowhere}"));
+    deployment.must(&["run", "once", "--image=bulkhead", "--restart=Never", &labels, &nowhere]);
     let load = Load::start(deployment.web(), 4, "/work?ms=20");
-    let leader = deployment.leader();
-    deployment.must(&["delete", "pod", &leader, "--grace-period=0", "--force"]);
-    goes_on(&load, 100);
-    eventually("another leads", || {
-        let now = deployment.leader();
-        if now.is_empty() || now == leader { Err(now) } else { Ok(()) }
+    another_leads(deployment, &load);
+    eventually("the Service leads to nobody else", || {
+        let leads = deployment.must(&["get", "pods", "-l", "bulkhead.io/leads=true", "-o", "name"]);
+        if leads.trim() == format!("pod/{}", deployment.leader()) { Ok(()) } else { Err(leads) }
     });
+    deployment.must(&["delete", "pod", "once"]);
     assert_eq!(lives(&deployment.ready("web", 4)), before, "workers were replaced although none had died");
+    nobody_lost(load);
+}
+
+fn who_takes_over_goes_by_the_spec_as_it_is(deployment: &Deployment) {
+    let load = Load::start(deployment.web(), 4, "/work?ms=20");
+    // The one that waits has been started before that.
+    deployment.change_spec(&POOLS.replace("workers: 4", "workers: 5"));
+    let before = lives(&deployment.ready("web", 5));
+    another_leads(deployment, &load);
+    deployment.ready("web", 5);
+    goes_on(&load, 100);
+    assert_eq!(lives(&deployment.ready("web", 5)), before, "it went by a spec that holds no longer");
+    // What somebody has said to the last one stands, too.
+    assert!(deployment.api().scale("web", 6).status < 300);
+    let before = lives(&deployment.ready("web", 6));
+    another_leads(deployment, &load);
+    deployment.ready("web", 6);
+    goes_on(&load, 100);
+    assert_eq!(lives(&deployment.ready("web", 6)), before, "it did not know that it had been scaled");
+    deployment.change_spec(POOLS);
+    deployment.ready("web", 4);
     nobody_lost(load);
 }
 
@@ -298,6 +398,12 @@ fn a_door_is_killed(deployment: &Deployment) {
         let elsewhere = Load::start(deployment.pod_address(&doors[0], 8080), 2, "/work?ms=20");
         goes_on(&elsewhere, 10);
         let began = Instant::now();
+        let runs = || {
+            let state =
+                "jsonpath={.status.containerStatuses[0].restartCount} {.status.containerStatuses[0].ready}";
+            deployment.must(&["get", "pod", &door, "-o", state])
+        };
+        let first = runs();
         deployment.kill_past_the_cluster(&door, &deployment.nodes[0].name, "door");
         assert_eq!(
             lives(&deployment.ready("web", 4)),
@@ -315,7 +421,10 @@ fn a_door_is_killed(deployment: &Deployment) {
             connection.try_send("GET / HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n")?;
             connection.try_response().map(|answer| assert_eq!(answer.status, 200))
         });
-        deployment.must(&["wait", "--for=condition=Ready", "pod", &door, "--timeout=90s"]);
+        eventually_within(CLUSTERS_PATIENCE, "it has been started again and is ready", || match runs() {
+            now if now != first && now.ends_with("true") => Ok(()),
+            now => Err(now),
+        });
         // Nobody else's clients have noticed.
         goes_on(&elsewhere, 10);
         nobody_lost(elsewhere);
@@ -390,6 +499,45 @@ fn a_node_dies(deployment: &Deployment) {
     kubernetes::cluster("start-node2");
     nobody_lost(load);
     assert!(took < Duration::from_secs(10), "replaced after {}", kubernetes::seconds(took));
+}
+
+fn a_node_dies_with_its_door(deployment: &Deployment) {
+    let second = deployment.nodes[1].name.clone();
+    let there = |it: &Worker| it.node.as_deref() == Some(&second);
+    let stays = deployment.pods("door").remove(0);
+    let goes = deployment.door_on(&second);
+    let at_work = |door: &str| {
+        let mut clients = [(); 3].map(|()| Connection::to(deployment.pod_address(door, 8080)));
+        for client in &mut clients {
+            client.send_get("/work?ms=1500");
+        }
+        deployment.holder_of("GET /work?ms=1500");
+        let workers = deployment.api().workers().into_iter().filter(|it| !it.holding.is_empty()).collect();
+        clients.iter_mut().for_each(|client| assert_eq!(client.response().status, 200));
+        workers
+    };
+    // Of those on the node that dies one at least is at the door that dies with it.
+    assert!(deployment.api().scale("web", 8).status < 300);
+    deployment.ready("web", 8);
+    eventually_within(CLUSTERS_PATIENCE, "a worker of that node is at that door", || {
+        let workers: Vec<Worker> = at_work(&goes);
+        if workers.iter().any(there) { Ok(()) } else { Err(workers) }
+    });
+    at_work(&stays);
+    // Of what its clients have to a door that dies nobody can say anything; others must not notice.
+    let load = Load::start(deployment.pod_address(&stays, 8080), 4, "/work?ms=20");
+    goes_on(&load, 50);
+    let began = Instant::now();
+    kubernetes::cluster("stop-node2");
+    deployment.ready_where("web", 8, "none is on the dead node", |it| !there(it));
+    let took = began.elapsed();
+    goes_on(&load, 100);
+    kubernetes::cluster("start-node2");
+    assert!(deployment.api().scale("web", 4).status < 300);
+    deployment.must(&["delete", "pod", &goes, "--grace-period=0", "--force"]);
+    nobody_lost(load);
+    // Whoever was with that door is waited for at the other one first.
+    assert!(took < Duration::from_secs(15), "replaced after {}", kubernetes::seconds(took));
 }
 
 fn deleted_it_leaves_nothing(deployment: &Deployment) {

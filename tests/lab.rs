@@ -40,6 +40,7 @@ fn without_a_name_the_experiments_are_listed_and_a_wrong_name_is_answered_with_t
         "pool",
         "talk",
         "chaos",
+        "peers",
     ] {
         assert!(text(&listed.stdout).contains(name), "{}", text(&listed.stdout));
         assert!(text(&wrong.stderr).contains(name), "{}", text(&wrong.stderr));
@@ -62,6 +63,9 @@ fn what_is_found_is_printed_kept_and_reported() {
     assert!(found.status.success(), "{}", text(&found.stderr));
     let findings: Value = serde_json::from_slice(&found.stdout).unwrap();
     assert_eq!(findings["experiment"], "races");
+    let rounds = findings["data"]["rounds"].as_array().unwrap();
+    let exact = |round: &Value| round["expected"] == round["counted"];
+    assert!(rounds.iter().filter(|it| it["way"] != "load_and_store").all(exact), "{findings:#}");
     let kept = std::fs::read(dir.path().join("bulkhead-lab/races.json")).unwrap();
     assert_eq!(serde_json::from_slice::<Value>(&kept).unwrap(), findings);
 

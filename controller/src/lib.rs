@@ -1,5 +1,6 @@
 //! Bulkhead's control path: the master that spawns, watches, kills and replaces workers.
 
+mod absent;
 pub mod api;
 pub mod backend;
 pub mod bounded;

@@ -70,6 +70,17 @@ pub enum RunDirError {
         /// What is in it.
         found: String,
     },
+    /// Others cannot get to it.
+    #[error(
+        "workers that root starts are users of their own, and {} lets none of them through to {}: `chmod o+x {}`, or \
+         choose another run directory", closed.display(), path.display(), closed.display()
+    )]
+    Closed {
+        /// The run directory.
+        path: PathBuf,
+        /// The directory above it that is closed to others.
+        closed: PathBuf,
+    },
     /// Another controller is at work there.
     #[error(
         "{} is in use by {}: stop that one first, or choose another run directory", path.display(),
@@ -169,6 +180,18 @@ impl RunDir {
     /// State and output of process workers.
     pub fn workers_dir(&self) -> PathBuf {
         self.0.join("workers")
+    }
+
+    /// Whether processes of any user can get to what is open to them in here.
+    pub fn is_within_reach(&self) -> Result<(), RunDirError> {
+        let path = fs::canonicalize(self.path()).map_err(failed("look at", self.path()))?;
+        for above in path.ancestors().skip(1) {
+            let found = fs::metadata(above).map_err(failed("look at", above))?;
+            if found.mode() & 0o001 == 0 {
+                return Err(RunDirError::Closed { path: self.path().to_owned(), closed: above.to_owned() });
+            }
+        }
+        Ok(())
     }
 
     /// Makes the directories that are not there yet, each with its mode. Safe to repeat.
@@ -438,6 +461,17 @@ mod tests {
 
     fn mode(path: &Path) -> u32 {
         fs::metadata(path).unwrap().mode() & 0o7777
+    }
+
+    #[test]
+    fn what_is_closed_above_it_is_named_with_the_remedy() {
+        let (temp, run) = fresh();
+        run.create().unwrap();
+        fs::set_permissions(temp.path(), Permissions::from_mode(0o700)).unwrap();
+        let refusal = run.is_within_reach().unwrap_err().to_string();
+        assert!(refusal.contains(&format!("`chmod o+x {}`", temp.path().display())), "{refusal}");
+        fs::set_permissions(temp.path(), Permissions::from_mode(0o711)).unwrap();
+        run.is_within_reach().unwrap();
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::panic::{AssertUnwindSafe, resume_unwind};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use controller::backend::Home;
 use controller::backend::process::ProcessBackend;
@@ -87,8 +87,21 @@ pools:
     }
 
     fn terminate(&self) {
-        let pid = Pid::from_child(self.process.as_ref().unwrap());
-        kill_process(pid, Signal::TERM).unwrap();
+        self.signal(Signal::TERM);
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(self.process.as_ref().unwrap()), signal).unwrap();
+    }
+
+    /// What a cluster's probe comes to.
+    fn is_well(&self) -> bool {
+        let probe = Command::new(PROGRAM)
+            .args(["door", "--probe", "--run-dir"])
+            .arg(&self.directory)
+            .stderr(Stdio::null())
+            .status();
+        probe.unwrap().success()
     }
 
     /// Waits until it has gone of its own accord.
@@ -105,7 +118,11 @@ pools:
     }
 
     fn site(&self, name: &str) -> Site {
-        Site { name: name.to_owned(), address: Address::There(format!("127.0.0.1:{}", self.tunnel)) }
+        Site {
+            name: name.to_owned(),
+            address: Address::There(format!("127.0.0.1:{}", self.tunnel)),
+            machine: None,
+        }
     }
 
     /// The workers that hold requests which have come in here, while more are asked for than this door can have.
@@ -197,17 +214,22 @@ fn secret() -> Secret {
     Secret::new([0x5a; 32])
 }
 
-/// Tells a story of two doors that share four workers, and of whom the first lingers for so long.
-async fn tell(linger: Duration, story: impl AsyncFnOnce(&Handle, &mut Door, &Door)) {
-    let temp = tempfile::tempdir().unwrap();
+/// Makes what doors prove by who they are.
+fn identify(temp: &Path) -> Authority {
     let authority = Authority::new(today()).unwrap();
     let identity = authority.door(today()).unwrap();
-    let directory = temp.path().join("identity");
+    let directory = temp.join("identity");
     fs::create_dir(&directory).unwrap();
     fs::write(directory.join(files::DOOR), identity.certificate).unwrap();
     fs::write(directory.join(files::DOOR_KEY), identity.key).unwrap();
     fs::write(directory.join(files::SECRET), "5a".repeat(32)).unwrap();
+    authority
+}
 
+/// Tells a story of two doors that share four workers, and of whom the first lingers for so long.
+async fn tell(linger: Duration, story: impl AsyncFnOnce(&Handle, &mut Door, &Door)) {
+    let temp = tempfile::tempdir().unwrap();
+    let authority = identify(temp.path());
     let mut a = Door::new(temp.path(), "a", linger);
     let b = Door::new(temp.path(), "b", Duration::ZERO);
     let deployment = spec::parse("a.yaml", &a.text()).unwrap();
@@ -278,4 +300,20 @@ async fn a_linger_ends() {
         b.has(4, master, "when the other has gone").await;
     })
     .await;
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn a_probe_finds_out_a_door_that_hangs() {
+    let temp = tempfile::tempdir().unwrap();
+    identify(temp.path());
+    let door = Door::new(temp.path(), "a", Duration::ZERO);
+    let started = Instant::now();
+    while !door.is_well() {
+        assert!(started.elapsed() < DEADLINE, "the door does not come");
+    }
+    door.signal(Signal::STOP);
+    assert!(door.connect().await.is_ok(), "its kernel accepts for it");
+    assert!(!door.is_well(), "it was taken for well");
+    door.signal(Signal::CONT);
+    assert!(door.is_well(), "it goes on");
 }

@@ -11,6 +11,8 @@ use crate::{Sample, backends, have};
 const ROUNDS: usize = 5;
 const CLIENTS: &str = "50";
 const SECONDS: &str = "4";
+/// What a container weighs that is put beside the machine's other processes: door and load generator are among these.
+const SHARES: u32 = 4096;
 
 pub(crate) fn measure() {
     println!(
@@ -20,20 +22,27 @@ pub(crate) fn measure() {
         return;
     }
     let apache = Apache::start();
-    let process = stack(Backend::Process, "127.0.0.1");
+    let process = stack(Backend::Process, "127.0.0.1", "");
     let containers = backends().contains(&Backend::Docker).then(|| {
         let bridge = docker(&["network", "inspect", "bridge", "-f", "{{(index .IPAM.Config 0).Gateway}}"]);
         let bridge = bridge.ok().filter(|it| !it.is_empty()).unwrap_or_else(|| "172.17.0.1".to_owned());
-        (stack(Backend::Docker, "0.0.0.0"), bridge)
+        let by_systemd = docker(&["info", "-f", "{{.CgroupDriver}}"]).is_ok_and(|it| it.trim() == "systemd");
+        // There each container is beside the machine's other services already.
+        let parent = if by_systemd { "" } else { "parent: /, " };
+        let weighty = format!("cgroup: {{ {parent}cpu_shares: {SHARES} }}");
+        let stacks = [stack(Backend::Docker, "0.0.0.0", ""), stack(Backend::Docker, "0.0.0.0", &weighty)];
+        (stacks, bridge)
     });
-    let (mut ours, mut theirs, mut contained) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut ours, mut theirs, mut contained) = (Vec::new(), Vec::new(), [Vec::new(), Vec::new()]);
     for _ in 0..ROUNDS {
         ours.push(wrk(&format!("http://{}/work?ms=0", process.address("web"))));
         if let Some(apache) = &apache {
             theirs.push(wrk(&format!("http://{}/index.html", apache.address)));
         }
-        if let Some((stack, bridge)) = &containers {
-            contained.push(wrk(&format!("http://{bridge}:{}/work?ms=0", stack.address("web").port())));
+        if let Some((stacks, bridge)) = &containers {
+            for (stack, rates) in stacks.iter().zip(&mut contained) {
+                rates.push(wrk(&format!("http://{bridge}:{}/work?ms=0", stack.address("web").port())));
+            }
         }
     }
     let ratios = |a: &[f64], b: &[f64]| Sample::of(a.iter().zip(b).map(|(a, b)| a / b));
@@ -42,20 +51,23 @@ pub(crate) fn measure() {
         println!("  Apache prefork, 64 children, a file     {}", Sample::of(theirs.clone()));
         println!("  ratio to Apache                         {}", ratios(&ours, &theirs));
     }
-    if !contained.is_empty() {
-        println!("  4 containers, at the bridge address     {}", Sample::of(contained.clone()));
-        println!("  ratio to processes                      {}", ratios(&contained, &ours));
+    if let Some((stacks, _)) = containers {
+        let where_they_are = ["the engine's group".to_owned(), format!("their door's, {SHARES} shares")];
+        for (rates, place) in contained.iter().zip(where_they_are) {
+            println!("  4 containers, at the bridge address, in {place:<24} {}", Sample::of(rates.clone()));
+            println!("  ratio to processes                      {}", ratios(rates, &ours));
+        }
+        for stack in stacks {
+            stack.down();
+        }
     }
     process.down();
-    if let Some((stack, _)) = containers {
-        stack.down();
-    }
 }
 
-fn stack(backend: Backend, listen: &str) -> Stack {
+fn stack(backend: Backend, listen: &str, cgroup: &str) -> Stack {
     // No limit of processors: what is measured is the way there and back.
-    let limits = "worker: { limits: { cpus: none } }";
-    let spec = crate::rig::stack::web(4, limits).replace("127.0.0.1:0", &format!("{listen}:0"));
+    let worker = format!("worker: {{ limits: {{ cpus: none }}, {cgroup} }}");
+    let spec = crate::rig::stack::web(4, &worker).replace("127.0.0.1:0", &format!("{listen}:0"));
     let stack = Stack::up(backend, &spec);
     stack.ready("web", 4);
     stack

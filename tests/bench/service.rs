@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use lab::load::{self, Connections, Log, Method, Plan, Shape, Tally};
+use lab::load::{self, Connections, Plan, Shape, Tally};
 
 use crate::Sample;
 use crate::rig::kubernetes::Deployment;
@@ -39,6 +39,13 @@ pub(crate) fn measure(deployment: &Deployment) {
             if pods.len() == doors { Ok(()) } else { Err(pods) }
         });
         deployment.ready("web", WORKERS);
+        // A cluster takes its time to forget doors that are gone.
+        eventually("nobody is sent to a door that is gone", || {
+            match ask(deployment.web(), rate, Duration::from_secs(2), Duration::from_secs(2)).failed {
+                failed if failed.is_empty() => Ok(()),
+                failed => Err(failed),
+            }
+        });
         for _ in 0..ROUNDS {
             rounds.push((doors, p99(deployment.web(), rate), p99(plain, rate)));
         }
@@ -55,20 +62,21 @@ pub(crate) fn measure(deployment: &Deployment) {
 
 /// The p99 of the short requests, in ms.
 fn p99(address: SocketAddr, rate: f64) -> f64 {
-    let target = |ms: f64| format!("/work?ms={ms}");
-    let tally: Tally = load::run(Plan {
-        address,
-        method: Method::Get,
-        targets: vec![(target(SHORT_MS), 9), (target(LONG_MS), 1)],
-        shape: Shape::Open { rate, most: 4096 },
-        time: Duration::from_secs(SECONDS),
-        patience: Duration::from_secs(30),
-        connections: Connections::OneForEach,
-        log: Log::Sums,
-    })
-    .unwrap();
+    let tally = ask(address, rate, Duration::from_secs(SECONDS), Duration::from_secs(30));
     assert_eq!(tally.failures(), 0, "{:?}", tally.failed);
     tally.latencies[0].quantile_ms(0.99)
+}
+
+fn ask(address: SocketAddr, rate: f64, time: Duration, patience: Duration) -> Tally {
+    let target = |ms: f64| format!("/work?ms={ms}");
+    load::run(Plan {
+        targets: vec![(target(SHORT_MS), 9), (target(LONG_MS), 1)],
+        shape: Shape::Open { rate, most: 4096 },
+        patience,
+        connections: Connections::OneForEach,
+        ..Plan::closed(address, "/", 0, time)
+    })
+    .unwrap()
 }
 
 /// As many pods with a worker each, behind a Service and nothing else.
@@ -141,7 +149,7 @@ spec:
           image: {image}
           imagePullPolicy: IfNotPresent
           args: [up, --backend=process, --run-dir=/run/bulkhead/plain, --spec=/etc/bulkhead/bulkhead.yaml]
-          readinessProbe: {{ httpGet: {{ path: /work?ms=0, port: 8080 }}, periodSeconds: 2 }}
+          readinessProbe: {{ httpGet: {{ path: \"/work?ms=0\", port: 8080 }}, periodSeconds: 2 }}
           resources: {{ requests: {{ cpu: 50m, memory: 32Mi }}, limits: {{ memory: 256Mi }} }}
           securityContext: {{ allowPrivilegeEscalation: false, readOnlyRootFilesystem: true, capabilities: {{ drop: [ALL] }} }}
           volumeMounts:

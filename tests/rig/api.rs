@@ -148,6 +148,10 @@ impl Api {
         self.post(&format!("/api/v1/workers/{worker}/kill"), &json!({ "signal": signal }))
     }
 
+    pub fn drain(self, worker: &str) -> Response {
+        self.post(&format!("/api/v1/workers/{worker}/drain"), &json!({}))
+    }
+
     pub fn scale(self, pool: &str, workers: u32) -> Response {
         self.post(&format!("/api/v1/pools/{pool}/scale"), &json!({ "workers": workers }))
     }

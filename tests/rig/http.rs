@@ -165,7 +165,13 @@ impl Connection {
 
     fn more(&mut self) -> io::Result<usize> {
         let mut piece = [0; 16 * 1024];
-        let read = self.stream.read(&mut piece)?;
+        let read = loop {
+            match self.stream.read(&mut piece) {
+                // A socket with a time-out is not read anew by itself when its process has been stopped and continued.
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                read => break read?,
+            }
+        };
         self.unread.extend(&piece[..read]);
         Ok(read)
     }

@@ -6,8 +6,8 @@
 //! stories tell of: `stop-node2`, `start-node2`, `restart-api`. Pods' packets pass this machine's `iptables`, which
 //! takes root.
 //!
-//! Doors and controllers stay on the first node: what a client has to a door on a machine that dies, dies with it, and
-//! that is not what is told here. Workers are anywhere.
+//! Doors and controllers stay on the first node, unless a story has one elsewhere: what a client has to a door on a machine
+//! that dies, dies with it. Workers are anywhere.
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
@@ -15,6 +15,7 @@ use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
+use rustix::process::Pid;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -118,8 +119,23 @@ patches:
             spec.push_str(&format!("  {line}\n"));
         }
         std::fs::write(self.overlay.path().join("bulkhead.yaml"), spec).unwrap();
+        self.reapply();
+    }
+
+    fn reapply(&self) {
         let overlay = self.overlay.path().to_str().unwrap().to_owned();
         run("kubectl", &["apply", "-k", &overlay]).unwrap_or_else(|why| panic!("{why}"));
+    }
+
+    /// Applies the overlay with the same program under another image's name, which it returns.
+    pub fn upgrade(&self) -> String {
+        let (old, new) = (image(&self.nodes, IMAGE), format!("{IMAGE}:next"));
+        for node in &self.nodes {
+            run("docker", &["-H", &node.engine, "tag", &old, &new]).unwrap_or_else(|why| panic!("{why}"));
+        }
+        self.write_overlay(&new);
+        self.reapply();
+        new
     }
 
     /// What the API says to the same with a component, which it is only asked about.
@@ -147,7 +163,7 @@ patches:
     }
 
     /// Where the Service of that name is.
-    fn service(&self, name: &str, port: u16) -> SocketAddr {
+    pub fn service(&self, name: &str, port: u16) -> SocketAddr {
         let address = self.must(&["get", "service", name, "-o", "jsonpath={.spec.clusterIP}"]);
         SocketAddr::new(address.parse::<IpAddr>().unwrap(), port)
     }
@@ -166,7 +182,7 @@ patches:
         Connection::to(self.web())
     }
 
-    /// The API of the controller that leads, once there is one: its Service leads to whoever is ready.
+    /// The API of the controller that leads, once there is one: its Service leads to it alone.
     pub fn api(&self) -> Api {
         // As long as the process: each deployment has one.
         static TOKEN: OnceLock<String> = OnceLock::new();
@@ -185,12 +201,12 @@ patches:
         let api = Api::at(self.service("bulkhead-controller", 9090)).bearing(Some(token.as_str()));
         eventually("a controller leads", || {
             let mut connection = Connection::try_to(api.address()).map_err(|error| error.to_string())?;
-            // The page itself, as the Service's own probe: one that waits has none.
+            // Who leads asks for a token; one that waits answers nothing of the kind.
             let host = api.address();
-            let asked = format!("GET / HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
+            let asked = format!("GET /api/v1/whoami HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
             let answer = connection.try_send(asked).and_then(|()| connection.try_response());
             let status = answer.map_err(|error| error.to_string())?.status;
-            if status == 200 { Ok(()) } else { Err(status.to_string()) }
+            if status == 401 { Ok(()) } else { Err(status.to_string()) }
         });
         api
     }
@@ -238,6 +254,23 @@ patches:
             .collect()
     }
 
+    /// One more door, which is on that node and nobody's replica. Whoever has made it takes it away.
+    pub fn door_on(&self, node: &str) -> String {
+        let made: Value =
+            serde_json::from_str(&self.must(&["get", "deployment", "bulkhead-door", "-o", "json"])).unwrap();
+        let mut pod = made["spec"]["template"].clone();
+        let name = format!("bulkhead-door-on-{node}");
+        pod["apiVersion"] = "v1".into();
+        pod["kind"] = "Pod".into();
+        pod["metadata"]["name"] = name.clone().into();
+        pod["spec"]["nodeSelector"]["kubernetes.io/hostname"] = node.into();
+        let manifest = self.overlay.path().join("door.json");
+        std::fs::write(&manifest, pod.to_string()).unwrap();
+        self.must(&["apply", "-f", manifest.to_str().unwrap()]);
+        self.must(&["wait", "--for=condition=Ready", &format!("pod/{name}"), "--timeout=90s"]);
+        name
+    }
+
     /// Which controller leads, by the lease.
     pub fn leader(&self) -> String {
         self.must(&["get", "lease", "bulkhead-controller", "-o", "jsonpath={.spec.holderIdentity}"])
@@ -245,12 +278,24 @@ patches:
 
     /// Kills the worker in its container, past the cluster: what the kernel does for want of memory, or a fault.
     pub fn kill_past_the_cluster(&self, pod: &str, node: &str, container: &str) {
+        let (engine, id) = self.container(pod, node, container);
+        run("docker", &["-H", engine, "kill", "--signal", "KILL", &id]).unwrap();
+    }
+
+    /// The first process of a container, as this machine numbers it.
+    pub fn process(&self, pod: &str, node: &str, container: &str) -> Pid {
+        let (engine, id) = self.container(pod, node, container);
+        let pid = run("docker", &["-H", engine, "inspect", "--format", "{{.State.Pid}}", &id]).unwrap();
+        Pid::from_raw(pid.parse().unwrap()).expect("the container runs")
+    }
+
+    /// The engine of the node, and the container's name there.
+    fn container(&self, pod: &str, node: &str, container: &str) -> (&str, String) {
         let engine = &self.nodes.iter().find(|it| it.name == node).unwrap().engine;
         let labels = [("pod.name", pod), ("pod.namespace", &self.namespace), ("container.name", container)];
         let filters = labels.map(|(label, value)| format!("--filter=label=io.kubernetes.{label}={value}"));
         let [pod, namespace, container] = &filters;
-        let id = run("docker", &["-H", engine, "ps", "-q", pod, namespace, container]).unwrap();
-        run("docker", &["-H", engine, "kill", "--signal", "KILL", &id]).unwrap();
+        (engine, run("docker", &["-H", engine, "ps", "-q", pod, namespace, container]).unwrap())
     }
 
     /// `kubectl delete -k`.

@@ -7,6 +7,7 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -45,6 +46,8 @@ struct Up {
     api: SocketAddr,
     pools: Vec<(String, SocketAddr)>,
     said: Arc<Mutex<String>>,
+    /// Whoever reads what it says, until nobody says anything any more.
+    listeners: [JoinHandle<()>; 2],
 }
 
 impl Stack {
@@ -125,7 +128,7 @@ impl Stack {
         let mut process =
             self.command().stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0).spawn().unwrap();
         let said = Arc::new(Mutex::new(String::new()));
-        keep(process.stderr.take().unwrap(), Arc::clone(&said));
+        let listener = keep(process.stderr.take().unwrap(), Arc::clone(&said));
         let mut lines = BufReader::new(process.stdout.take().unwrap()).lines();
         let (mut api, mut pools) = (None, Vec::new());
         for line in lines.by_ref().map_while(Result::ok) {
@@ -150,12 +153,12 @@ impl Stack {
             );
         };
         let rest = Arc::clone(&said);
-        std::thread::spawn(move || {
+        let other = std::thread::spawn(move || {
             for line in lines.map_while(Result::ok) {
                 rest.lock().unwrap().push_str(&format!("{line}\n"));
             }
         });
-        self.up = Some(Up { process, api, pools, said });
+        self.up = Some(Up { process, api, pools, said, listeners: [listener, other] });
     }
 
     /// The program with these arguments, in this environment, up to its end: its exit code and what it said.
@@ -342,7 +345,10 @@ impl Stack {
         let mut up = self.up.take().expect("the deployment is up");
         let deadline = Instant::now() + PATIENCE;
         loop {
-            if let Some(status) = up.process.try_wait().unwrap() {
+            // What it said last may not have been read when it is gone.
+            if let Some(status) = up.process.try_wait().unwrap()
+                && up.listeners.iter().all(JoinHandle::is_finished)
+            {
                 let said = up.said.lock().unwrap().clone();
                 return (status, said);
             }
@@ -482,11 +488,11 @@ fn is_first(pid: Pid) -> bool {
 }
 
 /// Keeps what a process says, to be shown when a story goes wrong.
-fn keep(mut from: impl Read + Send + 'static, to: Arc<Mutex<String>>) {
+fn keep(mut from: impl Read + Send + 'static, to: Arc<Mutex<String>>) -> JoinHandle<()> {
     std::thread::spawn(move || {
         let mut piece = [0; 4096];
         while let Ok(read @ 1..) = from.read(&mut piece) {
             to.lock().unwrap().push_str(&String::from_utf8_lossy(&piece[..read]));
         }
-    });
+    })
 }

@@ -6,6 +6,7 @@ use rustix::process::{Signal, kill_process};
 
 use crate::rig::api::Worker;
 use crate::rig::backend::Availability;
+use crate::rig::http::Connection;
 use crate::rig::load::Load;
 use crate::rig::old_door;
 use crate::rig::{Backend, Stack, eventually};
@@ -96,6 +97,9 @@ pub fn a_turn_outlives_its_door(backend: Backend) {
     // The worker cannot dial the next door before it is done with its turn. Where it has the connection as well, the client
     // does not notice.
     outlives_the_door(backend, &mut client, "worked 4000 ms\n");
+    eventually("the next door is there", || if stack.door_pid() == dies { Err(dies) } else { Ok(()) });
+    let mut next = eventually("the next door is open", || Connection::try_to(stack.address("web")));
+    assert_eq!(next.get("/work?ms=1").status, 200, "it has come to the next door");
     assert_eq!(lives(&stack.ready("web", 1)), lives(&before), "a worker was killed for being at work");
     assert_ne!(stack.door_pid(), dies);
     assert_eq!(stack.api().incidents().len(), 0);

@@ -172,6 +172,10 @@ pub fn ctrl_c_lets_turns_finish_and_leaves_nothing(backend: Backend) {
     assert_eq!(busy.response().text(), "worked 700 ms\n");
     let (status, said) = stack.wait();
     assert!(status.success(), "{status}:\n{said}");
+    // They were sent home, and had not to be ended.
+    for life in ["web-0.1", "web-1.1"] {
+        assert!(said.contains(&format!("left worker={life}")), "{said}");
+    }
     assert_eq!(stack.leftovers(), Vec::<String>::new());
 }
 

@@ -24,10 +24,11 @@ pub fn a_storm_of_kills_costs_no_get(backend: Backend) {
     assert!(output.status.success() && said["kept"] == true, "{said:#}");
     assert_eq!(said["sent"], said["answered"], "{said:#}");
     assert_eq!((&said["lost"], &said["duplicated"]), (&Value::from(0), &Value::from(0)), "{said:#}");
+    // How many it comes to is the machine's affair, which may be slow to kill; that it was one at least is a bar.
     let kills = said["kills"].as_array().unwrap();
-    assert!(kills.len() >= 2, "{said:#}");
     let victims = kills.iter().filter(|kill| kill["victim"]["Ok"].is_string()).count();
-    assert_eq!(stack.api().incidents().len(), victims, "{said:#}");
+    let incidents = stack.api().incidents();
+    assert_eq!(incidents.len(), victims, "{said:#}\n{incidents:#?}");
     stack.down();
 }
 
@@ -41,7 +42,7 @@ pub fn a_storm_says_which_bar_was_missed(backend: Backend) {
     assert!(line("p99:").starts_with("MISSED"), "{said}");
     assert!(line("lost:").starts_with("kept"), "{said}");
 
-    // Whoever is to be killed by other means: what the command says is what is noted.
+    // Whoever is to be killed by other means: what the command says is what is noted, and a storm without a kill is none.
     let arguments = [
         "--clients",
         "1",
@@ -54,6 +55,9 @@ pub fn a_storm_says_which_bar_was_missed(backend: Backend) {
     ];
     let output = storm(&stack, &arguments);
     let said = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success() && said.contains("nobody: exit status: 1: none left"), "{output:?}");
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("nobody: exit status: 1: none left"), "{output:?}");
+    let missed: Vec<_> = said.lines().filter(|line| line.starts_with("MISSED")).collect();
+    assert_eq!(missed, ["MISSED kills: 0, wanted at least 1"], "{said}");
     stack.down();
 }

@@ -88,6 +88,24 @@ pub async fn serve(
     axum::serve(PatientListener::new(listener), router).with_graceful_shutdown(stop).await
 }
 
+/// Serves `/metrics` on `listener`, and nothing else, to whoever asks, until `stop` is done: a scraper that has to be
+/// given a token could be given one that looks at everything.
+///
+/// # Errors
+/// None but the listener's own.
+pub async fn serve_metrics(
+    listener: TcpListener,
+    master: Arc<dyn Master>,
+    stop: impl Future<Output = ()> + Send + 'static,
+) -> std::io::Result<()> {
+    let router = Router::new()
+        .route("/metrics", get(metrics::metrics))
+        .fallback(routes::no_such_route)
+        .method_not_allowed_fallback(routes::wrong_method)
+        .with_state(master);
+    axum::serve(PatientListener::new(listener), router).with_graceful_shutdown(stop).await
+}
+
 /// What handlers share.
 #[derive(Clone)]
 struct Shared {

@@ -34,6 +34,9 @@ pub struct WorkerView {
     pub turns: u64,
     /// What it holds at this moment, oldest first.
     pub holding: Vec<HoldingView>,
+    /// Why it does not run yet, in the engine's words, when something is wrong.
+    #[serde(default)]
+    pub trouble: Option<String>,
 }
 
 /// What a worker is doing.
@@ -129,8 +132,11 @@ pub struct IncidentView {
     /// `process`, `docker` or `kubernetes`.
     #[serde(default)]
     pub backend: String,
-    /// Where it ran: `pid 123`, or the container's name.
+    /// Where it ran: `pid 123`, or the container's name, or the pod's with its node's.
     pub unit: Option<String>,
+    /// Why its replacement does not run yet, in the engine's words, when something is wrong.
+    #[serde(default)]
+    pub trouble: Option<String>,
 }
 
 /// The memory of a worker that died for want of it.

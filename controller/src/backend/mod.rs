@@ -109,6 +109,13 @@ pub enum Vital {
         /// When it was started.
         since: SystemTime,
     },
+    /// It has been made, since then, and does not run yet: [`Sighting::Waiting`].
+    Waiting {
+        /// When it was made.
+        since: SystemTime,
+        /// Why it takes that long, in the engine's words, when something is wrong.
+        trouble: Option<String>,
+    },
     /// It is dead and not yet removed.
     Dead(Autopsy),
 }
@@ -203,13 +210,48 @@ pub trait Backend: Send + Sync + std::fmt::Debug {
     /// The last `lines` lines that a live (or not yet removed) worker wrote, oldest first.
     async fn logs(&self, life: &Incarnation, unit: &Unit, lines: usize) -> Result<Vec<String>, BackendError>;
 
-    /// This worker's link has just closed, so it is dying or dead; nobody has been asked to kill it. Whatever can
+    /// This worker's link has just ended, and nobody has been asked to kill it. Whatever can
     /// only be read while the compartment still exists (its cgroup's count of memory kills) is to be read now.
     /// Must return at once.
-    fn link_lost(&self, _life: &Incarnation, _unit: &Unit) {}
+    fn link_lost(&self, _life: &Incarnation, _unit: &Unit, _end: LinkEnd) {}
+
+    /// This worker is doing that now: for those who look at the engine itself, where it has a place for it. Nothing
+    /// depends on it. Must return at once.
+    fn show(&self, _life: &Incarnation, _unit: &Unit, _doing: Doing) {}
 
     /// What happens from here on. Called once.
     fn watch(self: Arc<Self>) -> mpsc::Receiver<Sighting>;
+}
+
+/// How a worker's link has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LinkEnd {
+    /// The worker's kernel has closed it: its process is dying or dead.
+    Closed,
+    /// Nothing has come over it for too long, or its door is gone: nobody knows whether its process lives.
+    Vanished,
+}
+
+/// What a worker is doing, as far as it is shown where it runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Doing {
+    /// Its link is not up.
+    Starting,
+    /// It takes turns.
+    Ready,
+    /// It finishes what it holds, or is being killed.
+    Draining,
+}
+
+impl Doing {
+    /// As `bulkhead ps` calls it, but that idle and busy are both ready: it would be out of date before it was read.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::Ready => "ready",
+            Self::Draining => "draining",
+        }
+    }
 }
 
 /// What every backend needs to know of the deployment that it serves.

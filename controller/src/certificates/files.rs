@@ -20,6 +20,7 @@ use server::identity::{NameError, Secret};
 use thiserror::Error;
 
 use super::{Authority, CertificateError, Identity, today};
+use crate::absent::absent_is_none;
 use crate::rundir::{Lock, RunDir};
 
 /// The authority's certificate.
@@ -78,12 +79,7 @@ fn make(directory: &Path) -> Result<(), FilesError> {
     let door = authority.door(today())?;
     let aside = directory.with_extension("new");
     for old in [&aside, &directory.to_owned()] {
-        match fs::remove_dir_all(old) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                return Err(failed("remove", old)(error));
-            }
-            _ => {}
-        }
+        absent_is_none(fs::remove_dir_all(old)).map_err(failed("remove", old))?;
     }
     DirBuilder::new().mode(0o700).create(&aside).map_err(failed("create", &aside))?;
     let files = [
@@ -116,11 +112,7 @@ pub fn secret(directory: &Path) -> Result<Option<Secret>, FilesError> {
 }
 
 fn read_if_there(path: &Path) -> Result<Option<String>, FilesError> {
-    match fs::read_to_string(path) {
-        Ok(text) => Ok(Some(text)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(failed("read", path)(error)),
-    }
+    absent_is_none(fs::read_to_string(path)).map_err(failed("read", path))
 }
 
 fn failed(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> FilesError {

@@ -13,7 +13,7 @@ use server::door::{Config, DoorError, MouthError, TunnelMouth};
 use server::link::tunnel::TlsIdentity;
 
 use super::launch::DeploymentArgs;
-use super::logging;
+use super::{doorkeeper, in_runtime, logging};
 use crate::certificates::Identity;
 use crate::certificates::files::{self, FilesError};
 use crate::spec::read_time;
@@ -27,8 +27,9 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 It needs no privilege: no engine socket, no API. It serves on when its
 controller dies, and lets the next one adopt it. SIGTERM drains.
 
-Example:
-  bulkhead door --run-dir /run/bulkhead --spec bulkhead.yaml")]
+Examples:
+  bulkhead door --run-dir /run/bulkhead --spec bulkhead.yaml
+  bulkhead door --run-dir /run/bulkhead --probe    does that one still serve?")]
 pub(super) struct DoorArgs {
     #[command(flatten)]
     deployment: DeploymentArgs,
@@ -40,9 +41,22 @@ pub(super) struct DoorArgs {
     /// does: 5s, 500ms. A second signal ends it
     #[arg(long, env = "BULKHEAD_LINGER", value_name = "TIME", default_value = "0s", value_parser = read_time)]
     linger: Duration,
+    /// Be no door, but ask the one of this run directory for a sign of life: 0 when it has given one within 5s, 1
+    /// otherwise. For the health checks of clusters and Compose: the kernel accepts clients for a door that hangs
+    #[arg(long)]
+    probe: bool,
 }
 
+/// Serves until it is told to go; or asks whether the door that is here does.
 pub(super) fn run(args: &DoorArgs) -> anyhow::Result<()> {
+    if args.probe {
+        let run_dir = args.deployment.run_dir()?;
+        return in_runtime(doorkeeper::probe(&run_dir, doorkeeper::VERSION_PATIENCE));
+    }
+    serve(args)
+}
+
+fn serve(args: &DoorArgs) -> anyhow::Result<()> {
     logging::start()?;
     let deployment = args.deployment.load()?;
     let run_dir = args.deployment.run_dir()?;

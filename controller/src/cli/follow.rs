@@ -3,6 +3,9 @@
 //! Whoever watches the spec gives its text each time that it is another one. A text that is wrong is told once, with its
 //! mistakes, and what held goes on to hold. What command line options have overridden stays overridden.
 //!
+//! A controller that waits to lead follows the spec too. Whoever led has gone by it as it was then, so what it read itself when
+//! it was started, days ago perhaps, may be of a deployment that is no more: by that it would drain and replace workers.
+//!
 //! A file is looked at once a second, for what is in it and not for when it was written: editors and ConfigMaps put another
 //! file in its place, and nothing is told of that to who watches the old one. In a cluster the ConfigMap itself is watched.
 
@@ -65,6 +68,58 @@ impl Source {
             .filter_map(future::ready)
     }
 
+    /// Follows these texts until something has come to its end, for somebody who has yet to begin. `holds` is then what the
+    /// last good one says.
+    pub(super) async fn keep_up_until<T>(
+        &mut self,
+        end: impl Future<Output = T>,
+        texts: impl Stream<Item = String>,
+        holds: &mut Deployment,
+    ) -> T {
+        let (mut end, mut texts) = (std::pin::pin!(end), std::pin::pin!(texts));
+        loop {
+            tokio::select! {
+                ended = &mut end => return ended,
+                Some(text) = texts.next() => self.revise(holds, text),
+            }
+        }
+    }
+
+    /// Looks once more whether the file says something else.
+    pub(super) fn look_again(&mut self, holds: &mut Deployment) {
+        match spec::find(self.path.as_deref()) {
+            Ok((_, text)) => self.revise(holds, text),
+            Err(error) => tracing::warn!(error = in_full(&error), "the spec stays as it was read last"),
+        }
+    }
+
+    /// The text is this one from now on, before anything has been started.
+    pub(super) fn revise(&mut self, holds: &mut Deployment, text: String) {
+        if self.text != text {
+            self.apply(holds, &text);
+            self.text = text;
+        }
+    }
+
+    /// What holds once the text is this one: what is running follows as far as it can. Whether there is anything to be
+    /// followed; what is wrong is told, and what held goes on to hold.
+    fn apply(&self, holds: &mut Deployment, text: &str) -> bool {
+        match self.understand(text) {
+            Ok(new) => {
+                tell(&self.name, holds, &new);
+                holds.pools = effective(&holds.pools, new.pools);
+                true
+            }
+            Err(error) => {
+                tracing::error!(
+                    "{} has changed and is wrong, so what held goes on to hold:\n{error}",
+                    self.name
+                );
+                false
+            }
+        }
+    }
+
     fn changes_looked_for(&self, every: Duration) -> impl Stream<Item = String> + Send + 'static {
         let mut looks = interval(every);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -121,18 +176,9 @@ pub(super) async fn follow(
 ) {
     let mut changes = std::pin::pin!(changes);
     while let Some(text) = changes.next().await {
-        let new = match source.understand(&text) {
-            Ok(new) => new,
-            Err(error) => {
-                tracing::error!(
-                    "{} has changed and is wrong, so what held goes on to hold:\n{error}",
-                    source.name
-                );
-                continue;
-            }
-        };
-        tell(&source.name, &deployment, &new);
-        deployment.pools = effective(&deployment.pools, new.pools);
+        if !source.apply(&mut deployment, &text) {
+            continue;
+        }
         match master.apply(deployment.pools.clone()).await {
             Ok(()) => applied(&deployment),
             Err(error) => tracing::warn!(error = in_full(&error), "the spec has changed and is not applied"),
@@ -213,6 +259,32 @@ mod tests {
         let source = Source::find(Some(path), Overrides::default()).unwrap();
         let brought = stream::iter(["a", "b", "b", "a"].map(str::to_owned));
         assert_eq!(source.other_than_known(brought).collect::<Vec<_>>().await, ["b", "a"]);
+    }
+
+    #[tokio::test]
+    async fn who_begins_later_begins_with_what_holds_then() {
+        let spec = |workers: u32| {
+            format!("pools: {{ web: {{ listen: 127.0.0.1:1, size: {{ workers: {workers} }} }} }}")
+        };
+        let temp = tempfile::tempdir().unwrap();
+        let path = temp.path().join("bulkhead.yaml");
+        fs::write(&path, spec(4)).unwrap();
+        let mut source = Source::find(Some(path.clone()), Overrides::default()).unwrap();
+        let mut holds = source.understand(&source.text).unwrap();
+        let (end, ended) = tokio::sync::oneshot::channel();
+        let brought = stream::iter([spec(4), spec(8), "pools: [".to_owned()]).chain(stream::once(async {
+            end.send("it leads").unwrap();
+            future::pending().await
+        }));
+        assert_eq!(source.keep_up_until(ended, brought, &mut holds).await, Ok("it leads"));
+        assert_eq!(holds.pools[0].workers, 8, "the last one is wrong");
+        fs::write(&path, spec(5)).unwrap();
+        source.look_again(&mut holds);
+        assert_eq!(holds.pools[0].workers, 5);
+        assert_eq!(source.text, spec(5), "it is no change any more");
+        fs::remove_file(&path).unwrap();
+        source.look_again(&mut holds);
+        assert_eq!(holds.pools[0].workers, 5);
     }
 
     #[test]

@@ -115,6 +115,7 @@ mod tests {
             started_at: None,
             turns: 0,
             holding: Vec::new(),
+            trouble: None,
         }
     }
 

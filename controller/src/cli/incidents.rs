@@ -88,6 +88,9 @@ pub(super) fn post_mortem(incident: &IncidentView, now: jiff::Timestamp) -> Stri
         fact("Where", unit);
     }
     fact("Siblings", &siblings(incident));
+    if let Some(trouble) = &incident.trouble {
+        fact("Next", &format!("its replacement does not run yet: {trouble}"));
+    }
     if let Some(command) = &incident.reproduce {
         fact("Again", command);
     }

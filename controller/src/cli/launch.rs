@@ -17,8 +17,9 @@ use futures_util::StreamExt as _;
 use futures_util::stream::BoxStream;
 use server::config::Tunnel;
 use tokio::net::TcpListener;
-use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
+use tokio::time::timeout;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::follow::Source;
 use super::interrupts::Interrupts;
@@ -42,6 +43,9 @@ use crate::supervisor::{self, Dialling, Doors, Handle, Scales, StopSummary};
 
 /// Where root's deployment is, of which a machine has one.
 const USUAL_RUN_DIR: &str = "/run/bulkhead";
+
+/// How long the door has to end workers that only it reaches at once, before it is cut off itself.
+const DOOR_ENDS_WORKERS: Duration = Duration::from_secs(1);
 
 /// Which deployment a role belongs to.
 #[derive(Debug, Args)]
@@ -85,6 +89,9 @@ pub(super) struct MasterArgs {
     /// Whose workers these are, where several deployments share an engine [default: by the run directory]
     #[arg(long, env = "BULKHEAD_OWNER", value_name = "NAME")]
     owner: Option<String>,
+    /// Serve /metrics at this address too, to whoever asks: no token, and nothing else to be had there
+    #[arg(long, env = "BULKHEAD_METRICS", value_name = "ADDRESS")]
+    metrics: Option<SocketAddr>,
     #[command(flatten)]
     docker: DockerOptions,
     #[command(flatten)]
@@ -123,6 +130,7 @@ pub(super) struct Prepared {
     pub(super) choice: Choice,
     backend: Arc<dyn Backend>,
     api: TcpListener,
+    metrics: Option<TcpListener>,
     admission: api::Admission,
     /// What people have to know of the API's token; empty where none is asked for.
     pub(super) token_note: String,
@@ -179,7 +187,7 @@ enum Why {
 pub(super) async fn prepare(args: &MasterArgs, meeting: Meeting) -> anyhow::Result<Prepared> {
     // Door and workers see to their own.
     let _ = server::door::raise_descriptor_limit();
-    let source = args.deployment.source()?;
+    let mut source = args.deployment.source()?;
     let mut deployment = source.understand(&source.text)?;
     let run_dir = args.deployment.run_dir()?;
     let is_new = meeting == Meeting::Ours && !run_dir.path().exists();
@@ -190,7 +198,11 @@ pub(super) async fn prepare(args: &MasterArgs, meeting: Meeting) -> anyhow::Resu
     let lock = run_dir.lock()?;
     let scaffold = Scaffold(is_new.then(|| RunDir::at(run_dir.path())));
     let mut secret = run_dir.secret(&lock)?;
-    let api = bind(deployment.api.listen).await?;
+    let api = bind("the API", "--api", deployment.api.listen).await?;
+    let metrics = match args.metrics {
+        Some(listen) => Some(bind("/metrics", "--metrics", listen).await?),
+        None => None,
+    };
     let mut home =
         Home { owner: args.owner(&run_dir), run_dir: run_dir.path().to_owned(), program: program()? };
     let before = Quarters::noted(&run_dir)?;
@@ -229,9 +241,15 @@ pub(super) async fn prepare(args: &MasterArgs, meeting: Meeting) -> anyhow::Resu
         approach: Approach::plain(secret.clone()),
     };
     let (mut lead, mut is_to_lead) = (None, None);
-    let mut changes = source.changes().boxed();
+    let mut changes = None;
     let backend: Arc<dyn Backend> = match ground {
-        Ground::Machine => Arc::new(ProcessBackend::new(&home)?),
+        Ground::Machine => {
+            // Otherwise they would dial until their start time-out is over, again and again.
+            if rustix::process::geteuid().is_root() && deployment.tunnel.is_none() {
+                run_dir.is_within_reach()?;
+            }
+            Arc::new(ProcessBackend::new(&home)?)
+        }
         Ground::Engine(engine) => Arc::new(DockerBackend::on(engine, &home, &args.docker).await?),
         Ground::Cluster(cluster, Whereabouts::Here) => {
             let backend = KubernetesBackend::on(cluster.clone(), &home.owner, &args.pods.kubernetes)?;
@@ -239,12 +257,11 @@ pub(super) async fn prepare(args: &MasterArgs, meeting: Meeting) -> anyhow::Resu
             Arc::new(backend)
         }
         Ground::Cluster(cluster, Whereabouts::InTheCluster) => {
-            let pods = Pods::lead(cluster, &home.owner, &args.pods, deployment.tunnel, &api).await?;
+            let spec = (&mut source, &mut deployment);
+            let pods = Pods::lead(cluster, &home.owner, &args.pods, spec, &api).await?;
             (doors, dialling, secret) = (pods.doors, Some(pods.dialling), pods.secret);
             lead = Some(pods.lead);
-            if let Some(spec) = pods.spec {
-                changes = source.other_than_known(spec).boxed();
-            }
+            changes = Some(pods.changes);
             run_dir.keep_api_token(&lock, &pods.api_token)?;
             Arc::new(pods.backend)
         }
@@ -259,14 +276,15 @@ pub(super) async fn prepare(args: &MasterArgs, meeting: Meeting) -> anyhow::Resu
     quarters.note(&run_dir, &lock)?;
     Ok(Prepared {
         deployment,
+        changes: changes.unwrap_or_else(|| source.changes().boxed()),
         source,
-        changes,
         run_dir,
         program: home.program,
         choice,
         backend,
         api_address,
         api,
+        metrics,
         admission,
         token_note,
         secret,
@@ -278,11 +296,11 @@ pub(super) async fn prepare(args: &MasterArgs, meeting: Meeting) -> anyhow::Resu
     })
 }
 
-async fn bind(listen: SocketAddr) -> anyhow::Result<TcpListener> {
+async fn bind(what: &str, flag: &str, listen: SocketAddr) -> anyhow::Result<TcpListener> {
     TcpListener::bind(listen).await.with_context(|| {
         format!(
-            "the API cannot listen on {listen}: stop what listens there (`ss -ltnp` names it), \
-             or choose another address with --api"
+            "{what} cannot listen on {listen}: stop what listens there (`ss -ltnp` names it), \
+             or choose another address with {flag}"
         )
     })
 }
@@ -368,7 +386,7 @@ pub(super) struct Running {
     pub(super) changes: BoxStream<'static, String>,
     run_dir: RunDir,
     api: JoinHandle<std::io::Result<()>>,
-    end_api: oneshot::Sender<()>,
+    end_api: DropGuard,
     /// Kept until everything is stopped, so that no second controller interferes.
     _lock: Lock,
     lead: Option<Lead>,
@@ -392,7 +410,10 @@ impl Prepared {
     pub(super) fn start(mut self) -> Running {
         self.scaffold.0 = None;
         let longest_drain = self.longest_drain();
-        let scales = Scales::left_at(self.run_dir.scale(), &self.deployment.pools);
+        let scales = match self.lead.as_ref().and_then(Lead::keeps_scales) {
+            Some(keep) => Scales::left_with(keep, &self.deployment.pools),
+            None => Scales::left_at(self.run_dir.scale(), &self.deployment.pools),
+        };
         let master = supervisor::start(supervisor::Config {
             scales,
             pools: self.deployment.pools,
@@ -404,18 +425,18 @@ impl Prepared {
         if let Some(lead) = &self.lead {
             lead.leave_when_lost();
         }
-        let (end_api, ended) = oneshot::channel::<()>();
-        let ended = async {
-            // Sent or dropped, it means the same.
-            let _ = ended.await;
-        };
-        let api = tokio::spawn(api::serve(self.api, Arc::new(master.clone()), self.admission, ended));
+        let end_api = CancellationToken::new();
+        let ended = || end_api.clone().cancelled_owned();
+        let api = tokio::spawn(api::serve(self.api, Arc::new(master.clone()), self.admission, ended()));
+        if let Some(listener) = self.metrics {
+            tokio::spawn(api::serve_metrics(listener, Arc::new(master.clone()), ended()));
+        }
         Running {
             master,
             changes: self.changes,
             run_dir: self.run_dir,
             api,
-            end_api,
+            end_api: end_api.drop_guard(),
             _lock: self.lock,
             lead: self.lead,
             longest_drain,
@@ -431,6 +452,8 @@ impl Running {
 
     /// Goes and leaves everything as it is, to the next controller.
     pub(super) async fn hand_over(self) {
+        // Whoever takes over acts at once. By then nobody may do so here.
+        self.master.leave().await;
         drop(self.end_api);
         if let Some(lead) = self.lead {
             lead.end().await;
@@ -438,7 +461,7 @@ impl Running {
     }
 
     /// Drains and removes everything within `scope`. When somebody interrupts that, all workers are killed at once and
-    /// `cut_off` is called, which sees to the rest. When somebody interrupts even that, it waits for nothing more.
+    /// `cut_off` is called a moment later, which sees to the rest. When somebody interrupts even that, it waits for nothing more.
     pub(super) async fn stop(
         self,
         scope: StopScope,
@@ -450,9 +473,12 @@ impl Running {
             match interrupts.unless(&mut stop).await {
                 Some(summary) => break summary?,
                 None => {
-                    cut_off();
                     // Refused only by a master that has stopped this very moment.
                     let _ = self.master.cut_off().await;
+                    if let Ok(summary) = timeout(DOOR_ENDS_WORKERS, &mut stop).await {
+                        break summary?;
+                    }
+                    cut_off();
                 }
             }
         };
@@ -461,7 +487,7 @@ impl Running {
             lead.end().await;
         }
         // A client that keeps its connection open must not keep us from going.
-        let _ = tokio::time::timeout(Duration::from_secs(1), self.api).await;
+        let _ = timeout(Duration::from_secs(1), self.api).await;
         if scope == StopScope::DoorToo && summary.verified && !summary.door_remains {
             remove(&self.run_dir);
         }

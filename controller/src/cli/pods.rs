@@ -12,14 +12,16 @@
 //! own, the lease.
 //!
 //! Of several controllers in a cluster one leads. The others wait here, in [`Pods::lead`], before anything of the deployment has been
-//! touched, and meanwhile answer `/healthz`, so that nobody takes them for dead, and `/readyz` with 503, so that nobody
-//! asks them for anything. Whoever leads and cannot be sure of it any more ends at once, by leaving the process: what it
+//! touched, and meanwhile answer `/healthz` and `/`, so that nobody takes them for dead or unready, and everything else with
+//! 503. A Service leads to the one that leads by a label (`flag`). They follow the spec, so that they begin with what holds when they come to lead. Whoever leads and cannot be sure of it any more ends at once, by leaving the process: what it
 //! was about to do must not be done, and there is nothing to tidy up that the next one does not find. Its cluster starts
 //! it again, and it waits.
 
-use std::net::{IpAddr, SocketAddr};
+use std::io;
+use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use anyhow::Context;
 use axum::Router;
@@ -28,18 +30,25 @@ use axum::routing::get;
 use clap::Args;
 use futures_util::StreamExt as _;
 use futures_util::stream::BoxStream;
-use server::config::Tunnel;
 use server::identity::Secret;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
 
+use super::follow::Source;
 use super::quarters::Quarters;
-use crate::backend::kubernetes::lease::{self, Leadership, NotOurs};
+use crate::backend::kubernetes::lease::{self, Leadership, NotOurs, Word};
 use crate::backend::kubernetes::secrets::{self, Material};
-use crate::backend::kubernetes::{Cluster, KubernetesBackend, KubernetesOptions, observe};
+use crate::backend::kubernetes::{Cluster, KubernetesBackend, KubernetesOptions, flag, observe};
 use crate::certificates::{Authority, CertificateError, today};
 use crate::door::{Address, Approach, Site};
-use crate::supervisor::{Dialling, Doors};
+use crate::spec::Deployment;
+use crate::supervisor::{Dialling, Doors, Keep};
+
+/// How long whoever has come to lead waits to be told its spec. The API has just answered; a ConfigMap that is not there
+/// is not waited for.
+const SPEC_PATIENCE: Duration = Duration::from_secs(10);
 
 /// What an operator may say about a deployment in a cluster.
 #[derive(Debug, Clone, Default, Args)]
@@ -64,8 +73,8 @@ pub(super) struct Pods {
     pub(super) lead: Lead,
     /// What the API asks for, where the spec names no token.
     pub(super) api_token: String,
-    /// The spec's text from its ConfigMap, where one is named: what it is now, and each other one.
-    pub(super) spec: Option<BoxStream<'static, String>>,
+    /// The spec's text, each time that it is another one.
+    pub(super) changes: BoxStream<'static, String>,
 }
 
 /// Where the doors are that pods dial.
@@ -100,6 +109,14 @@ impl Lead {
         matches!(self, Self::AmongOthers(_))
     }
 
+    /// Where whoever takes over finds what pools have been scaled to; `None`: nobody does, elsewhere than here.
+    pub(super) fn keeps_scales(&self) -> Option<Box<dyn Keep>> {
+        match self {
+            Self::AmongOthers(leadership) => Some(Box::new(leadership.word())),
+            Self::Alone(_) => None,
+        }
+    }
+
     /// Gives it up, in order.
     pub(super) async fn end(self) {
         match self {
@@ -120,8 +137,30 @@ impl Lead {
     }
 }
 
+/// On the lease: whoever takes over has a run directory of its own.
+impl Keep for Word {
+    fn kept(&self) -> io::Result<Option<String>> {
+        Ok(self.get())
+    }
+
+    fn keep(&self, json: &str) -> io::Result<()> {
+        self.set(Some(json.to_owned()));
+        Ok(())
+    }
+
+    fn drop_it(&self) -> io::Result<()> {
+        self.set(None);
+        Ok(())
+    }
+
+    fn place(&self) -> String {
+        "the lease".to_owned()
+    }
+}
+
 impl Pods {
-    /// Waits until we lead, and gathers the rest. `api`: where followers answer that they are well.
+    /// Waits until we lead, and gathers the rest. `api`: where followers answer that they are well. The spec is as it
+    /// was read, and then as it is when we lead.
     ///
     /// # Errors
     /// The cluster will not have us, or no image is known for workers.
@@ -129,40 +168,60 @@ impl Pods {
         cluster: Cluster,
         owner: &str,
         options: &PodsOptions,
-        tunnel: Option<Tunnel>,
+        (source, deployment): (&mut Source, &mut Deployment),
         api: &TcpListener,
     ) -> anyhow::Result<Self> {
-        let tunnel = tunnel.context(
+        let tunnel = deployment.tunnel.context(
             "pods share no directory with a door: write `link: tunnel` in the spec, with tunnel.listen: 0.0.0.0:7411",
         )?;
         // What can be wrong is found by whoever follows too.
         let backend = KubernetesBackend::on(cluster.clone(), owner, &options.kubernetes)?;
-        let leadership = lead(&cluster, owner, api).await?;
+        let config_map = options.spec_config_map.as_deref();
+        let texts = match config_map {
+            Some(map) => source.other_than_known(observe::spec_changes(&cluster, map)).boxed(),
+            None => source.changes().boxed(),
+        };
+        let leadership = source.keep_up_until(lead(&cluster, owner, api), texts, deployment).await?;
         let Material { ca_certificate, secret, api_token, .. } =
             secrets::get_or_create(&cluster, make).await?;
         let ca = tunnel.tls.then_some(ca_certificate);
         let port = tunnel.listen.port();
         let sites = observe::doors(&cluster, owner).map(move |doors| {
-            let site = |door: observe::DoorPod| site(door.name, door.address, port);
+            let site = |door: observe::DoorPod| site(door, port);
             doors.into_iter().map(site).collect()
         });
-        let spec = options.spec_config_map.as_deref().map(|map| observe::spec_changes(&cluster, map).boxed());
+        // Asked anew: what was told while we waited may lag behind.
+        let changes = match config_map {
+            Some(map) => {
+                let mut texts = observe::spec_changes(&cluster, map).boxed();
+                match timeout(SPEC_PATIENCE, texts.next()).await {
+                    Ok(Some(text)) => source.revise(deployment, text),
+                    Ok(None) | Err(_) => {
+                        tracing::warn!(map, "no spec is in the ConfigMap: it stays as it was read last");
+                    }
+                }
+                source.other_than_known(texts).boxed()
+            }
+            None => {
+                source.look_again(deployment);
+                source.changes().boxed()
+            }
+        };
+        let door_service = match observe::service_address(&cluster, &options.door_service).await {
+            Some(address) => SocketAddr::new(address, port).to_string(),
+            None => format!("{}:{port}", options.door_service),
+        };
         let approach = Approach::new(secret.clone(), ca.as_deref())
             .context("the authority's certificate in the cluster's secret makes no sense")?;
-        let dialling = Dialling {
-            tls: tunnel.tls,
-            ca,
-            besides: vec![format!("{}:{port}", options.door_service)],
-            ..Dialling::default()
-        };
+        let dialling = Dialling { tls: tunnel.tls, ca, besides: vec![door_service], ..Dialling::default() };
         Ok(Self {
             backend,
-            doors: Doors { sites: sites.boxed(), approach },
+            doors: Doors { sites: sites.boxed(), approach: approach.losing_after(tunnel.lost_after) },
             dialling,
             secret,
             lead: Lead::AmongOthers(leadership),
             api_token,
-            spec,
+            changes,
         })
     }
 }
@@ -180,8 +239,17 @@ impl Quarters {
 
 async fn lead(cluster: &Cluster, owner: &str, api: &TcpListener) -> anyhow::Result<Leadership> {
     let leader = Arc::new(Mutex::new("nobody yet".to_owned()));
-    let _standby =
-        Standby::at(api, Arc::clone(&leader)).context("cannot answer while another controller leads")?;
+    // What an earlier life of this pod's may have left there.
+    let lowered = CancellationToken::new();
+    let lowering = {
+        let (cluster, lowered) = (cluster.clone(), lowered.clone());
+        tokio::spawn(async move {
+            flag::show(&cluster, false).await;
+            lowered.cancel();
+        })
+    };
+    let _standby = Standby::at(api, Arc::clone(&leader), lowered)
+        .context("cannot answer while another controller leads")?;
     let (lease, us) = (lease::name(owner), cluster.identity());
     let leadership = lease::win(cluster, &lease, &us, |who| {
         let who = who.unwrap_or("nobody").to_owned();
@@ -190,6 +258,13 @@ async fn lead(cluster: &Cluster, owner: &str, api: &TcpListener) -> anyhow::Resu
     });
     let leadership = leadership.await;
     tracing::info!(us, "this controller leads");
+    let cluster = cluster.clone();
+    tokio::spawn(async move {
+        // One after the other, or the first could be the last to arrive.
+        let _ = lowering.await;
+        flag::show(&cluster, true).await;
+        flag::inherit(&cluster).await;
+    });
     Ok(leadership)
 }
 
@@ -219,26 +294,39 @@ enum MakeError {
     Random(#[source] getrandom::Error),
 }
 
-fn site(name: String, address: IpAddr, port: u16) -> Site {
-    Site { name, address: Address::There(SocketAddr::new(address, port).to_string()) }
+fn site(door: observe::DoorPod, port: u16) -> Site {
+    let address = SocketAddr::new(door.address, port).to_string();
+    Site { name: door.name, address: Address::There(address), machine: door.node }
 }
 
 /// What answers at the API's address while we wait to lead.
 struct Standby(JoinHandle<()>);
 
 impl Standby {
-    fn at(api: &TcpListener, leader: Arc<Mutex<String>>) -> std::io::Result<Self> {
+    /// From when `may_be_ready` on, `/` says that we are, as the page does that is there when we lead.
+    fn at(
+        api: &TcpListener,
+        leader: Arc<Mutex<String>>,
+        may_be_ready: CancellationToken,
+    ) -> io::Result<Self> {
         // The same socket once more: when this one stops to accept, the other goes on.
         let listener = std::net::TcpListener::from(api.as_fd().try_clone_to_owned()?);
         let listener = TcpListener::from_std(listener)?;
-        let not_ready = move || {
+        let waits = move |status| {
             let leader = leader.lock().unwrap_or_else(PoisonError::into_inner).clone();
-            std::future::ready((
-                StatusCode::SERVICE_UNAVAILABLE,
-                format!("this controller waits; {leader} leads\n"),
-            ))
+            std::future::ready((status, format!("this controller waits; {leader} leads\n")))
         };
-        let answers = Router::new().route("/healthz", get(|| async { "ok\n" })).fallback(not_ready);
+        let page = {
+            let waits = waits.clone();
+            move || match may_be_ready.is_cancelled() {
+                true => waits(StatusCode::OK),
+                false => waits(StatusCode::SERVICE_UNAVAILABLE),
+            }
+        };
+        let answers = Router::new()
+            .route("/healthz", get(|| async { "ok\n" }))
+            .route("/", get(page))
+            .fallback(move || waits(StatusCode::SERVICE_UNAVAILABLE));
         let serving = tokio::spawn(async move {
             if let Err(error) = axum::serve(listener, answers).await {
                 tracing::warn!(%error, "nobody is told that this controller waits");
@@ -260,11 +348,16 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn who_waits_is_well_and_not_ready() {
+    async fn who_waits_is_well_and_answers_nothing_else() {
         let api = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let at = |path: &str| format!("http://{}{path}", api.local_addr().unwrap());
-        let standby = Standby::at(&api, Arc::new(Mutex::new("the-other".to_owned()))).unwrap();
+        let may_be_ready = CancellationToken::new();
+        let leader = Arc::new(Mutex::new("the-other".to_owned()));
+        let standby = Standby::at(&api, leader, may_be_ready.clone()).unwrap();
         assert_eq!(reqwest::get(at("/healthz")).await.unwrap().status(), 200);
+        assert_eq!(reqwest::get(at("/")).await.unwrap().status(), 503);
+        may_be_ready.cancel();
+        assert_eq!(reqwest::get(at("/")).await.unwrap().status(), 200);
         let answer = reqwest::get(at("/readyz")).await.unwrap();
         assert_eq!(answer.status(), 503);
         insta::assert_snapshot!(answer.text().await.unwrap(), @"this controller waits; the-other leads");
@@ -280,6 +373,16 @@ mod tests {
     fn what_is_made_is_enough_to_reach_a_door() {
         let material = make().unwrap();
         assert!(Approach::new(material.secret, Some(&material.ca_certificate)).is_ok());
-        assert_eq!(site("a".to_owned(), "::1".parse().unwrap(), 7411).address.to_string(), "[::1]:7411");
+        let door = observe::DoorPod {
+            name: "a".to_owned(),
+            address: "::1".parse().unwrap(),
+            ready: true,
+            node: Some("node1".to_owned()),
+        };
+        let site = site(door, 7411);
+        assert_eq!(
+            (site.address.to_string().as_str(), site.machine.as_deref()),
+            ("[::1]:7411", Some("node1"))
+        );
     }
 }

@@ -3,7 +3,7 @@
 use clap::Args;
 
 use super::client::{Api, ApiArgs};
-use super::output::{Column, Table, duration, print, print_json, since, width};
+use super::output::{Column, Table, duration, print, print_json, printable, since, width};
 use crate::api::views::{HoldingView, PhaseView, PoolView, WorkerView};
 
 /// List workers, and what each holds at this moment
@@ -35,12 +35,27 @@ pub(super) async fn run(args: PsArgs) -> anyhow::Result<()> {
 
 async fn list_workers(api: &Api, args: &PsArgs) -> anyhow::Result<()> {
     let workers = api.workers(args.pool.as_deref()).await?;
-    if args.json { print_json(&workers) } else { print(&workers_table(&workers).render(width())) }
+    if args.json {
+        return print_json(&workers);
+    }
+    let troubles = workers.iter().filter_map(|it| Some((it.id.as_str(), it.trouble.as_deref()?)));
+    print(&(workers_table(&workers).render(width()) + &told(troubles)))
 }
 
 async fn list_pools(api: &Api, json: bool) -> anyhow::Result<()> {
     let pools: Vec<PoolView> = api.get(&["pools"], &[]).await?;
-    if json { print_json(&pools) } else { print(&pools_table(&pools).render(width())) }
+    if json {
+        return print_json(&pools);
+    }
+    let troubles = pools.iter().filter_map(|it| Some((it.name.as_str(), it.trouble.as_deref()?)));
+    print(&(pools_table(&pools).render(width()) + &told(troubles)))
+}
+
+/// What is wrong with whom, below the table: an engine's words are too long for a column.
+fn told<'a>(troubles: impl Iterator<Item = (&'a str, &'a str)>) -> String {
+    let lines = troubles.map(|(who, trouble)| format!("{}: {}\n", printable(who), printable(trouble)));
+    let lines: String = lines.collect();
+    if lines.is_empty() { lines } else { format!("\n{lines}") }
 }
 
 fn workers_table(workers: &[WorkerView]) -> Table<7> {
@@ -57,7 +72,7 @@ fn workers_table(workers: &[WorkerView]) -> Table<7> {
     for worker in workers {
         table.row([
             worker.id.clone(),
-            phase(worker.phase).to_owned(),
+            if worker.trouble.is_some() { "held up" } else { phase(worker.phase) }.to_owned(),
             worker.generation.to_string(),
             place(worker),
             worker.started_at.as_deref().map_or_else(|| "-".to_owned(), |at| since(at, now)),
@@ -105,11 +120,14 @@ pub(super) fn phase(phase: PhaseView) -> &'static str {
     }
 }
 
-/// What `kill` or `docker kill` would have to be given.
+/// What `kill`, `docker kill` or `kubectl delete pod` would have to be given, and the node that the pod is on.
 pub(super) fn place(worker: &WorkerView) -> String {
     match (&worker.container, &worker.pod, worker.pid) {
         (Some(container), ..) => container.clone(),
-        (None, Some(pod), _) => pod.clone(),
+        (None, Some(pod), _) => match &worker.node {
+            Some(node) => format!("{pod} on {node}"),
+            None => pod.clone(),
+        },
         (None, None, Some(pid)) => format!("pid {pid}"),
         (None, None, None) => "-".to_owned(),
     }

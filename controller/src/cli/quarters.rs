@@ -127,7 +127,7 @@ impl Quarters {
                 let mut living = Vec::new();
                 for found in backend.list().await.with_context(cannot_tell)? {
                     match found.vital {
-                        Vital::Alive { .. } => living.push(found.life),
+                        Vital::Alive { .. } | Vital::Waiting { .. } => living.push(found.life),
                         Vital::Dead(_) => {
                             if let Err(error) = backend.remove(&found.life, &found.unit).await {
                                 tracing::warn!(life = %found.life, error = in_full(&error), "it stays");
@@ -151,7 +151,7 @@ impl Quarters {
                     bail!(cannot_tell());
                 }
                 let found = KubernetesBackend::to_look_around(cluster, owner).list().await;
-                let alive = |found: Found| matches!(found.vital, Vital::Alive { .. }).then_some(found.life);
+                let alive = |found: Found| (!matches!(found.vital, Vital::Dead(_))).then_some(found.life);
                 let mut living: Vec<_> =
                     found.with_context(cannot_tell)?.into_iter().filter_map(alive).collect();
                 living.sort();

@@ -5,7 +5,7 @@
 //! here waits for a door: a report is gathered by a task of its own, which comes back when all have answered or patience
 //! is over.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::pin::Pin;
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ use super::share::{Balance, Move, PACE, Roll};
 use super::site::{Approach, Site};
 use super::tally::Tally;
 use super::{EVENTS, ORDERS, Request, Turns};
-use crate::model::DoorEvent;
+use crate::model::{Company, DoorEvent};
 
 /// What is left of a reporter's patience for the answers to be put together.
 const MARGIN: u32 = 10;
@@ -43,6 +43,9 @@ pub(super) struct Fleet {
     events: mpsc::Sender<DoorEvent>,
     shown: Shown,
     lines: BTreeMap<MemberId, Connected>,
+    company: watch::Sender<Company>,
+    /// The machines that are known to be dark.
+    dark: BTreeSet<String>,
     next: u32,
     muster: Muster,
     tally: Tally,
@@ -76,7 +79,20 @@ impl Fleet {
     ) -> Self {
         let (muster, tally, balance) = (Muster::default(), Tally::default(), Balance::default());
         let lines = BTreeMap::new();
-        Self { approach, requests, events, shown, lines, next: 0, muster, tally, balance }
+        let company = watch::Sender::new(Company::Alone);
+        Self {
+            approach,
+            requests,
+            events,
+            shown,
+            lines,
+            company,
+            dark: BTreeSet::new(),
+            next: 0,
+            muster,
+            tally,
+            balance,
+        }
     }
 
     pub(super) async fn run(mut self, mut sites: Sites) {
@@ -106,6 +122,10 @@ impl Fleet {
                         self.order(&order);
                         Ok(())
                     }
+                    Some(Request::Connections(pools)) => {
+                        self.balance.learn(pools);
+                        Ok(())
+                    }
                     Some(Request::Report(turns, patience, reply)) => {
                         self.gather(turns, patience, reply, &gathers);
                         Ok(())
@@ -113,6 +133,11 @@ impl Fleet {
                 },
                 _ = look.tick(), if self.lines.len() > 1 => {
                     self.deal_out();
+                    if self.balance.looks_for_idle() {
+                        // Who is idle, for the next look. Nobody but the tally hears it.
+                        let (reply, _) = oneshot::channel();
+                        self.gather(Turns::Leave, PACE, reply, &gathers);
+                    }
                     Ok(())
                 }
             };
@@ -123,18 +148,20 @@ impl Fleet {
         self.lines.values().for_each(|line| line.task.abort());
     }
 
-    /// Dials those that are new, and leaves those that are not there any more.
+    /// Dials those that are new, and leaves those that are not there any more. One that is on its way out and has its
+    /// workers yet is listened to until it has gone: they are with it, and are told by it what they are to do.
     async fn find(
         &mut self,
         sites: Vec<Site>,
         says: &mpsc::Sender<(MemberId, Said)>,
     ) -> Result<(), NotNeeded> {
-        let old: Vec<MemberId> = self
-            .lines
-            .iter()
-            .filter(|(_, line)| !sites.contains(&line.site))
-            .map(|(member, _)| *member)
-            .collect();
+        let mut old = Vec::new();
+        for (member, line) in &self.lines {
+            match sites.contains(&line.site) {
+                true => self.muster.stays_on(*member),
+                false => old.push(*member),
+            }
+        }
         for site in sites {
             if self.lines.values().any(|line| line.site == site) {
                 continue;
@@ -148,6 +175,7 @@ impl Fleet {
                 approach: self.approach.clone(),
                 requests,
                 events: says.clone(),
+                company: self.company.subscribe(),
                 beats: 0,
                 unheard_turns: 0,
             };
@@ -156,15 +184,37 @@ impl Fleet {
             self.lines.insert(member, Connected { site, asks, task, beats: 0 });
         }
         for member in old {
+            let events = self.muster.leaves(member);
+            self.tell(events).await?;
+            self.forget_if_gone(member);
+        }
+        self.show();
+        self.tell_company().await
+    }
+
+    /// Tells whether there are several doors, and whose machines are dark, when that has changed.
+    async fn tell_company(&mut self) -> Result<(), NotNeeded> {
+        let now = self.muster.company();
+        if self.company.send_replace(now) != now {
+            self.tell(vec![DoorEvent::Company(now)]).await?;
+        }
+        let dark = self.muster.dark();
+        if dark != self.dark {
+            self.dark.clone_from(&dark);
+            self.tell(vec![DoorEvent::Dark(dark)]).await?;
+        }
+        Ok(())
+    }
+
+    /// Leaves a door that is on its way out and is not there any more.
+    fn forget_if_gone(&mut self, member: MemberId) {
+        if self.muster.has_gone(member) {
             if let Some(line) = self.lines.remove(&member) {
                 line.task.abort();
             }
-            let events = self.muster.gone(member);
+            self.muster.forget(member);
             self.tally.gone(member);
-            self.tell(events).await?;
         }
-        self.show();
-        Ok(())
     }
 
     async fn hear(&mut self, member: MemberId, said: Said) -> Result<(), NotNeeded> {
@@ -177,7 +227,12 @@ impl Fleet {
             return Ok(());
         }
         let events = self.muster.hear(member, said);
+        self.forget_if_gone(member);
+        for (other, order) in self.muster.follow_ups() {
+            self.send(other, order);
+        }
         self.show();
+        self.tell_company().await?;
         self.tell(events).await
     }
 
@@ -194,11 +249,15 @@ impl Fleet {
 
     fn order(&mut self, order: &Order) {
         for member in self.muster.route(order) {
-            if let Some(line) = self.lines.get(&member)
-                && line.asks.try_send(Ask::Order(order.clone())).is_err()
-            {
-                tracing::warn!("an order to a door was dropped: too many wait already");
-            }
+            self.send(member, order.clone());
+        }
+    }
+
+    fn send(&self, member: MemberId, order: Order) {
+        if let Some(line) = self.lines.get(&member)
+            && line.asks.try_send(Ask::Order(order)).is_err()
+        {
+            tracing::warn!("an order to a door was dropped: too many wait already");
         }
     }
 

@@ -13,8 +13,9 @@
 //! wants one is told at once that there is none.
 //!
 //! A door at the other end of a network can be gone without anything ever saying so: its machine was switched off. So
-//! there a connection on which nothing is heard for [`HANGS_AFTER`] beats is given up. Whether the door lives is then
-//! found by dialling it.
+//! there a connection on which nothing is heard for [`HANGS_AFTER`] beats is given up, and where there are other doors,
+//! after as many as a link takes to count as lost (`tunnel.lost_after`): the workers that were with it are waited for at
+//! the others from then on. Whether the door lives is then found by dialling it.
 //!
 //! What can go wrong: nobody listens (the door has not started, or is restarting); a line is too long or is no
 //! notice (then the connection is given up and dialled again); the door is of another version, which no amount
@@ -29,14 +30,15 @@ use futures_util::StreamExt;
 use server::control::{LONGEST_LINE, Notice, Order, Report, VERSION};
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 use tokio_util::codec::{FramedRead, LinesCodec, LinesCodecError};
 
 use super::Turns;
+use super::darkness::Darkness;
 use super::muster::MemberId;
 use super::site::{Address, Approach, Wire};
-use crate::model::{Welcome, in_full};
+use crate::model::{Company, Welcome, in_full};
 
 /// The first wait before dialling again.
 const FIRST_WAIT: Duration = Duration::from_millis(10);
@@ -75,8 +77,11 @@ pub(super) enum DoorError {
     #[error("the door has not answered our hello, or taken an order, within {}s", PATIENCE.as_secs())]
     Mute,
     /// Nothing has been heard of it for so long that it may as well be gone, and only its network would tell.
-    #[error("nothing has been heard of the door for {HANGS_AFTER} beats")]
-    Vanished,
+    #[error("nothing has been heard of the door for {beats} beats")]
+    Vanished {
+        /// For how many.
+        beats: u32,
+    },
     /// It speaks another version. Dialling again helps only when one of the two has been replaced.
     #[error(
         "the door speaks version {theirs} of the control protocol and this controller version {VERSION}: start one of the two again, so that both are of the same build (SIGTERM drains a door); until then nobody is replaced"
@@ -117,6 +122,12 @@ pub(super) enum Said {
     Silent,
     /// It answers again.
     Answers,
+    /// Somebody answers who speaks another version.
+    Foreign,
+    /// Not any more.
+    Away,
+    /// Whether nothing answers where it is, not even to say that no door is there.
+    Dark(bool),
     /// Nobody answers there any more.
     Down {
         /// In words for the log.
@@ -141,6 +152,8 @@ pub(super) struct Line {
     pub(super) approach: Approach,
     pub(super) requests: mpsc::Receiver<Ask>,
     pub(super) events: mpsc::Sender<(MemberId, Said)>,
+    /// Whether there are other doors.
+    pub(super) company: watch::Receiver<Company>,
     /// Let pass without a sign of life.
     pub(super) beats: u32,
     /// Ended turns that came too late for whoever had asked for them.
@@ -159,11 +172,15 @@ impl Line {
     pub(super) async fn keep_up(mut self) {
         let mut wait = FIRST_WAIT;
         let mut last_said = String::new();
+        let mut is_foreign = false;
+        let mut darkness = Darkness::default();
         loop {
             let lost = match greet(&self.approach, &self.address).await {
                 Ok((welcome, tunnel, speaking)) => {
                     wait = FIRST_WAIT;
                     last_said.clear();
+                    is_foreign = false;
+                    darkness = Darkness::default();
                     if !(self.let_pass(0).await && self.tell(Said::Up { welcome, tunnel }).await) {
                         return;
                     }
@@ -174,9 +191,22 @@ impl Line {
                     if !self.tell(Said::Down { why: error.to_string() }).await {
                         return;
                     }
+                    darkness.was_heard(&error);
                     error
                 }
-                Err(error) => error,
+                Err(error) => {
+                    let now = matches!(error, DoorError::Version { .. });
+                    let said = if now { Said::Foreign } else { Said::Away };
+                    if std::mem::replace(&mut is_foreign, now) != now && !self.tell(said).await {
+                        return;
+                    }
+                    if let Some(dark) = darkness.after(&error)
+                        && !self.tell(Said::Dark(dark)).await
+                    {
+                        return;
+                    }
+                    error
+                }
             };
             let beats = match lost {
                 DoorError::Mute => self.beats + BEATS_OF_PATIENCE,
@@ -281,8 +311,11 @@ impl Line {
         if !self.let_pass(beats).await || (beats == SILENT_AFTER && !self.tell(Said::Silent).await) {
             return Some(Over::NotNeeded);
         }
-        let far = matches!(self.address, Address::There(_));
-        (far && beats >= HANGS_AFTER).then_some(Over::Lost(DoorError::Vanished))
+        let most = match self.address {
+            Address::Here(_) => return None,
+            Address::There(_) => given_up_after(*self.company.borrow(), self.approach.lost_after),
+        };
+        (beats >= most).then_some(Over::Lost(DoorError::Vanished { beats }))
     }
 
     /// So many beats have been let pass by now. Whether anybody still wants to know.
@@ -304,6 +337,18 @@ impl Line {
         match tokio::time::timeout(wait, forget).await {
             Err(_elapsed) => Ok(()),
             Ok(()) => Err(NotNeeded),
+        }
+    }
+}
+
+/// After how many beats without a sign of life the connection to a door across a network is given up. Pure.
+fn given_up_after(company: Company, lost_after: Duration) -> u32 {
+    match company {
+        Company::Alone => HANGS_AFTER,
+        // A single beat that is late must cost nobody.
+        Company::Several | Company::Unclear => {
+            let beats = lost_after.as_millis().div_ceil(BEAT.as_millis());
+            u32::try_from(beats).unwrap_or(HANGS_AFTER).clamp(2, HANGS_AFTER)
         }
     }
 }
@@ -376,6 +421,13 @@ mod tests {
 
     fn connect(path: &Path) -> (Door, Receiver<DoorEvent>) {
         Door::connect(only(Site::here(path)), Approach::plain(Secret::new([7; 32])))
+    }
+
+    #[test]
+    fn one_of_several_is_given_up_as_soon_as_a_link_counts_as_lost() {
+        let after = |seconds: f64| given_up_after(Company::Several, Duration::from_secs_f64(seconds));
+        assert_eq!([0.02, 3.0, 3.5, 60.0].map(after), [2, 3, 4, HANGS_AFTER]);
+        assert_eq!(given_up_after(Company::Alone, Duration::from_secs(3)), HANGS_AFTER);
     }
 
     /// A door that welcomes whoever comes first and does nothing after that, not even read.

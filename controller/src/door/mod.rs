@@ -21,6 +21,7 @@
 //! Orders are not kept for a door that is away ([`Door::order`] forgets them): the supervisor plans anew when the door is
 //! back, and an order from before might by then be about somebody else's state.
 
+mod darkness;
 mod fleet;
 mod line;
 mod muster;
@@ -31,6 +32,7 @@ mod tally;
 #[expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 mod tests;
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -69,6 +71,8 @@ pub struct NoReport;
 enum Request {
     Order(Order),
     Report(Turns, Duration, oneshot::Sender<Report>),
+    /// In these pools a turn is a whole connection.
+    Connections(BTreeSet<PoolName>),
 }
 
 /// What becomes of the turns that have ended, when the door is asked for a report: they have one reader.
@@ -111,6 +115,13 @@ impl Door {
     /// Where the door of this machine listens for workers; `None` when it does not, or is not there.
     pub fn mouth_of_this_machine(&self) -> Option<SocketAddr> {
         self.roll.borrow().mouth_of_this_machine()
+    }
+
+    /// Tells in which pools a turn is a whole connection: there nobody who has one is sent to another door.
+    pub fn connections_are_turns_in(&self, pools: BTreeSet<PoolName>) {
+        if self.requests.try_send(Request::Connections(pools)).is_err() {
+            tracing::warn!("which pools have turns that last is not known: too many orders wait already");
+        }
     }
 
     /// Gives an order to whichever door it is for. It is forgotten when that door is away.

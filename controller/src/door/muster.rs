@@ -5,6 +5,13 @@
 //! *home* is the door that it has joined last, and what any other says of it is passed over. When its home loses it and
 //! another door has its link still, that one is its home again.
 //!
+//! A door that is not to be found any more may be there yet: it is on its way out, serves those who are there, and keeps its
+//! workers until it goes. It is heard until its line ends, and deals with nobody new.
+//!
+//! A worker that its home has lost is none any more, though it may live on the far side of a partition and dial the next
+//! door, which knows nothing of it; and whoever knows the token of one that has gone in order could come there as it. So
+//! the other doors are told to bury it ([`Muster::follow_ups`]).
+//!
 //! A move is under way from our order until the worker's door says that it has gone, or another one that it has come.
 //!
 //! Where something is done for a pool as a whole (a request, a trickle), one door does it: the open one with the most of
@@ -19,7 +26,7 @@ use server::identity::{Incarnation, PoolName};
 use super::line::Said;
 use super::share::{Mouth, Roll, Seen};
 use super::site::{Address, Site};
-use crate::model::{DoorEvent, Welcome};
+use crate::model::{Company, DoorEvent, Welcome};
 
 /// A door, by a number of its own: in the order in which they were found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -52,12 +59,36 @@ pub(super) struct Muster {
     trickles: BTreeMap<PoolName, MemberId>,
     /// Whether the supervisor thinks that a door accepts clients.
     told_open: bool,
+    /// What doors are to be told for what another has said.
+    follow_ups: Vec<(MemberId, Order)>,
 }
 
 #[derive(Debug)]
 struct Member {
     site: Site,
+    standing: Standing,
+    tongue: Tongue,
+    /// Nothing answers where it is.
+    dark: bool,
     here: Option<Here>,
+}
+
+/// Whether a door is to be found where doors are found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Standing {
+    /// It is.
+    Stays,
+    /// Not any more: when its line ends, it has gone.
+    Leaves,
+}
+
+/// Whether a door is there that says things which are not understood.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Tongue {
+    /// Not as far as is known.
+    Ours,
+    /// It speaks another version, and may have workers.
+    Another,
 }
 
 /// A door that is there.
@@ -74,14 +105,45 @@ struct Here {
 impl Muster {
     /// Another door has been found.
     pub(super) fn found(&mut self, member: MemberId, site: Site) {
-        self.members.insert(member, Member { site, here: None });
+        let (standing, tongue) = (Standing::Stays, Tongue::Ours);
+        self.members.insert(member, Member { site, standing, tongue, dark: false, here: None });
     }
 
-    /// A door is none of ours any more.
-    pub(super) fn gone(&mut self, member: MemberId) -> Vec<DoorEvent> {
-        let events = self.down(member, "it is none of this deployment's doors any more");
+    /// A door is to be found no more: it goes, or has gone.
+    pub(super) fn leaves(&mut self, member: MemberId) -> Vec<DoorEvent> {
+        if let Some(it) = self.members.get_mut(&member) {
+            it.standing = Standing::Leaves;
+        }
+        self.closed().into_iter().collect()
+    }
+
+    /// A door is to be found, or still is.
+    pub(super) fn stays_on(&mut self, member: MemberId) {
+        if let Some(it) = self.members.get_mut(&member) {
+            it.standing = Standing::Stays;
+        }
+    }
+
+    /// Whether this door was on its way out and is not there any more.
+    pub(super) fn has_gone(&self, member: MemberId) -> bool {
+        self.members.get(&member).is_some_and(|it| {
+            it.standing == Standing::Leaves && it.here.is_none() && it.tongue == Tongue::Ours
+        })
+    }
+
+    /// Whether there are others besides one.
+    pub(super) fn company(&self) -> Company {
+        let staying = self.members.values().filter(|it| it.standing == Standing::Stays);
+        match staying.count() {
+            _ if self.members.values().any(|it| it.tongue == Tongue::Another) => Company::Unclear,
+            0 | 1 => Company::Alone,
+            _ => Company::Several,
+        }
+    }
+
+    /// It is none of ours any more.
+    pub(super) fn forget(&mut self, member: MemberId) {
         self.members.remove(&member);
-        events
     }
 
     /// What the supervisor has to know of what a door has said.
@@ -96,8 +158,33 @@ impl Muster {
             Said::Silent => self.silent(member),
             Said::Answers => self.answers(member),
             Said::Down { why } => self.down(member, &why),
+            Said::Foreign => self.speaks(member, Tongue::Another),
+            Said::Away => self.speaks(member, Tongue::Ours),
+            Said::Dark(dark) => {
+                if let Some(it) = self.members.get_mut(&member) {
+                    it.dark = dark;
+                }
+                Vec::new()
+            }
             Said::Beats(_) => Vec::new(),
         }
+    }
+
+    /// The machines on which nothing answers for their door.
+    pub(super) fn dark(&self) -> BTreeSet<String> {
+        self.members.values().filter(|it| it.dark).filter_map(|it| it.site.machine.clone()).collect()
+    }
+
+    fn speaks(&mut self, member: MemberId, tongue: Tongue) -> Vec<DoorEvent> {
+        if let Some(it) = self.members.get_mut(&member) {
+            it.tongue = tongue;
+        }
+        Vec::new()
+    }
+
+    /// What doors have to do for what was [heard](Self::hear) of others since this was last asked.
+    pub(super) fn follow_ups(&mut self) -> Vec<(MemberId, Order)> {
+        std::mem::take(&mut self.follow_ups)
     }
 
     /// To which doors an order goes.
@@ -110,7 +197,7 @@ impl Muster {
                 }
                 home.into_iter().collect()
             }
-            Order::Bury { .. } => {
+            Order::Bury { .. } | Order::Over { .. } => {
                 // Whoever has its link still must not have it, and none may let it in again.
                 self.present().map(|(member, _)| member).collect()
             }
@@ -169,7 +256,8 @@ impl Muster {
                 door.workers.push((life.clone(), stays));
             }
         }
-        let absent = self.members.iter().filter(|(_, it)| it.here.is_none());
+        let absent =
+            self.members.iter().filter(|(_, it)| it.here.is_none() && it.standing == Standing::Stays);
         let absent = absent.filter_map(|(_, it)| match &it.site.address {
             Address::There(address) => Some(address.clone()),
             Address::Here(_) => None,
@@ -191,6 +279,8 @@ impl Muster {
         }
         if let Some(it) = self.members.get_mut(&member) {
             let pools = welcome.pools.keys().cloned().collect();
+            it.tongue = Tongue::Ours;
+            it.dark = false;
             it.here = Some(Here { tunnel, pools, linked, stopping: false, silent: false });
         }
         self.told_open = true;
@@ -272,6 +362,10 @@ impl Muster {
                 }
                 self.moving.remove(worker);
                 self.leaving.remove(worker);
+                let others = self.present().map(|(other, _)| other).filter(|other| *other != member);
+                let bury = |other| (other, Order::Bury { worker: worker.clone() });
+                let orders: Vec<_> = others.map(bury).collect();
+                self.follow_ups.extend(orders);
             }
             Notice::Moved { worker, .. } => {
                 if let Some(here) = self.here(member) {
@@ -315,7 +409,7 @@ impl Muster {
 
     /// Tells that no door accepts clients any more, once.
     fn closed(&mut self) -> Option<DoorEvent> {
-        let open = self.present().any(|(_, here)| !here.stopping);
+        let open = self.staying().any(|(_, here)| !here.stopping);
         let closed = std::mem::replace(&mut self.told_open, open) && !open;
         closed.then_some(DoorEvent::Notice(Notice::Stopping))
     }
@@ -355,6 +449,12 @@ impl Muster {
 
     /// Those that are there, answer, and accept clients.
     fn usable(&self) -> impl Iterator<Item = (MemberId, &Here)> {
-        self.present().filter(|(_, here)| !here.silent && !here.stopping)
+        self.staying().filter(|(_, here)| !here.silent && !here.stopping)
+    }
+
+    /// Those that are there and not on their way out.
+    fn staying(&self) -> impl Iterator<Item = (MemberId, &Here)> {
+        let staying = self.members.iter().filter(|(_, it)| it.standing == Standing::Stays);
+        staying.filter_map(|(member, it)| Some((*member, it.here.as_ref()?)))
     }
 }

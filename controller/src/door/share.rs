@@ -6,7 +6,8 @@
 //! differ by more than one, and have for [`PATIENCE`], one worker is sent from the fullest to the emptiest, and then nobody
 //! for [`PACE`]. Each move brings the two nearer by two, and none is made for a difference of one: it converges, and ends.
 //!
-//! A worker that is told to move goes when it has done what it holds, so those that hold nothing are asked first. One that
+//! A worker that is told to move goes when it has done what it holds, and gets nothing more until then. So those that hold
+//! nothing are asked first; and where a turn is a whole connection, which may last for days, nobody else is. One that
 //! has not come anywhere within [`LOST_PATIENCE`] is waited for no longer, and another may be sent.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -99,6 +100,8 @@ pub(super) struct Move {
 #[derive(Debug, Default)]
 pub(super) struct Balance {
     pools: BTreeMap<PoolName, Pool>,
+    /// Those in which a turn is a whole connection.
+    connections: BTreeSet<PoolName>,
 }
 
 #[derive(Debug, Default)]
@@ -110,6 +113,17 @@ struct Pool {
 }
 
 impl Balance {
+    /// These are from now on the pools in which a turn is a whole connection.
+    pub(super) fn learn(&mut self, connections: BTreeSet<PoolName>) {
+        self.connections = connections;
+    }
+
+    /// Whether somebody may be moved before long where it takes somebody idle: then it is good to know who is.
+    pub(super) fn looks_for_idle(&self) -> bool {
+        let uneven = |name| self.pools.get(name).is_some_and(|pool| pool.uneven.is_some());
+        self.connections.iter().any(uneven)
+    }
+
     /// Who is to be moved `now`. `idle` are those who held nothing when the doors were last asked.
     pub(super) fn look(&mut self, roll: &Roll, idle: &BTreeSet<Incarnation>, now: Instant) -> Vec<Move> {
         let everybody = roll.doors.iter().flat_map(|door| &door.workers);
@@ -117,7 +131,13 @@ impl Balance {
         self.pools.retain(|name, _| names.contains(name));
         names
             .into_iter()
-            .filter_map(|name| self.pools.entry(name.clone()).or_default().look(&name, roll, idle, now))
+            .filter_map(|name| {
+                let who = match self.connections.contains(&name) {
+                    true => Whom::IdleAlone,
+                    false => Whom::IdleFirst,
+                };
+                self.pools.entry(name.clone()).or_default().look(&name, roll, (idle, who), now)
+            })
             .collect()
     }
 
@@ -128,12 +148,21 @@ impl Balance {
     }
 }
 
+/// Who may be moved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Whom {
+    /// Somebody idle, or else somebody who is not: that is soon over.
+    IdleFirst,
+    /// Nobody but those.
+    IdleAlone,
+}
+
 impl Pool {
     fn look(
         &mut self,
         name: &PoolName,
         roll: &Roll,
-        idle: &BTreeSet<Incarnation>,
+        (idle, whom): (&BTreeSet<Incarnation>, Whom),
         now: Instant,
     ) -> Option<Move> {
         let mut shares: Vec<(usize, &Seen)> = roll
@@ -160,7 +189,11 @@ impl Pool {
         if now < *self.uneven.get_or_insert(now) + PATIENCE {
             return None;
         }
-        let candidates = fullest.workers.iter().filter(|(life, stays)| life.worker.pool == *name && *stays);
+        let may_go = |life: &Incarnation| whom == Whom::IdleFirst || idle.contains(life);
+        let candidates = fullest
+            .workers
+            .iter()
+            .filter(|(life, stays)| life.worker.pool == *name && *stays && may_go(life));
         let (worker, _) = candidates.max_by_key(|(life, _)| (idle.contains(life), life))?;
         let Some(Mouth::Address(to)) = &emptiest.mouth else { return None };
         self.moved = Some((worker.clone(), now));
@@ -264,6 +297,20 @@ mod tests {
         assert_eq!(balance.given_up(start + Duration::from_secs(63)), [life(3)]);
         assert_eq!(look(&mut balance, &uneven(), 63_000), 1, "another may be sent");
         assert_eq!(look(&mut balance, &uneven(), 64_000), 1, "it is back: it found the other door closed");
+    }
+
+    #[test]
+    fn who_holds_a_connection_is_not_moved() {
+        let (start, mut balance) = (Instant::now(), Balance::default());
+        balance.learn(BTreeSet::from(["web".parse().unwrap()]));
+        let uneven = roll(&[&[0, 1, 2, 3], &[]]);
+        let nobody = BTreeSet::new();
+        assert_eq!(balance.look(&uneven, &nobody, start), []);
+        assert!(balance.looks_for_idle());
+        assert_eq!(balance.look(&uneven, &nobody, start + PATIENCE), [], "all of them do");
+        let idle = BTreeSet::from([life(2)]);
+        let moves = balance.look(&uneven, &idle, start + PATIENCE);
+        assert_eq!(moves.first().map(|it| &it.worker), Some(&life(2)), "as soon as one does not");
     }
 
     #[test]

@@ -17,8 +17,26 @@ use tokio::net::{TcpStream, UnixStream};
 /// After how long without an acknowledgement the kernel gives a connection up.
 const LOST_AFTER: Duration = Duration::from_secs(15);
 
+/// After how long a peer that has not been heard of is lost, unless the spec says otherwise (`tunnel.lost_after`).
+const VANISHED_AFTER: Duration = Duration::from_secs(3);
+
 /// How long a connection over a network may take to come about, TLS included.
 const DIAL_PATIENCE: Duration = Duration::from_secs(5);
+
+/// How long the other machine's kernel may take for its part in that. It answers whatever its door is doing, in
+/// milliseconds, or in a second when the question was lost on the way.
+const KERNELS_PATIENCE: Duration = Duration::from_secs(2);
+
+/// Nothing has answered at all: no door, and no kernel that would say that there is none.
+#[derive(Debug, thiserror::Error)]
+#[error("no machine answers there")]
+struct Dark;
+
+/// Whether a dial has failed because nothing answers there, not even to say no.
+pub(super) fn is_dark(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable)
+        || error.get_ref().and_then(|inner| inner.downcast_ref::<Dark>()).is_some()
+}
 
 /// A door, by the name that whoever finds doors knows it by: another name is another door, wherever it is.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -27,6 +45,8 @@ pub struct Site {
     pub name: String,
     /// Where it is dialled.
     pub address: Address,
+    /// The machine that it is on, where machines have names: workers that are there share its fate.
+    pub machine: Option<String>,
 }
 
 /// Where a door is dialled.
@@ -41,7 +61,7 @@ pub enum Address {
 impl Site {
     /// The door of this machine, at its control socket.
     pub fn here(socket: impl Into<PathBuf>) -> Self {
-        Self { name: "door".to_owned(), address: Address::Here(socket.into()) }
+        Self { name: "door".to_owned(), address: Address::Here(socket.into()), machine: None }
     }
 }
 
@@ -63,6 +83,7 @@ pub fn only(site: Site) -> impl Stream<Item = Vec<Site>> + Send + 'static {
 #[derive(Clone)]
 pub struct Approach {
     pub(super) secret: Secret,
+    pub(super) lost_after: Duration,
     connector: Connector,
 }
 
@@ -76,12 +97,18 @@ impl Approach {
             None => Connector::Plain,
             Some(ca) => Connector::tls(ca.as_bytes())?,
         };
-        Ok(Self { secret, connector })
+        Ok(Self { secret, lost_after: VANISHED_AFTER, connector })
     }
 
     /// For a door that is reached in the clear, or over a Unix socket.
     pub fn plain(secret: Secret) -> Self {
-        Self { secret, connector: Connector::Plain }
+        Self { secret, lost_after: VANISHED_AFTER, connector: Connector::Plain }
+    }
+
+    /// The same where a peer that has not been heard of counts as lost after so long: the spec's `tunnel.lost_after`.
+    #[must_use]
+    pub fn losing_after(self, lost_after: Duration) -> Self {
+        Self { lost_after, ..self }
     }
 
     /// Connects. Both halves of the connection, on which nothing of the protocol has been said.
@@ -96,7 +123,8 @@ impl Approach {
     }
 
     async fn dial_there(&self, address: &str) -> io::Result<Wire> {
-        let mut stream = TcpStream::connect(address).await?;
+        let connecting = tokio::time::timeout(KERNELS_PATIENCE, TcpStream::connect(address));
+        let mut stream = connecting.await.map_err(|_| io::Error::new(io::ErrorKind::TimedOut, Dark))??;
         watch_over(&stream, LOST_AFTER)?;
         stream.write_all(&Preface::controller(&self.secret).to_bytes()).await?;
         if stream.read_u8().await? != GO_ON {

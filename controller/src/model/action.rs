@@ -4,7 +4,7 @@
 use server::identity::Incarnation;
 
 use super::place::{KillReason, Purpose};
-use crate::backend::Unit;
+use crate::backend::{LinkEnd, Unit};
 
 /// Something to be done.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,6 +34,13 @@ pub enum Action {
         /// What for.
         why: KillReason,
     },
+    /// Have its door end the process of this worker for a reason, while the backend does not answer.
+    KillByDoor {
+        /// Whose.
+        life: Incarnation,
+        /// What for.
+        why: KillReason,
+    },
     /// End whatever may still run in the compartment of a worker that has left it.
     Finish {
         /// Whose.
@@ -41,17 +48,29 @@ pub enum Action {
         /// Where.
         unit: Unit,
     },
-    /// Tell the backend that a worker's link has closed, in case there is something to be read that will be gone
+    /// Tell the backend that a worker's link has ended, in case there is something to be read that will be gone
     /// when its compartment is.
     LinkLost {
         /// Whose.
         life: Incarnation,
         /// Where.
         unit: Unit,
+        /// How.
+        end: LinkEnd,
     },
-    /// Tell the door that a worker is dead although its link looks open.
+    /// Tell the doors that a worker's life is over: one may let it in still, or show its link as open.
     Bury {
         /// Who.
+        life: Incarnation,
+    },
+    /// Tell the doors whose lives have ended before they came.
+    Brief {
+        /// The latest of each place.
+        lives: Vec<Incarnation>,
+    },
+    /// Have the door turn somebody out who has a good token, and whom neither we nor the backend know.
+    TurnOut {
+        /// Who it says it is.
         life: Incarnation,
     },
     /// Remove what a dead worker has left behind.

@@ -1,6 +1,6 @@
 //! Everything that can happen to the supervisor: a closed set.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -63,6 +63,10 @@ pub enum DoorEvent {
     Up(Welcome),
     /// Another one is there besides those that are.
     Another(Welcome),
+    /// There are others besides one, or there are not any more.
+    Company(Company),
+    /// Nothing answers for the doors on these machines, not even a kernel that would say that none is there. All of them.
+    Dark(BTreeSet<String>),
     /// One of several is not there any more, and these workers, whose links it had, have to dial another.
     Lost {
         /// Whose.
@@ -91,6 +95,17 @@ pub enum DoorEvent {
         /// In words for the log.
         why: String,
     },
+}
+
+/// Whether there is one door or several, those included that are known and do not answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Company {
+    /// There is one at the most: its workers have nowhere else to go.
+    Alone,
+    /// There are others.
+    Several,
+    /// One is there that speaks another version: whom it has is not known, nor, by that, who is at none.
+    Unclear,
 }
 
 /// What the door says first: [`Notice::Welcome`] without its version, which has been checked.

@@ -18,7 +18,7 @@ use server::identity::Incarnation;
 
 use super::death::{Autopsy, Cause};
 use super::place::KillReason;
-use crate::backend::Unit;
+use crate::backend::{LinkEnd, Unit};
 
 /// As [`Cause::Signal`] has it.
 const SIGKILL: i32 = 9;
@@ -204,8 +204,23 @@ impl Incident {
             (None, None | Some(Cause::Lost | Cause::Signal(SIGKILL))) if let Some(why) = self.vanished() => {
                 Reason::Vanished(why.to_owned())
             }
+            // Told to go by us, when its links had been given up, it may still have been able to.
+            (None, Some(Cause::Exit(0)))
+                if self.notes.finish.is_some()
+                    && let Some(why) = self.vanished() =>
+            {
+                Reason::Vanished(why.to_owned())
+            }
             (_, Some(found)) => Reason::Found(found.clone()),
             (None, None) => Reason::NotKnownYet,
+        }
+    }
+
+    /// How its link has ended, as its door saw it.
+    pub fn link_end(&self) -> LinkEnd {
+        match self.left {
+            Some(Left { vanished: None, .. }) => LinkEnd::Closed,
+            Some(Left { vanished: Some(_), .. }) | None => LinkEnd::Vanished,
         }
     }
 

@@ -16,10 +16,10 @@ mod state;
 
 pub use action::{Action, DrainOrder};
 pub use death::{Autopsy, Cause, signal_name};
-pub use event::{ActionError, Command, DoorEvent, Event, StopScope, Welcome};
+pub use event::{ActionError, Command, Company, DoorEvent, Event, StopScope, Welcome};
 pub use in_full::in_full;
 pub use incident::{Asked, Died, Incident, Incidents, Notes, Reason, Settled};
 pub use now::Now;
 pub use place::{Came, Compartment, Errand, Fate, KillReason, Launch, Phase, Place, Purpose, Tenant, Told};
 pub use remains::{Burial, Remains, Stage};
-pub use state::{DoorState, Engine, Haste, PoolState, Pulse, State, Stopping};
+pub use state::{Briefing, DoorState, Engine, Haste, PoolState, Pulse, State, Stopping, Stranger};

@@ -21,7 +21,9 @@
 //! door's: the kernel closes a dead worker's link within microseconds. What is left of it by then, a process
 //! that has not been reaped or a container to be removed, is moved to the [remains](super::Remains), so that
 //! the next worker never waits for the undertaker. [`Phase::Dying`] is the one exception: a worker that hangs
-//! keeps its place until it is known to be dead, because its turn may be given away only then.
+//! keeps its place until it is known to be dead, because its turn may be given away only then. Where its machine has
+//! gone dark and no door has it, no turn of its can be given away any more, and it does not keep its place for that
+//! (`state::astray`).
 //!
 //! The state can be wrong in one way only: it is late. A worker that it calls live may have died a moment ago;
 //! the notice is on its way, and if it was lost, the next listing tells.
@@ -118,6 +120,9 @@ pub struct Tenant {
     pub born: SystemTime,
     /// When it first was ready, whatever has become of it since; `None`: never yet, as far as we have seen.
     pub first_ready: Option<Instant>,
+    /// From when on it has had no reason to be at no door, as long as it is at none; `None`: it is at one, or has not been
+    /// at any yet.
+    pub astray: Option<Instant>,
     /// How we have come by it.
     pub came: Came,
     /// The incident that its readiness completes.
@@ -148,9 +153,17 @@ pub enum Came {
 }
 
 impl Tenant {
-    /// Whether something is wrong that keeps it from running.
+    /// What is wrong that keeps it from running, in the engine's words.
+    pub fn trouble(&self) -> Option<&str> {
+        match &self.launch {
+            Launch::Awaited { trouble } => trouble.as_deref(),
+            Launch::Done => None,
+        }
+    }
+
+    /// Whether something is.
     pub fn is_held_up(&self) -> bool {
-        matches!(self.launch, Launch::Awaited { trouble: Some(_) })
+        self.trouble().is_some()
     }
 
     /// How long it may take until its link is up, from the door's return or its own start. One that has been ready
@@ -299,6 +312,7 @@ impl Phase {
     pub(super) fn join(&mut self, now: Instant) {
         if let Some(tenant) = self.tenant_mut() {
             tenant.first_ready.get_or_insert(now);
+            tenant.astray = None;
         }
         self.change(|phase| match phase {
             Self::Starting { tenant, .. } => Self::Live { tenant, joined: now },

@@ -56,13 +56,14 @@ pub enum Stage {
     Dead(Errand),
 }
 
-/// Whether the door has to be told that a worker is dead: only when the backend knew it first, because a child
-/// of the worker's may hold its link open.
+/// Whether the doors have to be told that a worker's life is over: when none of them has told us. The backend knew it
+/// first, and a child of the worker's may hold its link open; or it died before it had come to any, and its token would be
+/// good for whoever knows it; or it is given up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Burial {
-    /// The door knows.
+    /// They know.
     NotNeeded,
-    /// The door still shows it as linked.
+    /// They may not.
     Needed,
 }
 

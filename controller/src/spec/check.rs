@@ -18,8 +18,8 @@ use super::setting::Setting;
 use super::tunnel;
 use super::units::{Deadline, FilePath, Fraction, LARGEST_SIZE, LONGEST_TIME, Limit, Size, Time};
 use super::valid::{
-    AccessChoice, Api, ApiAccess, BackendChoice, Deployment, Limits, LinkChoice, Network, Pool, Recycle,
-    Restart, Worker,
+    AccessChoice, Api, ApiAccess, BackendChoice, Cgroup, Deployment, Limits, LinkChoice, Network, Pool,
+    Recycle, Restart, Worker,
 };
 
 /// The deployment that `raw` describes, or everything that is wrong with it. `already` are the mistakes that
@@ -175,7 +175,8 @@ fn worker(
     let model = keys.value("model", &raw.model);
     let limits = limits(&mut keys.section("limits"), &raw.limits, model, whole);
     let network = network(keys, raw.network.as_ref(), whole);
-    Some(Worker { app: app?, model: model?, limits: limits?, network: network? })
+    let cgroup = cgroup(&mut keys.section("cgroup"), &raw.cgroup, &whole.backend);
+    Some(Worker { app: app?, model: model?, limits: limits?, network: network?, cgroup: cgroup? })
 }
 
 /// Left out, the app follows from the protocol.
@@ -307,6 +308,41 @@ fn network(keys: &mut Keys<'_>, setting: Option<&Setting<Network>>, whole: &raw:
         return None;
     }
     Some(Network::None)
+}
+
+/// Plain processes stay in the group of whoever has started them and pods in that of their kubelet; see [`cpus`] for when
+/// it is a mistake to say otherwise.
+fn cgroup(keys: &mut Keys<'_>, raw: &raw::Cgroup, backend: &Setting<BackendChoice>) -> Option<Cgroup> {
+    let parent = raw.parent.as_ref().map(|setting| keys.value("parent", setting));
+    let shares = raw.cpu_shares.as_ref().map(|setting| {
+        keys.within("cpu_shares", setting, 2..=262_144, "1024 is what a plain process weighs")
+    });
+    let (parent, cpu_shares) =
+        (parent.map_or(Some(None), |it| it.map(Some)), shares.map_or(Some(None), |it| it.map(Some)));
+    let who = match backend.value {
+        Ok(BackendChoice::Process) => "plain processes stay",
+        Ok(BackendChoice::Kubernetes) => "pods stay",
+        Ok(BackendChoice::Auto | BackendChoice::Docker) | Err(_) => {
+            return Some(Cgroup { parent: parent?.map(|name| name.0), cpu_shares: cpu_shares? });
+        }
+    };
+    let origins = [
+        ("parent", raw.parent.as_ref().map(|it| &it.origin)),
+        ("cpu_shares", raw.cpu_shares.as_ref().map(|it| &it.origin)),
+    ];
+    for (key, origin) in origins {
+        if let Some(origin) = origin.filter(|origin| both_in_file(origin, &backend.origin)) {
+            let backend = backend.value.as_ref().map_or_else(|_| String::new(), ToString::to_string);
+            keys.note(
+                key,
+                origin,
+                format!("{who} in the control group that they are started in, and this file says backend: {backend}"),
+                "remove cgroup, or write backend: docker",
+            );
+            return None;
+        }
+    }
+    Some(Cgroup::default())
 }
 
 fn both_in_file(one: &Origin, other: &Origin) -> bool {

@@ -34,8 +34,8 @@ pub use mistake::{Mistake, Origin, Place, SpecError};
 pub use overrides::{ForPool, Overrides};
 pub use units::{read_time, spell_size, spell_time};
 pub use valid::{
-    AccessChoice, Api, ApiAccess, BackendChoice, Deployment, Limits, LinkChoice, Network, Pool, Recycle,
-    Restart, Worker,
+    AccessChoice, Api, ApiAccess, BackendChoice, Cgroup, Deployment, Limits, LinkChoice, Network, Pool,
+    Recycle, Restart, Worker,
 };
 
 /// The spec file that is taken when none is named.

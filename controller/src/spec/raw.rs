@@ -20,7 +20,7 @@ use server::config::{App, Model, Protocol, RedeliverMethods, TurnUnit};
 use super::mistake::Place;
 use super::setting::{Block, Setting, block, given};
 use super::tunnel::Tunnel;
-use super::units::{Deadline, FilePath, Fraction, HostName, Limit, Size, Time};
+use super::units::{CgroupName, Deadline, FilePath, Fraction, HostName, Limit, Size, Time};
 use super::{AccessChoice, BackendChoice, LinkChoice, Network};
 
 /// A Bulkhead deployment: the backend, the API and the pools.
@@ -128,6 +128,31 @@ pub(super) struct Worker {
     #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "given")]
     #[schemars(with = "Setting<Network>")]
     pub(super) network: Option<Setting<Network>>,
+    /// Where the engine puts its container among everything else that wants a processor. Docker only.
+    #[serde(skip_serializing_if = "Cgroup::is_left_to_the_engine")]
+    pub(super) cgroup: Cgroup,
+}
+
+/// Where a container is in the engine's tree of control groups, and what it weighs there.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Cgroup {
+    /// The group that the container's own is made in. Left out: the engine's, /docker or system.slice, which counts as
+    /// one beside every other process of the machine.
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "given")]
+    #[schemars(with = "Setting<CgroupName>")]
+    pub(super) parent: Option<Setting<CgroupName>>,
+    /// Its weight beside the others in there, on the scale of cgroup version 1: 2 to 262144. Left out: as the engine has
+    /// it, which is 1024 there, and what a plain process weighs.
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "given")]
+    #[schemars(with = "Setting<u32>")]
+    pub(super) cpu_shares: Option<Setting<u32>>,
+}
+
+impl Cgroup {
+    fn is_left_to_the_engine(&self) -> bool {
+        self.parent.is_none() && self.cpu_shares.is_none()
+    }
 }
 
 /// What a compartment may use before the kernel says no.
@@ -196,7 +221,8 @@ pub(super) struct Clients {
 pub(super) struct Redeliver {
     /// Deliveries in all, the first one included.
     pub(super) attempts: Setting<u32>,
-    /// Which requests may run twice.
+    /// Which requests may run twice. Of a worker that is lost, whose link has vanished and who may be alive, no request is
+    /// given to another but for an idempotent method, whatever is said here.
     pub(super) methods: Setting<RedeliverMethods>,
 }
 
@@ -281,6 +307,7 @@ impl Default for Worker {
             model: Setting::default_of(Model::Prefork),
             limits: Limits::default(),
             network: None,
+            cgroup: Cgroup::default(),
         }
     }
 }

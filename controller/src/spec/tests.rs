@@ -159,6 +159,36 @@ pools:
 }
 
 #[test]
+fn only_containers_are_put_into_a_control_group() {
+    assert_snapshot!(mistakes(r"
+backend: process
+pools:
+  web: { worker: { cgroup: { parent: /, cpu_shares: 4096 } } }
+"), @"
+    bulkhead.yaml:4:38: pools.web.worker.cgroup.parent: plain processes stay in the control group that they are started in, and this file says backend: process
+        remove cgroup, or write backend: docker
+    ");
+    assert_snapshot!(mistakes(r"
+pools:
+  web: { worker: { cgroup: { parent: 'a b', cpu_shares: 1 } } }
+"), @r#"
+    bulkhead.yaml:3:38: pools.web.worker.cgroup.parent: "a b" is not a control group
+        write a path such as / or /bulkhead, or a slice such as bulkhead.slice where the engine leaves them to systemd
+    bulkhead.yaml:3:57: pools.web.worker.cgroup.cpu_shares: 1 is too little
+        use 2 to 262144: 1024 is what a plain process weighs
+    "#);
+    let cgroup = |backend: &str| {
+        let text =
+            format!("{backend}pools: {{ web: {{ worker: {{ cgroup: {{ parent: bulkhead.slice }} }} }} }}");
+        parse("bulkhead.yaml", &text).unwrap().pools[0].worker.cgroup.clone()
+    };
+    let chosen = Cgroup { parent: Some("bulkhead.slice".to_owned()), cpu_shares: None };
+    assert_eq!(cgroup("backend: docker\n"), chosen);
+    // What backend there will be is not known yet.
+    assert_eq!(cgroup(""), chosen);
+}
+
+#[test]
 fn values_out_of_bounds_say_why_there_are_bounds() {
     assert_snapshot!(mistakes(r"
 pools:
@@ -400,9 +430,13 @@ fn any_pool() -> impl Strategy<Value = Pool> {
         proptest::option::of(2000..=4_000_000_u32),
         proptest::option::of(2000..=1_000_000_u32),
     );
+    let cgroup =
+        ("(/[a-z]{0,9}){0,3}", proptest::option::of(2..=262_144_u32)).prop_map(|(parent, cpu_shares)| {
+            Cgroup { parent: Some(parent).filter(|path| !path.is_empty()), cpu_shares }
+        });
     let rest = (0..=1000_u32, any::<u32>(), 0.0..=1.0, any::<u32>(), time(), time(), time(), time());
-    ("[a-z]([a-z0-9-]{0,30}[a-z0-9])?", door, model, network, limits, rest).prop_map(
-        |(name, (place, times, counts, redeliver), model, network, limits, rest)| {
+    ("[a-z]([a-z0-9-]{0,30}[a-z0-9])?", door, model, (network, cgroup), limits, rest).prop_map(
+        |(name, (place, times, counts, redeliver), model, (network, cgroup), limits, rest)| {
             let (ip, http, by_request, request) = place;
             let protocol = if http { Protocol::Http } else { Protocol::Tcp };
             Pool {
@@ -439,6 +473,7 @@ fn any_pool() -> impl Strategy<Value = Pool> {
                         open_files: limits.3.and_then(NonZeroU32::new),
                     },
                     network,
+                    cgroup,
                 },
                 recycle: Recycle { requests: NonZeroU32::new(rest.1), jitter: rest.2 },
                 restart: Restart {
@@ -523,7 +558,10 @@ proptest! {
         for pool in &mut deployment.pools {
             let network = &mut pool.worker.network;
             match backend {
-                BackendChoice::Kubernetes => *network = Network::None,
+                BackendChoice::Kubernetes => {
+                    *network = Network::None;
+                    pool.worker.cgroup = Cgroup::default();
+                }
                 BackendChoice::Docker if tunnel.is_some() && *network == Network::None => {
                     *network = Network::Named("bridge".to_owned());
                 }

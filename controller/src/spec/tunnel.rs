@@ -39,7 +39,8 @@ pub(super) struct Tunnel {
     heartbeat: Setting<Time>,
     /// A peer that has not been heard of for so long is lost: at least twice the heartbeat.
     lost_after: Setting<Time>,
-    /// Bytes of a turn that may be under way in each direction: 16KiB to 16MiB.
+    /// Bytes of a turn that may be under way in each direction: 16KiB to 16MiB. Never less than what may be sent whole,
+    /// which is a pool's clients.head and clients.buffered_body together.
     window: Setting<Size>,
 }
 

@@ -420,6 +420,30 @@ impl fmt::Display for Network {
     }
 }
 
+/// A control group.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct CgroupName(pub(super) String);
+
+impl Value for CgroupName {
+    const NAME: &'static str = "a control group";
+    const SPELLING: &'static str = "write a path such as / or /bulkhead, or a slice such as bulkhead.slice where the engine leaves them to systemd";
+
+    fn read(text: &str) -> Option<Self> {
+        let well_formed = !text.is_empty() && !text.contains(|c: char| c.is_control() || c.is_whitespace());
+        well_formed.then(|| Self(text.to_owned()))
+    }
+
+    fn schema() -> Schema {
+        json_schema!({ "type": "string", "pattern": "^\\S+$", "examples": ["/bulkhead", "bulkhead.slice"] })
+    }
+}
+
+impl fmt::Display for CgroupName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
 /// A path of a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct FilePath(pub(super) String);

@@ -114,6 +114,18 @@ pub struct Worker {
     pub limits: Limits,
     /// What its compartment may reach.
     pub network: Network,
+    /// Where an engine puts it among everything else that wants a processor.
+    pub cgroup: Cgroup,
+}
+
+/// Where a container is in the engine's tree of control groups, and what it weighs there. `None`: as the engine has it.
+/// Nothing else than containers has one.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Cgroup {
+    /// The group that its own is made in: a path, or a slice where systemd keeps them.
+    pub parent: Option<String>,
+    /// Its weight beside the others in there, when they want more than there is, on the scale of cgroup version 1.
+    pub cpu_shares: Option<u32>,
 }
 
 /// What a compartment may use before the kernel says no. `None`: no limit of ours.

@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 use super::raw::{self, Entry, Named};
 use super::setting::Setting;
 use super::tunnel::Tunnel;
-use super::units::{Deadline, FilePath, Fraction, HostName, Limit, Size, Time};
+use super::units::{CgroupName, Deadline, FilePath, Fraction, HostName, Limit, Size, Time};
 use super::valid::{AccessChoice, Api, ApiAccess, Deployment, Limits, LinkChoice, Pool, Worker};
 
 impl Deployment {
@@ -145,6 +145,10 @@ impl From<&Worker> for raw::Worker {
                 open_files: Setting::default_of(Limit::from(open_files.map(u32::from))),
             },
             network: Some(Setting::default_of(valid.network.clone())),
+            cgroup: raw::Cgroup {
+                parent: valid.cgroup.parent.clone().map(|name| Setting::default_of(CgroupName(name))),
+                cpu_shares: valid.cgroup.cpu_shares.map(Setting::default_of),
+            },
         }
     }
 }

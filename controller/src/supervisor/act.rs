@@ -61,8 +61,17 @@ impl Hands {
                 }
                 self.signal(life, unit, Signal::KILL);
             }
-            Action::LinkLost { life, unit } => self.backend.link_lost(&life, &unit),
+            Action::KillByDoor { life, .. } => self.door.order(Order::Kill { worker: life }),
+            Action::LinkLost { life, unit, end } => self.backend.link_lost(&life, &unit, end),
             Action::Bury { life } => self.door.order(Order::Bury { worker: life }),
+            Action::Brief { lives } => self.door.order(Order::Over { lives }),
+            Action::TurnOut { life } => {
+                tracing::warn!(
+                    %life,
+                    "somebody is at a door as a worker that neither this controller nor the backend knows: turned out"
+                );
+                self.door.order(Order::Bury { worker: life });
+            }
             Action::Remove { life, unit } => self.remove(life, unit),
             Action::StopDoor => self.door.order(Order::Stop),
         }

@@ -153,6 +153,8 @@ pub(super) enum Request {
     Locate(WorkerId, oneshot::Sender<Result<(Incarnation, Unit), CommandError>>),
     Command(Command, oneshot::Sender<Result<(), CommandError>>),
     Stop(StopScope, Duration, oneshot::Sender<StopSummary>),
+    /// Decide nothing any more.
+    Leave,
 }
 
 /// What somebody wants the door to do.
@@ -317,6 +319,14 @@ impl Handle {
     /// then is killed, and what cannot be killed or removed in a reasonable time is left behind and named.
     pub async fn stop(&self, scope: StopScope, within: Duration) -> Result<StopSummary, CommandError> {
         self.ask(|reply| Request::Stop(scope, within, reply)).await
+    }
+
+    /// Ends the supervisor, and leaves doors and workers as they are, to the next one. When this returns nothing more is
+    /// decided; what the backend has been asked to do by then may still be done.
+    pub async fn leave(&self) {
+        // Refused only where it has ended already.
+        let _ = self.requests.send(Request::Leave).await;
+        self.requests.closed().await;
     }
 
     /// Cuts a [stop](Self::stop) short: whoever is left is killed at once, all side by side. Said once more, it gives

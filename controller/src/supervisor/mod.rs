@@ -35,6 +35,7 @@ mod reply;
 pub mod restart;
 mod retell;
 mod scales;
+mod show;
 mod tell;
 #[cfg(test)]
 #[expect(clippy::expect_used, clippy::panic, reason = "tests")]
@@ -43,12 +44,14 @@ mod testing;
 mod tests;
 mod views;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Instant;
 
 use futures_util::stream::BoxStream;
+use server::config::TurnUnit;
 use server::control::{Notice, Stamp};
-use server::identity::Secret;
+use server::identity::{PoolName, Secret};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::backend::{Backend, BackendKind, Sighting};
@@ -61,11 +64,12 @@ use flood::{Floods, Telling};
 use frame::Lately;
 use handle::Request;
 use order::OrderBook;
+use show::Shown;
 use tell::Teller;
 
 pub use handle::{CommandError, Handle, StopSummary};
 pub use order::Dialling;
-pub use scales::Scales;
+pub use scales::{Keep, Scales};
 
 /// What a supervisor is to supervise.
 #[derive(Debug)]
@@ -99,12 +103,13 @@ impl std::fmt::Debug for Doors {
     }
 }
 
-/// Starts a supervisor on the current tokio runtime. It runs until it is [stopped](Handle::stop), or until every
-/// handle to it has been dropped; then workers and door live on for the next one to adopt.
+/// Starts a supervisor on the current tokio runtime. It runs until it is [stopped](Handle::stop), or until it is to
+/// [leave](Handle::leave) or every handle to it has been dropped; then workers and door live on for the next one to adopt.
 pub fn start(config: Config) -> Handle {
     let pools = config.pools.into_iter().map(|pool| (pool.spec_hash(), Arc::new(pool)));
     let pools: Vec<(Arc<Pool>, String)> = pools.map(|(hash, pool)| (pool, hash)).collect();
     let (door, door_events) = Door::connect(config.doors.sites, config.doors.approach);
+    door.connections_are_turns_in(with_connections(pools.iter().map(|(pool, _)| &**pool)));
     let (requests, asked) = mpsc::channel(64);
     let (events, done) = mpsc::unbounded_channel();
     let mut state = State::new(pools.clone(), monotonic());
@@ -132,6 +137,7 @@ pub fn start(config: Config) -> Handle {
         scales: config.scales,
         teller: Teller::new(config.backend.kind()),
         chronicle: chronicle.clone(),
+        shown: Shown::default(),
         lately: Lately::default(),
         logged: Floods::default(),
         started: Stamp::now(),
@@ -139,6 +145,11 @@ pub fn start(config: Config) -> Handle {
     };
     tokio::spawn(supervisor.run());
     Handle { requests, door, backend: config.backend, chronicle }
+}
+
+/// Those in which a turn is a whole connection.
+fn with_connections<'a>(pools: impl Iterator<Item = &'a Pool>) -> BTreeSet<PoolName> {
+    pools.filter(|pool| pool.door.turn == TurnUnit::Connection).map(|pool| pool.name().clone()).collect()
 }
 
 struct Supervisor {
@@ -151,6 +162,8 @@ struct Supervisor {
     teller: Teller,
     /// Whom it is told to.
     chronicle: Chronicle,
+    /// What the backend has been told to show.
+    shown: Shown,
     /// What the door has measured of late.
     lately: Lately,
     /// How much of what strangers cause the log has been told.
@@ -177,8 +190,8 @@ impl Supervisor {
                     log(&event, &mut self.logged);
                     self.take(event);
                 }
+                Input::Request(Request::Leave) | Input::Abandoned => return,
                 Input::Request(request) => self.answer(request),
-                Input::Abandoned => return,
             }
             self.think();
         }
@@ -207,6 +220,9 @@ impl Supervisor {
         for action in plan.actions {
             self.state.begin(&action, now());
             self.hands.perform(action);
+        }
+        for (life, unit, doing) in self.shown.changes(&self.state) {
+            self.hands.backend.show(&life, &unit, doing);
         }
         self.inbox.wake = plan.wake;
         let news = self.teller.compare(&self.state, None, now());
@@ -263,6 +279,13 @@ fn log(event: &Event, logged: &mut Floods) {
         }
         Event::Door(DoorEvent::Another(welcome)) => {
             tracing::info!(pid = welcome.pid, workers = welcome.linked.len(), "another door is there");
+        }
+        Event::Door(DoorEvent::Company(company)) => tracing::debug!(?company, "of the door"),
+        Event::Door(DoorEvent::Dark(machines)) if machines.is_empty() => {
+            tracing::info!("every machine that has a door answers");
+        }
+        Event::Door(DoorEvent::Dark(machines)) => {
+            tracing::error!(?machines, "nothing answers where doors were: workers there are given up");
         }
         Event::Door(DoorEvent::Lost { linked, why }) => {
             tracing::warn!(

@@ -7,13 +7,18 @@
 //!   [remains](Remains) lying about.
 //! - A start time-out runs only while the door is there and answers: without one, nobody can be ready. One
 //!   that waits for room or for its image is not late. A worker that has been ready before has the time of a turn
-//!   besides: it may be at work on one of the last door's.
+//!   besides: it may be at work on one of the last door's. But where its machine has gone dark with a door, it is
+//!   waited for as long as it takes to come to another, whatever its phase; then its place is vacated
+//!   ([`State::is_waited_for`]).
 //! - Whoever is to finish is told by the door, if the door knows it and answers, and by SIGTERM otherwise, which is
 //!   repeated: who has only just been started does not hear it.
 //! - When a stop is cut off, nobody is told anything any more: they are all killed at once, side by side.
 //! - Whoever is killed is killed until it is known to be dead, and removed until it is known to be removed.
 //! - A silent engine is asked for nothing but a listing, and a door that is away for nothing at all: what was to
-//!   be asked of them is still to be done when they are back.
+//!   be asked of them is still to be done when they are back. Where a door can end a worker's process as well, that half of
+//!   a kill does not wait for the engine: who waits for an answer waits for that death.
+//! - Doors are told of every end that they have not told of, and when one comes, of all that were before. Who is
+//!   at one of several doors, in no books and in no listing begun since is turned out.
 //!
 //! Everything that depends on time asks one alarm, which remembers the earliest moment at which one of the
 //! answers would have been another. The loop wakes up then, so no time-out can be forgotten.
@@ -23,10 +28,12 @@ use std::time::Instant;
 use server::control::{Report, WorkerReport};
 use server::identity::{Incarnation, PoolName};
 
-use crate::backend::Unit;
+use super::act::kill_by_the_door;
+use crate::backend::{LinkEnd, Unit};
 use crate::model::{
-    Action, Burial, DoorState, DrainOrder, Engine, Errand, Fate, Haste, KillReason, Launch, Phase, PoolState,
-    Pulse, Purpose, Remains, Stage, State, StopScope, Tenant, Told,
+    Action, Briefing, Burial, Company, DoorState, DrainOrder, Engine, Errand, Fate, Haste, Incident,
+    KillReason, Launch, Phase, PoolState, Pulse, Purpose, Remains, Stage, State, StopScope, Stranger, Tenant,
+    Told,
 };
 
 /// What is to be done, and when to think again if nothing happens before.
@@ -42,6 +49,7 @@ pub struct Plan {
 pub fn plan(state: &State, now: Instant) -> Plan {
     let mut planner = Planner { state, alarm: Alarm { now, next: None }, actions: Vec::new() };
     planner.listing();
+    planner.doors();
     for pool in &state.pools {
         planner.places(pool);
         planner.surplus(pool);
@@ -64,9 +72,14 @@ impl Alarm {
     fn has_rung(&mut self, at: Instant) -> bool {
         let rung = at <= self.now;
         if !rung {
-            self.next = Some(self.next.map_or(at, |next| next.min(at)));
+            self.wake(at);
         }
         rung
+    }
+
+    /// For what is noticed, and not decided, when time has passed.
+    fn wake(&mut self, at: Instant) {
+        self.next = Some(self.next.map_or(at, |next| next.min(at)));
     }
 
     fn is_due(&mut self, errand: Errand) -> bool {
@@ -91,9 +104,27 @@ impl Planner<'_> {
         }
     }
 
+    /// What doors have to know, and whom they are to turn out.
+    fn doors(&mut self) {
+        if !self.door_is_up() || self.state.engine == Engine::NotListedYet {
+            return;
+        }
+        if self.state.briefing == Briefing::Due {
+            self.actions.push(Action::Brief { lives: self.state.over() });
+        }
+        if self.state.company == Company::Alone {
+            return;
+        }
+        let nobodys = self.state.strangers.iter().filter(|(_, stranger)| **stranger == Stranger::Nobodys);
+        self.actions.extend(nobodys.map(|(life, _)| Action::TurnOut { life: life.clone() }));
+    }
+
     fn places(&mut self, pool: &PoolState) {
         let room = self.may_spawn(pool);
         for (number, place) in &pool.places {
+            if let Some(until) = place.phase.tenant().and_then(|tenant| self.state.is_waited_for(tenant)) {
+                self.alarm.wake(until);
+            }
             match &place.phase {
                 Phase::Empty { not_before, .. } => {
                     if room && self.alarm.has_rung(*not_before) {
@@ -197,7 +228,10 @@ impl Planner<'_> {
         }
         let Some(unit) = remains.compartment.unit() else { return };
         match &remains.stage {
-            Stage::Severed => self.actions.push(Action::LinkLost { life: life.clone(), unit: unit.clone() }),
+            Stage::Severed => {
+                let end = self.state.incidents.get(life).map_or(LinkEnd::Vanished, Incident::link_end);
+                self.actions.push(Action::LinkLost { life: life.clone(), unit: unit.clone(), end });
+            }
             Stage::Leaving { until } => {
                 if self.alarm.has_rung(*until) {
                     self.finish(life, unit);
@@ -278,6 +312,8 @@ impl Planner<'_> {
     fn kill(&mut self, life: &Incarnation, unit: &Unit, why: KillReason) {
         if self.engine_answers() {
             self.actions.push(Action::Kill { life: life.clone(), unit: unit.clone(), why });
+        } else if self.state.hears_the_door(life) && kill_by_the_door(life, unit).is_some() {
+            self.actions.push(Action::KillByDoor { life: life.clone(), why });
         }
     }
 

@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 
 use super::handle::{CommandError, Errand, Handle, Request, StopSummary};
 use super::tell::News;
-use super::{Supervisor, frame, measure, now, views};
+use super::{Supervisor, frame, measure, now, views, with_connections};
 use crate::backend::Unit;
 use crate::model::{Command, DoorState, Event, Phase, PoolState, Pulse, State};
 
@@ -68,10 +68,14 @@ impl Supervisor {
                         let pools = self.state.pools.iter();
                         let orders = pools.map(|pool| (Arc::clone(&pool.spec), pool.spec_hash.clone()));
                         self.hands.orders.replace(orders.collect());
+                        let pools = self.state.pools.iter().map(|pool| &*pool.spec);
+                        self.hands.door.connections_are_turns_in(with_connections(pools));
                     }
                 }
                 tell(reply, admitted);
             }
+            // The loop's own.
+            Request::Leave => {}
             Request::Stop(scope, within, reply) => {
                 self.when_stopped.push(reply);
                 self.hands.backend.spawn_no_more();

@@ -1,8 +1,9 @@
 //! What pools have been scaled to, kept for the next controller.
 //!
 //! It is the one thing that somebody has said to a controller and that neither labels nor links can tell the next one:
-//! how many workers live is not how many were wanted. So it is in a small file, written at each scaling, read by the
-//! next controller on the same run directory, and removed by a stop. A number counts only as long as the spec still
+//! how many workers live is not how many were wanted. So it is [kept](Keep) where the next one finds it, written at each
+//! scaling, and removed by a stop: in a small file of the run directory, or, where the next controller has another one, with
+//! what it waits for in order to lead. A number counts only as long as the spec still
 //! says what it said when the pool was scaled: who edits the spec means it.
 //!
 //! It is worth no error. When it cannot be written, that is logged, and a pool that has been scaled goes back to the
@@ -11,18 +12,52 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use server::identity::PoolName;
 
+use crate::absent::absent_is_none;
 use crate::spec::Pool;
 
-/// The file, and what is in it.
+/// Where the next controller finds it. None of this may take longer than a small file does: the loop waits for it.
+pub trait Keep: std::fmt::Debug + Send {
+    /// What was kept last, if anything is.
+    fn kept(&self) -> io::Result<Option<String>>;
+    /// Keeps this instead.
+    fn keep(&self, json: &str) -> io::Result<()>;
+    /// Keeps nothing any more.
+    fn drop_it(&self) -> io::Result<()>;
+    /// Where that is, for people.
+    fn place(&self) -> String;
+}
+
+/// In a file.
+impl Keep for PathBuf {
+    fn kept(&self) -> io::Result<Option<String>> {
+        absent_is_none(fs::read_to_string(self))
+    }
+
+    fn keep(&self, json: &str) -> io::Result<()> {
+        // Written aside and renamed: whoever reads finds the old numbers or the new ones.
+        let draft = self.with_extension("new");
+        fs::write(&draft, json).and_then(|()| fs::rename(&draft, self))
+    }
+
+    fn drop_it(&self) -> io::Result<()> {
+        absent_is_none(fs::remove_file(self)).map(drop)
+    }
+
+    fn place(&self) -> String {
+        Path::display(self).to_string()
+    }
+}
+
+/// What pools have been scaled to, and where that is kept.
 #[derive(Debug)]
 pub struct Scales {
-    path: PathBuf,
+    keep: Box<dyn Keep>,
     scaled: BTreeMap<PoolName, Scaled>,
 }
 
@@ -36,23 +71,26 @@ struct Scaled {
 }
 
 impl Scales {
-    /// What the last controller has left at `path`, as far as it goes with these pools.
+    /// What the last controller has left in the file at `path`, as far as it goes with these pools.
     pub fn left_at(path: impl Into<PathBuf>, pools: &[Pool]) -> Self {
-        let path = path.into();
-        let read = match fs::read(&path) {
-            Ok(json) => serde_json::from_slice::<BTreeMap<PoolName, Scaled>>(&json).map_err(io::Error::from),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(BTreeMap::new()),
-            Err(error) => Err(error),
-        };
+        Self::left_with(Box::new(path.into()), pools)
+    }
+
+    /// The same, kept wherever.
+    pub fn left_with(keep: Box<dyn Keep>, pools: &[Pool]) -> Self {
+        let read = keep.kept().and_then(|json| match json {
+            Some(json) => serde_json::from_str::<BTreeMap<PoolName, Scaled>>(&json).map_err(io::Error::from),
+            None => Ok(BTreeMap::new()),
+        });
         let mut scaled = read.unwrap_or_else(|error| {
-            tracing::warn!(path = %path.display(), %error, "cannot read what pools have been scaled to: as in the spec");
+            tracing::warn!(place = keep.place(), %error, "cannot read what pools have been scaled to: as in the spec");
             BTreeMap::new()
         });
         let said = |name: &PoolName| pools.iter().find(|pool| pool.name() == name).map(|pool| pool.workers);
         scaled.retain(|name, scaled| {
             said(name) == Some(scaled.from) && scaled.to <= super::Handle::MOST_WORKERS
         });
-        Self { path, scaled }
+        Self { keep, scaled }
     }
 
     /// The pools that have been scaled, and to what.
@@ -72,14 +110,9 @@ impl Scales {
     }
 
     fn write(&self) {
-        // Written aside and renamed: whoever reads finds the old numbers or the new ones.
-        let draft = self.path.with_extension("new");
-        let written = serde_json::to_vec(&self.scaled)
-            .map_err(io::Error::from)
-            .and_then(|json| fs::write(&draft, json))
-            .and_then(|()| fs::rename(&draft, &self.path));
-        if let Err(error) = written {
-            tracing::warn!(path = %self.path.display(), %error, "a restart of the controller will undo this scaling");
+        let written = serde_json::to_string(&self.scaled).map_err(io::Error::from);
+        if let Err(error) = written.and_then(|json| self.keep.keep(&json)) {
+            tracing::warn!(place = self.keep.place(), %error, "a restart of the controller will undo this scaling");
         }
     }
 
@@ -104,11 +137,8 @@ impl Scales {
 
     /// Everything has been stopped: the next start is as the spec says.
     pub(super) fn forget(&self) {
-        match fs::remove_file(&self.path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                tracing::warn!(path = %self.path.display(), %error, "the next start will scale as this one did");
-            }
-            _ => {}
+        if let Err(error) = self.keep.drop_it() {
+            tracing::warn!(place = self.keep.place(), %error, "the next start will scale as this one did");
         }
     }
 }

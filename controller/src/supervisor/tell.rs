@@ -227,6 +227,7 @@ impl Teller {
                 let detail = format!("one of several: {why}; {workers} to dial another");
                 Some((now.stamp, Happened::Door { what: PartChange::Down, detail: Some(detail) }))
             }
+            Event::Door(DoorEvent::Company(_) | DoorEvent::Dark(_)) => None,
             Event::Door(DoorEvent::Mute { linked }) => {
                 let detail = format!("one of several, which has {}", counted(linked.len(), "worker"));
                 Some((now.stamp, Happened::Door { what: PartChange::Silent, detail: Some(detail) }))

@@ -21,10 +21,10 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::mpsc;
 
 use super::{Config, Doors, Handle, Scales, start};
-use crate::backend::{Backend, BackendError, BackendKind, Found, Sighting, SpawnOrder, Unit, Vital};
+use crate::backend::{Backend, BackendError, BackendKind, Doing, Found, Sighting, SpawnOrder, Unit, Vital};
 use crate::door::{Approach, Site, only};
 use crate::model::{Autopsy, Cause};
-use crate::spec::{Limits, Network, Pool, Recycle, Restart, Worker};
+use crate::spec::{Cgroup, Limits, Network, Pool, Recycle, Restart, Worker};
 
 /// How long a story waits for anything before it fails.
 pub(super) const DEADLINE: Duration = Duration::from_secs(10);
@@ -60,6 +60,7 @@ pub(super) fn pool(name: &str, workers: u32) -> Pool {
             model: Model::Prefork,
             limits: Limits { memory_bytes: None, cpus: None, pids: None, open_files: None },
             network: Network::None,
+            cgroup: Cgroup::default(),
         },
         recycle: Recycle { requests: None, jitter: 0.0 },
         restart: Restart {
@@ -103,6 +104,7 @@ struct Inner {
     /// How the next spawns are to end, when not well.
     refusals: VecDeque<BackendError>,
     silent: bool,
+    shown: Vec<String>,
 }
 
 impl FakeBackend {
@@ -160,6 +162,11 @@ impl FakeBackend {
 
     pub(super) fn population(&self) -> Vec<String> {
         self.lock().workers.keys().map(ToString::to_string).collect()
+    }
+
+    /// What it has been told to show, in order.
+    pub(super) fn shown(&self) -> Vec<String> {
+        self.lock().shown.clone()
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -233,6 +240,10 @@ impl Backend for FakeBackend {
         Ok(vec![format!("{life} says hello")])
     }
 
+    fn show(&self, life: &Incarnation, _: &Unit, doing: Doing) {
+        self.lock().shown.push(format!("{life} {}", doing.name()));
+    }
+
     fn watch(self: Arc<Self>) -> mpsc::Receiver<Sighting> {
         self.lock().receiver.take().expect("watched once")
     }
@@ -290,12 +301,12 @@ impl FakeDoor {
         write.write_all(format!("{words}\n").as_bytes()).await.expect("a controller that listens");
     }
 
-    /// The next order that is neither a question nor a burial. Burials come or not: a death reaches the
+    /// The next order that is neither a question nor about somebody who is dead. Burials come or not: a death reaches the
     /// supervisor over two ways, and who is first is anybody's guess.
     pub(super) async fn order(&mut self) -> Order {
         loop {
             match self.any_order().await {
-                Order::Bury { .. } => {}
+                Order::Bury { .. } | Order::Over { .. } => {}
                 order => return order,
             }
         }

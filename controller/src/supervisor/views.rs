@@ -69,7 +69,15 @@ fn incident_among(
         reproduce: retell::reproduce(incident, listens_at(state, &incident.life.worker.pool)),
         backend: backend_name(backend).to_owned(),
         unit: incident.unit.as_ref().map(unit_name),
+        trouble: replacement(state, incident).and_then(Tenant::trouble).map(str::to_owned),
     }
+}
+
+/// Whose readiness is waited for.
+fn replacement<'a>(state: &'a State, incident: &Incident) -> Option<&'a Tenant> {
+    let mut tenants =
+        state.pools.iter().flat_map(|pool| pool.places.values()).filter_map(|it| it.phase.tenant());
+    tenants.find(|tenant| tenant.succeeds.as_ref() == Some(&incident.life))
 }
 
 fn worker(state: &State, backend: BackendKind, pool: &PoolState, number: u32, place: &Place) -> WorkerView {
@@ -110,6 +118,7 @@ fn worker(state: &State, backend: BackendKind, pool: &PoolState, number: u32, pl
         started_at: tenant.map(|tenant: &Tenant| rfc3339(tenant.born)),
         turns: seen.map_or(0, |seen| seen.turns),
         holding: holding.iter().map(holding_view).collect(),
+        trouble: tenant.and_then(Tenant::trouble).map(str::to_owned),
     }
 }
 

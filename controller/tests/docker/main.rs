@@ -21,7 +21,7 @@ use anyhow::{Context, Result, bail, ensure};
 use controller::backend::docker::{self, DockerBackend, DockerOptions, Engine};
 use controller::backend::{Backend, BackendError, Found, Sighting, Unit, Vital};
 use controller::model::Cause;
-use controller::spec::Network;
+use controller::spec::{Cgroup, Network};
 use libtest_mimic::{Arguments, Trial};
 use tokio::io::AsyncReadExt;
 use tokio::time::timeout;
@@ -54,6 +54,7 @@ fn main() -> ExitCode {
     };
     let stories = vec![
         story("a_worker_is_shut_in_and_reaches_the_door", |rig| Box::pin(shut_in(rig))),
+        story("a_worker_is_in_the_control_group_that_was_asked_for", |rig| Box::pin(grouped(rig))),
         story("an_exit_code_is_told_with_the_last_words", |rig| Box::pin(exits(rig))),
         story("an_abort_is_told_as_a_signal", |rig| Box::pin(aborts(rig))),
         story("a_leak_is_told_as_out_of_memory", |rig| Box::pin(leaks(rig))),
@@ -92,6 +93,37 @@ async fn shut_in(rig: &Rig) -> Result<()> {
     ensure!(fact("writes_link") == "read-only", "the link directory: {}", fact("writes_link"));
     ensure!(fact("pid") != "1", "the worker is process 1: no init reaps for it");
     Ok(())
+}
+
+async fn grouped(rig: &Rig) -> Result<()> {
+    let by_systemd = asked_of_docker(&["info", "-f", "{{.CgroupDriver}}"])? == "systemd";
+    let root = if by_systemd { "-.slice" } else { "/" };
+    let mut order = order("sleeper-0.1")?;
+    Arc::make_mut(&mut order.pool).worker.cgroup =
+        Cgroup { parent: Some(root.to_owned()), cpu_shares: Some(4096) };
+    let unit = rig.backend.spawn(&order).await?;
+    let what = "{{.HostConfig.CpuShares}} {{.State.Pid}}";
+    let Unit::Container { id, .. } = &unit else { bail!("no container: {unit:?}") };
+    let told = asked_of_docker(&["inspect", "-f", what, id])?;
+    let (shares, pid) = told.split_once(' ').context("two words")?;
+    ensure!(shares == "4096", "{told}");
+    // `4:cpu:/...` where each controller has a tree of its own, `0::/...` where there is one.
+    let groups = std::fs::read_to_string(format!("/proc/{pid}/cgroup"))?;
+    let path = |line: &str| {
+        let (_, line) = line.split_once(':')?;
+        let (controllers, path) = line.split_once(':')?;
+        let of_the_processor = controllers.is_empty() || controllers.split(',').any(|it| it == "cpu");
+        of_the_processor.then(|| path.to_owned())
+    };
+    let paths: Vec<String> = groups.lines().filter_map(path).collect();
+    ensure!(paths.iter().any(|path| path.matches('/').count() == 1 && path.len() > 1), "{groups}");
+    Ok(())
+}
+
+fn asked_of_docker(words: &[&str]) -> Result<String> {
+    let output = std::process::Command::new("docker").args(words).output().context("cannot run docker")?;
+    ensure!(output.status.success(), "docker {words:?}: {}", String::from_utf8_lossy(&output.stderr));
+    Ok(String::from_utf8(output.stdout)?.trim().to_owned())
 }
 
 async fn exits(rig: &Rig) -> Result<()> {

@@ -141,7 +141,7 @@ async fn no_image(rig: &Rig) -> Result<()> {
     let unit = backend.spawn(&order("sleeper-0.1")?).await?;
     let why = held_up(&mut sightings, "sleeper-0.1").await?;
     ensure!(why.starts_with("ErrImagePull: ") && why.contains("localhost:1"), "{why}");
-    ensure!(matches!(rig.only().await?.vital, Vital::Alive { .. }), "it waits");
+    ensure!(matches!(rig.only().await?.vital, Vital::Waiting { trouble: Some(_), .. }), "it waits");
     backend.signal(&life("sleeper-0.1")?, &unit, 9).await?;
     rig.deserted().await
 }
@@ -175,8 +175,14 @@ async fn adopted(rig: &Rig) -> Result<()> {
     rig.spawn("sleeper-2.5").await.context("what was ordered is there")?;
     let next = rig.second("test").await?;
     let found = next.list().await?;
-    let [Found { life, unit: Unit::Pod { name, .. }, spec_hash, vital: Vital::Alive { .. } }] =
-        found.as_slice()
+    let [
+        Found {
+            life,
+            unit: Unit::Pod { name, .. },
+            spec_hash,
+            vital: Vital::Alive { .. } | Vital::Waiting { .. },
+        },
+    ] = found.as_slice()
     else {
         bail!("{found:?}")
     };

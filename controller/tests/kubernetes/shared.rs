@@ -36,8 +36,11 @@ pub(crate) async fn one_leads_at_a_time(rig: &Rig) -> Result<()> {
 
     // Given up, it is the second's without waiting until it runs out.
     let released = Instant::now();
+    let leaves = Some("a word".to_owned());
+    first.word().set(leaves.clone());
     first.release().await;
     let second = timeout(DEADLINE, second).await?;
+    ensure!(second.word().get() == leaves, "nothing was left for it: {:?}", second.word().get());
     ensure!(released.elapsed().as_secs() < 10, "it waited until the lease had run out");
 
     // Somebody takes it by force: whoever had it stops at its next renewal.

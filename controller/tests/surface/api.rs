@@ -41,7 +41,7 @@ async fn workers_are_listed_and_shown_one_by_one() {
     let mut web_0 = get(&surface, "/api/v1/workers/web-0").await;
     assert_eq!(web_0["id"], workers[0]["id"]);
     web_0["started_at"] = json!("[time]");
-    insta::assert_snapshot!(web_0.to_string(), @r#"{"backend":"process","container":null,"generation":1,"holding":[{"for_ms":12.4,"request":"GET /work?ms=20"}],"id":"web-0","node":null,"phase":"busy","pid":4711,"pod":null,"pool":"web","started_at":"[time]","turns":1200}"#);
+    insta::assert_snapshot!(web_0.to_string(), @r#"{"backend":"process","container":null,"generation":1,"holding":[{"for_ms":12.4,"request":"GET /work?ms=20"}],"id":"web-0","node":null,"phase":"busy","pid":4711,"pod":null,"pool":"web","started_at":"[time]","trouble":null,"turns":1200}"#);
 }
 
 #[tokio::test]
@@ -54,7 +54,7 @@ async fn pools_and_incidents_are_listed() {
     let mut incident = get(&surface, "/api/v1/incidents/web-0.1").await;
     assert_eq!(incident["id"], incidents[1]["id"]);
     incident["at"] = json!("[time]");
-    insta::assert_snapshot!(incident.to_string(), @r#"{"at":"[time]","backend":"process","cause":{"detail":"64 MiB","kind":"oom"},"held":[],"id":"web-0.1","last_output":[],"memory":{"limit_bytes":67108864,"peak_bytes":null},"pool":"web","reproduce":null,"siblings":1,"siblings_failed":null,"steps_ms":{"detected":null,"ready":null,"redelivered":null,"spawned":null},"unit":"pid 4711","worker":"web-0"}"#);
+    insta::assert_snapshot!(incident.to_string(), @r#"{"at":"[time]","backend":"process","cause":{"detail":"64 MiB","kind":"oom"},"held":[],"id":"web-0.1","last_output":[],"memory":{"limit_bytes":67108864,"peak_bytes":null},"pool":"web","reproduce":null,"siblings":1,"siblings_failed":null,"steps_ms":{"detected":null,"ready":null,"redelivered":null,"spawned":null},"trouble":"Unschedulable: no node has as much","unit":"pid 4711","worker":"web-0"}"#);
 }
 
 #[tokio::test]

@@ -16,7 +16,7 @@ use controller::api::views::{
     CauseKind, CauseView, HeldView, HoldingView, IncidentView, MemoryView, PhaseView, PoolView, StepsView,
     WorkerView,
 };
-use controller::api::{Access, Admission, CommandError, Master, Token, serve};
+use controller::api::{Access, Admission, CommandError, Master, Token, serve, serve_metrics};
 use controller::backend::{BackendError, BackendKind};
 use controller::door::Turns;
 use controller::journal::Chronicle;
@@ -84,6 +84,15 @@ impl Surface {
         let served =
             tokio::spawn(serve(listener, Arc::clone(&master) as Arc<dyn Master>, admission, stopped));
         Self { address, master, stop, served }
+    }
+
+    /// The address at which its figures alone are served, as long as this is there.
+    pub(crate) async fn figures_alone(&self) -> SocketAddr {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let master = Arc::clone(&self.master) as Arc<dyn Master>;
+        tokio::spawn(serve_metrics(listener, master, std::future::pending()));
+        address
     }
 
     /// Tells the journal that this happened, in so many words.
@@ -179,6 +188,10 @@ impl Master for Canned {
             workers[0].holding = vec![holding("GET /work?ms=20", 12.4)];
             workers[1].phase = PhaseView::Starting;
             workers[1].started_at = None;
+            workers[1].pid = None;
+            workers[1].pod = Some("bulkhead-web-1-1".to_owned());
+            workers[1].node = Some("node2".to_owned());
+            workers[1].trouble = Some("the image cannot be had: \u{1b}[31mErrImagePull".to_owned());
             workers[2].phase = PhaseView::Dead;
             workers[2].pid = None;
             workers[3].phase = PhaseView::Draining;
@@ -391,6 +404,7 @@ fn worker(pool: &str, place: u32) -> WorkerView {
         started_at: Some(long_ago()),
         turns: 1200,
         holding: Vec::new(),
+        trouble: None,
     }
 }
 
@@ -435,6 +449,7 @@ fn redelivered() -> IncidentView {
         reproduce: Some("kill -9 4714".to_owned()),
         backend: "process".to_owned(),
         unit: Some("pid 4714".to_owned()),
+        trouble: None,
     }
 }
 
@@ -454,5 +469,6 @@ fn out_of_memory() -> IncidentView {
         reproduce: None,
         backend: "process".to_owned(),
         unit: Some("pid 4711".to_owned()),
+        trouble: Some("Unschedulable: no node has as much".to_owned()),
     }
 }

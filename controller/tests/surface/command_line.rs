@@ -51,12 +51,14 @@ fn masked(text: &str) -> String {
 async fn ps_shows_what_each_worker_holds() {
     let surface = Surface::open().await;
     insta::assert_snapshot!(transcript(&surface, &["ps"]).await, @r"
-    WORKER  PHASE     GEN  WHERE              UP  TURNS  HOLDING
-    web-0   busy        1  pid 4711          3 h   1200  GET /work?ms=20 for 12 ms
-    web-1   starting    1  pid 4712            -   1200
-    web-2   dead        1  -                 3 h   1200
-    web-3   draining    7  bulkhead-web-3.7  3 h   1200  GET /\u{1b}]0;owned\u{7} for 61 s and 1 more
-    echo-0  idle        1  pid 4711          3 h   1200
+    WORKER  PHASE     GEN  WHERE                       UP  TURNS  HOLDING
+    web-0   busy        1  pid 4711                   3 h   1200  GET /work?ms=20 for 12 ms
+    web-1   held up     1  bulkhead-web-1-1 on node2    -   1200
+    web-2   dead        1  -                          3 h   1200
+    web-3   draining    7  bulkhead-web-3.7           3 h   1200  GET /\u{1b}]0;owned\u{7} for 61 s and 1 more
+    echo-0  idle        1  pid 4711                   3 h   1200
+
+    web-1: the image cannot be had: \u{1b}[31mErrImagePull
     ");
     insta::assert_snapshot!(transcript(&surface, &["ps", "--pool", "echo"]).await, @r"
     WORKER  PHASE  GEN  WHERE      UP  TURNS  HOLDING
@@ -307,6 +309,7 @@ async fn incidents_are_listed_and_told() {
     Memory    64MiB at most
     Where     pid 4711
     Siblings  1 other worker of the pool lived on
+    Next      its replacement does not run yet: Unschedulable: no node has as much
 
     What it held
       nothing: no client noticed

@@ -81,6 +81,22 @@ fn families(text: &str) -> BTreeMap<String, Family> {
 }
 
 #[tokio::test]
+async fn whoever_asks_at_their_own_address_gets_the_figures_and_nothing_else() {
+    let surface = Surface::open_with_tokens().await;
+    let figures = surface.figures_alone().await;
+    let client = Client::builder().no_proxy().build().unwrap();
+    let there = async |path: &str| client.get(format!("http://{figures}{path}")).send().await.unwrap();
+    let with_a_token = client.get(format!("{}/metrics", surface.url())).bearer_auth("viewers-token");
+    let answer = there("/metrics").await;
+    assert_eq!(answer.status(), 200);
+    assert_eq!(answer.text().await.unwrap(), with_a_token.send().await.unwrap().text().await.unwrap());
+    for path in ["/", "/healthz", "/api/v1/workers", "/api/v1/events"] {
+        assert_eq!(there(path).await.status(), 404, "{path}");
+    }
+    assert_eq!(client.post(format!("http://{figures}/metrics")).send().await.unwrap().status(), 405);
+}
+
+#[tokio::test]
 async fn what_is_exported_keeps_to_the_conventions() {
     let text = exported().await;
     for (name, family) in families(&text) {

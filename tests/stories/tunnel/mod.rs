@@ -16,6 +16,10 @@ pub const ALL: &[(&str, Story)] = &[
         "a_worker_that_has_stopped_is_lost_and_replaced",
         vanished::a_worker_that_has_stopped_is_lost_and_replaced,
     ),
+    (
+        "what_is_lost_goes_to_nobody_who_is_silent_too",
+        vanished::what_is_lost_goes_to_nobody_who_is_silent_too,
+    ),
     ("who_was_lost_is_not_let_in_again", vanished::who_was_lost_is_not_let_in_again),
     ("strangers_are_sent_away_in_time", strangers::strangers_are_sent_away_in_time),
     ("a_crowd_of_strangers_keeps_no_worker_out", strangers::a_crowd_of_strangers_keeps_no_worker_out),

@@ -65,16 +65,42 @@ pub fn a_worker_that_has_stopped_is_lost_and_replaced(backend: Backend) {
     assert_eq!(incident["held"][0]["outcome"], "answered", "{incident:#}");
     // Nor is one that it has not been heard to begin: nobody knows what it has heard.
     let victim = stack.ready("one", 1)[0].clone();
+    // It has just been heard of: it gets what comes next.
+    assert_eq!(Connection::to(stack.address("one")).get("/work?ms=0").status, 200);
     kill_process(stack.pid_of(&victim), Signal::STOP).unwrap();
     let mut client = Connection::to(stack.address("one"));
     client.send_post("/work?ms=0", "charge 20");
     let answer = client.response();
     assert_eq!((answer.status, &answer.json()["incident"]), (502, &Value::from(victim.life())));
-    assert_eq!(stack.api().pool("one")["counters"]["deliveries"], 1, "it was delivered again");
+    let deliveries = &stack.api().pool("one")["counters"]["deliveries"];
+    assert_eq!(deliveries, 2, "one each; it was delivered again");
     assert_lost(&stack.api().incident(&victim.life(), is_told));
     stack.ready("one", 1);
     let mut client = Connection::to(stack.address("one"));
     assert_eq!(client.get("/work?ms=0").status, 200);
+    stack.down();
+}
+
+pub fn what_is_lost_goes_to_nobody_who_is_silent_too(backend: Backend) {
+    let stack = Stack::web(backend, 3, "");
+    stack.ready("web", 3);
+    let mut clients = [stack.connect(), stack.connect()];
+    let [first, second] = &mut clients;
+    first.send_get("/work?ms=400");
+    let victim = stack.holder_of("GET /work?ms=400");
+    kill_process(stack.pid_of(&victim), Signal::STOP).unwrap();
+    // Another is stopped just after it has spoken: it is lost after the first, and it is the one who came back last.
+    second.send_get("/work?ms=300");
+    let other = stack.holder_of("GET /work?ms=300");
+    assert_eq!(second.response().status, 200);
+    kill_process(stack.pid_of(&other), Signal::STOP).unwrap();
+    assert_eq!(first.response().text(), "worked 400 ms\n");
+    let incident = stack.api().incident(&victim.life(), is_told);
+    assert_lost(&incident);
+    assert_eq!(incident["held"][0]["outcome"], "redelivered", "{incident:#}");
+    let incident = stack.api().incident(&other.life(), is_told);
+    assert_lost(&incident);
+    assert_eq!(incident["held"], Value::Array(Vec::new()), "{incident:#}");
     stack.down();
 }
 

@@ -108,6 +108,8 @@ pub(super) fn body(
                 name: Some(RestartPolicyNameEnum::NO),
                 maximum_retry_count: None,
             }),
+            cgroup_parent: worker.cgroup.parent.clone(),
+            cpu_shares: worker.cgroup.cpu_shares.map(i64::from),
             ..shut_in(&worker.limits)
         }),
         ..ContainerCreateBody::default()

@@ -25,7 +25,7 @@ use tokio::task::JoinError;
 use super::calls::Operation;
 use super::container::NOBODY;
 use super::engine::Engine;
-use super::pack::{LIBRARIES, PROGRAM, Pack, PackError};
+use super::pack::{PROGRAM, Pack, PackError};
 use crate::backend::BackendError;
 
 /// The repository of the images that we make.
@@ -97,17 +97,17 @@ async fn exists(engine: &Engine, image: &str) -> Result<bool, BackendError> {
 }
 
 async fn load(engine: &Engine, pack: Pack, tag: &str) -> Result<(), BackendError> {
-    let options = CreateImageOptionsBuilder::new()
-        .from_src("-")
-        .repo(REPOSITORY)
-        .tag(tag)
-        .changes(vec![
-            format!("ENTRYPOINT [\"{PROGRAM}\"]"),
-            format!("USER {NOBODY}"),
-            format!("ENV LD_LIBRARY_PATH={LIBRARIES}"),
-            format!("LABEL {PACKED_LABEL}={}", pack.hash),
-        ])
-        .build();
+    let mut changes = vec![
+        format!("ENTRYPOINT [\"{PROGRAM}\"]"),
+        format!("USER {NOBODY}"),
+        format!("LABEL {PACKED_LABEL}={}", pack.hash),
+    ];
+    if !pack.libraries.is_empty() {
+        let libraries: Vec<_> = pack.libraries.iter().map(|it| it.to_string_lossy()).collect();
+        changes.push(format!("ENV LD_LIBRARY_PATH={:?}", libraries.join(":")));
+    }
+    let options =
+        CreateImageOptionsBuilder::new().from_src("-").repo(REPOSITORY).tag(tag).changes(changes).build();
     let _progress =
         spinner(format!("sending {} MB to {} as {REPOSITORY}:{tag}", pack.tar.len() >> 20, engine.name()));
     let answers =

@@ -1,11 +1,17 @@
 //! The running program as the file system of an image: the program, and what it is linked to.
 //!
 //! ```text
-//!   /bulkhead                      the program
-//!   /lib64/ld-linux-x86-64.so.2    its loader, at the very path that the program names (static ones have none)
-//!   /lib/bulkhead/libc.so.6 …      the shared objects that the kernel shows it to have loaded, by their sonames
-//!   /run/bulkhead/link/            where the door's socket will be mounted
+//!   /bulkhead                                the program
+//!   /lib64/ld-linux-x86-64.so.2              its loader, at the very path that the program names (static ones
+//!                                            have none)
+//!   /usr/lib/x86_64-linux-gnu/libc.so.6 …    the shared objects that the kernel shows it to have loaded, by their
+//!                                            sonames, each in the directory that it has here
+//!   /run/bulkhead/link/                      where the door's socket will be mounted
 //! ```
+//! Their own directories, because a loader looks there without being told: a container's program may start others
+//! with an environment of its own making. Those that a loader here is told of by its configuration, which is not
+//! packed, are named in the image's `LD_LIBRARY_PATH`.
+//!
 //! What is packed is what runs: the program is read through `/proc/self/exe`, which is right even when the file has
 //! been replaced since, and the objects are those of `/proc/self/maps`, so no search path has to be guessed. What a
 //! program would load only later (`dlopen`) is not there; a worker does none of that.
@@ -26,9 +32,6 @@ use thiserror::Error;
 /// The program's path in the image.
 pub(super) const PROGRAM: &str = "/bulkhead";
 
-/// Where its shared objects are in the image.
-pub(super) const LIBRARIES: &str = "/lib/bulkhead";
-
 const PROGRAM_HERE: &str = "/proc/self/exe";
 const MAPS_HERE: &str = "/proc/self/maps";
 
@@ -38,6 +41,8 @@ pub(super) struct Pack {
     pub(super) tar: Vec<u8>,
     /// SHA-256 over it, in hexadecimal.
     pub(super) hash: String,
+    /// Where its shared objects are in the image.
+    pub(super) libraries: BTreeSet<PathBuf>,
 }
 
 /// Why the program could not be packed.
@@ -71,6 +76,7 @@ impl Pack {
     pub(super) fn this_program() -> Result<Self, PackError> {
         let program = read(Path::new(PROGRAM_HERE))?;
         let mut files = BTreeMap::new();
+        let mut libraries = BTreeSet::new();
         if let Some(loader) = interpreter(Path::new(PROGRAM_HERE), &program)? {
             let maps = read(Path::new(MAPS_HERE))?;
             let loader_here = fs::canonicalize(&loader).unwrap_or_else(|_| loader.clone());
@@ -79,8 +85,9 @@ impl Pack {
                     continue;
                 }
                 let bytes = read(&object)?;
-                if let Some(soname) = soname(&object, &bytes)? {
-                    files.insert(Path::new(LIBRARIES).join(soname), bytes);
+                if let (Some(soname), Some(directory)) = (soname(&object, &bytes)?, object.parent()) {
+                    libraries.insert(directory.to_owned());
+                    files.insert(directory.join(soname), bytes);
                 }
             }
             let bytes = read(&loader)?;
@@ -89,7 +96,7 @@ impl Pack {
         files.insert(PROGRAM.into(), program);
         let tar = archive(&files).map_err(PackError::Archive)?;
         let hash = Sha256::digest(&tar).iter().map(|byte| format!("{byte:02x}")).collect();
-        Ok(Self { tar, hash })
+        Ok(Self { tar, hash, libraries })
     }
 }
 
@@ -190,7 +197,9 @@ mod tests {
         assert!(paths.contains(&"bulkhead".to_owned()), "{paths:?}");
         assert!(paths.contains(&"run/bulkhead/link".to_owned()), "{paths:?}");
         if interpreter(Path::new(PROGRAM_HERE), &read(Path::new(PROGRAM_HERE))?)?.is_some() {
-            assert!(paths.iter().any(|path| path.starts_with("lib/bulkhead/libc.")), "{paths:?}");
+            assert!(!pack.libraries.is_empty());
+            let libc = pack.libraries.iter().map(|it| relative(&it.join("libc.so.6")).display().to_string());
+            assert!(libc.into_iter().any(|libc| paths.contains(&libc)), "{paths:?}");
             assert!(paths.iter().any(|path| path.contains("ld-")), "{paths:?}");
         }
         assert_eq!(Pack::this_program()?.hash, pack.hash, "the same program is the same image");

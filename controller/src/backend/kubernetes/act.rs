@@ -6,6 +6,7 @@
 //! - the API refuses (a quota, an admission rule): an error with the API's words;
 //! - the API does not answer: the pod may exist all the same, and its worker join the door. The next listing tells.
 
+use std::pin::pin;
 use std::time::{Duration, SystemTime};
 
 use k8s_openapi::api::core::v1::Pod;
@@ -29,6 +30,10 @@ const OVERDUE: Duration = Duration::from_secs(30);
 /// How long a pod that is to be killed may take to show that its door has done it, before the API is asked. A kubelet
 /// looks at its containers once a second and reports when it has the time.
 const BY_THE_DOOR: Duration = Duration::from_secs(3);
+
+/// The same for one that has closed its link: it is dead, whatever is done about it, and a kubelet that is told to delete
+/// it may not say of what. Shorter than whoever asks for this waits.
+const OF_ITSELF: Duration = Duration::from_secs(12);
 
 /// Everything is being stopped, and no more workers are made.
 #[derive(Debug, Error)]
@@ -91,7 +96,7 @@ impl KubernetesBackend {
     async fn as_ordered(&self, order: &SpawnOrder, body: &Pod) -> Result<Pod, BackendError> {
         let name = body.name_any();
         let there = self.read(&order.life, &name).await?;
-        let is_it = there.labels() == body.labels()
+        let is_it = pod::is_as_ordered(there.labels(), body.labels())
             && there.metadata.deletion_timestamp.is_none()
             && !matches!(Condition::of(&there), Condition::Dead { .. });
         if is_it { Ok(there) } else { Err(refused("start", &order.life, NameTaken(name))) }
@@ -104,53 +109,68 @@ impl KubernetesBackend {
         name: &str,
         signal: i32,
     ) -> Result<(), BackendError> {
-        let grace = match Signal::from_named_raw(signal) {
-            Some(Signal::TERM) => Grace::ToDrain,
-            Some(Signal::KILL) => Grace::Shortest,
-            _ => return Err(refused("signal", life, NoSuchSignal(signal))),
-        };
-        let pod = self.ours(life, name).await?;
-        let is_overdue = condition::is_overdue(&pod, SystemTime::now(), OVERDUE);
-        match Condition::of(&pod) {
-            Condition::Dead { .. } => return Err(BackendError::Gone { subject: life.to_string() }),
+        match Signal::from_named_raw(signal) {
+            Some(Signal::TERM) => self.have_finish(life, &self.ours(life, name).await?).await,
+            Some(Signal::KILL) => self.kill(life, &self.ours(life, name).await?).await,
+            _ => Err(refused("signal", life, NoSuchSignal(signal))),
+        }
+    }
+
+    async fn have_finish(&self, life: &Incarnation, pod: &Pod) -> Result<(), BackendError> {
+        let grace = match Condition::of(pod) {
+            Condition::Dead { .. } => return Err(gone(life)),
+            Condition::Running { .. } => Grace::ToDrain,
             // Nothing of it runs, nor will: there is nothing that a kubelet would have to end.
-            Condition::Waiting { trouble: Some(_) } => return self.delete(life, &pod, Grace::Forget).await,
+            Condition::Waiting { trouble: Some(_) } => Grace::Forget,
             // It may be about to run. A process that is the first of its container does not hear a SIGTERM before it has
             // said what it does with one, and a kubelet sends no second: with its pool's time to drain it would have all of
             // that to itself, with nothing to do in it. Or it runs already, and its kubelet is late to say so.
-            Condition::Waiting { trouble: None } if grace == Grace::ToDrain => {
-                return self.delete(life, &pod, Grace::ToLeave).await;
+            Condition::Waiting { trouble: None } => Grace::ToLeave,
+        };
+        self.delete(life, pod, grace).await
+    }
+
+    async fn kill(&self, life: &Incarnation, pod: &Pod) -> Result<(), BackendError> {
+        let name = pod.name_any();
+        match Condition::of(pod) {
+            Condition::Dead { .. } => return Err(gone(life)),
+            Condition::Waiting { trouble: Some(_) } => return self.delete(life, pod, Grace::Forget).await,
+            _ if condition::is_overdue(pod, SystemTime::now(), OVERDUE) => {
+                tracing::warn!(%life, pod = name, "its kubelet has not said that it is gone: its node may be lost; forgotten");
+                return self.delete(life, pod, Grace::Forget).await;
             }
-            Condition::Waiting { trouble: None } | Condition::Running { .. } => {}
-        }
-        if grace == Grace::Shortest && is_overdue {
-            tracing::warn!(%life, pod = name, "its kubelet has not said that it is gone: its node may be lost; forgotten");
-            return self.delete(life, &pod, Grace::Forget).await;
-        }
-        if grace == Grace::ToDrain {
-            return self.delete(life, &pod, grace).await;
-        }
-        if matches!(Condition::of(&pod), Condition::Running { .. })
-            && !is_leaving(&pod)
-            && self.is_dead_soon(name).await
-        {
-            // Of what its door or somebody else has done: not of this.
-            return Err(BackendError::Gone { subject: life.to_string() });
+            condition => {
+                // Who has had a link has run, whatever its kubelet has come to say by now.
+                let runs = matches!(condition, Condition::Running { .. }) || self.closed().contains(&name);
+                if runs && !is_leaving(pod) && self.is_dead_soon(&name).await {
+                    // Of what its door or somebody else has done: not of this.
+                    return Err(gone(life));
+                }
+            }
         }
         // Side by side: a kill waits for nobody, and the kubelet grants more time than a log takes.
-        let (done, ()) = tokio::join!(self.delete(life, &pod, grace), self.listen_to(life, name));
+        let (done, ()) = tokio::join!(self.delete(life, pod, Grace::Shortest), self.listen_to(life, &name));
         done
     }
 
-    /// Whether it is dead before the API has to be asked to kill it: the door has told its process to end.
+    /// Whether it is dead before the API has to be asked to kill it: the door has told its process to end, or it has
+    /// ended of itself.
     async fn is_dead_soon(&self, name: &str) -> bool {
         let is_over =
             |pod: Option<&Pod>| pod.is_none_or(|pod| matches!(Condition::of(pod), Condition::Dead { .. }));
-        matches!(timeout(BY_THE_DOOR, await_condition(self.pods(), name, is_over)).await, Ok(Ok(_)))
+        let mut end = pin!(await_condition(self.pods(), name, is_over));
+        match timeout(BY_THE_DOOR, &mut end).await {
+            Ok(end) => end.is_ok(),
+            Err(_) if self.closed().contains(name) => {
+                matches!(timeout(OF_ITSELF - BY_THE_DOOR, end).await, Ok(Ok(_)))
+            }
+            Err(_) => false,
+        }
     }
 
     /// Removes a dead worker's pod, or finds it gone. One that is not dead after all is ended first.
     pub(super) async fn forget(&self, life: &Incarnation, name: &str) -> Result<(), BackendError> {
+        self.closed().remove(name);
         let done = match self.ours(life, name).await {
             Ok(pod) => match Condition::of(&pod) {
                 Condition::Dead { .. } => self.delete(life, &pod, Grace::Forget).await,
@@ -181,7 +201,7 @@ impl KubernetesBackend {
     async fn ours(&self, life: &Incarnation, name: &str) -> Result<Pod, BackendError> {
         let pod = self.read(life, name).await?;
         let is_ours = Tags::read(pod.labels()).is_some_and(|tags| tags.life == *life);
-        if is_ours { Ok(pod) } else { Err(BackendError::Gone { subject: life.to_string() }) }
+        if is_ours { Ok(pod) } else { Err(gone(life)) }
     }
 
     async fn read(&self, life: &Incarnation, name: &str) -> Result<Pod, BackendError> {
@@ -209,6 +229,10 @@ fn is_leaving(pod: &Pod) -> bool {
 pub(super) fn unit(pod: &Pod) -> Unit {
     let node = pod.spec.as_ref().and_then(|spec| spec.node_name.clone());
     Unit::Pod { name: pod.name_any(), node }
+}
+
+fn gone(life: &Incarnation) -> BackendError {
+    BackendError::Gone { subject: life.to_string() }
 }
 
 fn refused(

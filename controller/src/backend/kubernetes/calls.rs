@@ -24,6 +24,7 @@ pub(super) enum Operation {
     Read,
     List,
     ReadLog,
+    Label,
 }
 
 /// Asks for one thing, and waits no longer for it than it deserves.
@@ -88,7 +89,7 @@ impl Operation {
         Duration::from_secs(match self {
             Self::Probe => 2,
             Self::Version | Self::Read | Self::ReadLog => 5,
-            Self::Create | Self::Delete | Self::List => 10,
+            Self::Create | Self::Delete | Self::List | Self::Label => 10,
         })
     }
 
@@ -100,12 +101,13 @@ impl Operation {
             Self::Read => "read",
             Self::List => "list",
             Self::ReadLog => "read the log of",
+            Self::Label => "label",
         }
     }
 
     /// Whether "not found" is said of the pod. `create` says it of the namespace.
     fn is_about_a_pod(self) -> bool {
-        matches!(self, Self::Delete | Self::Read | Self::ReadLog)
+        matches!(self, Self::Delete | Self::Read | Self::ReadLog | Self::Label)
     }
 }
 

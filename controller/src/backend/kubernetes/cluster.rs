@@ -7,10 +7,12 @@
 //! to. Workers belong to that Deployment too, so that who deletes it deletes them. What cannot be found out is left
 //! open and said: without the Deployment workers outlive it.
 
+use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 
 use k8s_openapi::api::apps::v1::ReplicaSet;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{LocalObjectReference, Pod, PodSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::{Api, Client, Config, ResourceExt};
 use server::identity::Secret;
@@ -22,6 +24,8 @@ use crate::backend::BackendError;
 
 /// Where a pod has its service account.
 const TOKEN: &str = "/var/run/secrets/kubernetes.io/serviceaccount/token";
+/// Our container in our own pod.
+const OWN_CONTAINER: &str = "controller";
 const SERVICE_HOST: &str = "KUBERNETES_SERVICE_HOST";
 
 /// A cluster whose API answers, and a namespace in it.
@@ -32,7 +36,7 @@ pub struct Cluster {
     /// For people: `Kubernetes v1.20.2 at https://10.96.0.1/`.
     pub(super) name: String,
     address: String,
-    own_pod: Option<OwnPod>,
+    own_pod: Option<Arc<OwnPod>>,
 }
 
 /// What our own pod tells.
@@ -41,6 +45,10 @@ pub(super) struct OwnPod {
     pub(super) name: String,
     pub(super) image: Option<String>,
     pub(super) deployment: Option<OwnerReference>,
+    /// By which its image may be pulled.
+    pub(super) pull_secrets: Vec<LocalObjectReference>,
+    /// Selects the pods of this kind and deployment, of whatever version.
+    pub(super) alike: Option<String>,
 }
 
 /// Why a cluster cannot be worked with.
@@ -85,7 +93,7 @@ impl Cluster {
         let version = ask(&unnamed, Operation::Version, "it", client.apiserver_version()).await?;
         let name = format!("Kubernetes {} at {address}", version.git_version);
         let mut cluster = Self { client, namespace, name, address, own_pod: None };
-        cluster.own_pod = cluster.look_at_ourselves().await;
+        cluster.own_pod = cluster.look_at_ourselves().await.map(Arc::new);
         Ok(cluster)
     }
 
@@ -119,7 +127,7 @@ impl Cluster {
     }
 
     pub(super) fn own_pod(&self) -> Option<&OwnPod> {
-        self.own_pod.as_ref()
+        self.own_pod.as_deref()
     }
 
     pub(super) fn api<K>(&self) -> Api<K>
@@ -146,13 +154,14 @@ impl Cluster {
         match ask(&self.name, Operation::Read, format!("pod {name}"), pods.get(&name)).await {
             Ok(pod) => {
                 let deployment = self.deployment_of(&pod).await;
-                let container = pod.spec.as_ref().and_then(|spec| spec.containers.first());
-                let image = container.and_then(|container| container.image.clone());
-                Some(OwnPod { name, image, deployment })
+                let alike = alike(pod.labels());
+                let spec = pod.spec.unwrap_or_default();
+                let pull_secrets = spec.image_pull_secrets.clone().unwrap_or_default();
+                Some(OwnPod { name, image: own_image(&spec), deployment, pull_secrets, alike })
             }
             Err(error) => {
                 tracing::warn!(%error, "our own pod is not known: workers need --worker-image, and outlive the Deployment");
-                Some(OwnPod { name, image: None, deployment: None })
+                Some(OwnPod { name, image: None, deployment: None, pull_secrets: Vec::new(), alike: None })
             }
         }
     }
@@ -169,8 +178,9 @@ impl Cluster {
         match asked.await {
             Ok(set) => {
                 let deployment = made_by(set.owner_references(), "Deployment")?;
-                // Workers are its belongings, not its replicas: it is not to manage them.
-                Some(OwnerReference { controller: None, block_owner_deletion: None, ..deployment })
+                // As its controller, although its selector does not have them: whoever empties a node leaves pods alone
+                // that nobody would make anew, and somebody does.
+                Some(OwnerReference { controller: Some(true), block_owner_deletion: None, ..deployment })
             }
             Err(error) => {
                 tracing::warn!(%error, "our own Deployment is not known: workers outlive it");
@@ -178,6 +188,26 @@ impl Cluster {
             }
         }
     }
+}
+
+/// Labels that the standard gives to what belongs together; the version is not among them.
+const INSTANCE: &str = "app.kubernetes.io/instance";
+const BELONGING: [&str; 3] = ["app.kubernetes.io/name", INSTANCE, "app.kubernetes.io/component"];
+
+/// A selector for all that have these in common, and for those alone. Without a name for the instance nobody knows who
+/// belongs to another one.
+fn alike(labels: &BTreeMap<String, String>) -> Option<String> {
+    let has = |label: &str| match labels.get(label) {
+        Some(value) => format!("{label}={value}"),
+        None => format!("!{label}"),
+    };
+    labels.contains_key(INSTANCE).then(|| BELONGING.map(has).join(","))
+}
+
+/// What we run: the container of that name, for others may have been put beside it; the first, where none is called so.
+fn own_image(pod: &PodSpec) -> Option<String> {
+    let ours = pod.containers.iter().find(|container| container.name == OWN_CONTAINER);
+    ours.or(pod.containers.first())?.image.clone()
 }
 
 /// What this machine, or this pod, is called.
@@ -189,5 +219,48 @@ impl std::fmt::Debug for Cluster {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         // Not the client: it has credentials.
         f.debug_struct("Cluster").field("name", &self.name).field("namespace", &self.namespace).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_belongs_together_is_of_one_instance_and_of_any_version() {
+        let of = |labels: &[(&str, &str)]| {
+            alike(&labels.iter().map(|(label, value)| ((*label).to_owned(), (*value).to_owned())).collect())
+        };
+        assert_eq!(of(&[("app.kubernetes.io/component", "controller")]), None);
+        let named = [
+            ("app.kubernetes.io/name", "bulkhead"),
+            ("app.kubernetes.io/instance", "two"),
+            ("pod-template-hash", "5d4f"),
+        ];
+        assert_eq!(
+            of(&named),
+            Some(
+                "app.kubernetes.io/name=bulkhead,app.kubernetes.io/instance=two,!app.kubernetes.io/component"
+                    .to_owned()
+            )
+        );
+    }
+
+    #[test]
+    fn our_image_is_not_that_of_who_has_been_put_beside_us() {
+        let image = |containers| {
+            let spec = json!({ "containers": containers });
+            serde_json::from_value(spec).ok().and_then(|spec: PodSpec| own_image(&spec))
+        };
+        let proxy = json!({ "name": "proxy", "image": "mesh:1" });
+        let ours = json!({ "name": "controller", "image": "bulkhead:1" });
+        assert_eq!(image(json!([proxy, ours])).as_deref(), Some("bulkhead:1"));
+        assert_eq!(
+            image(json!([{ "name": "master", "image": "bulkhead:2" }])).as_deref(),
+            Some("bulkhead:2")
+        );
+        assert_eq!(image(json!([])), None);
     }
 }

@@ -59,7 +59,10 @@ const CANNOT_START: [&str; 10] = [
 ];
 
 /// What the runtime says of a container whose program it could not start; the exit code is made up then.
-const NEVER_RAN: [&str; 3] = ["ContainerCannotRun", "StartError", "ContainerStatusUnknown"];
+const NEVER_RAN: [&str; 2] = ["ContainerCannotRun", "StartError"];
+
+/// What a kubelet says of a container that it has lost track of; the exit code is made up then too.
+const UNSEEN: &str = "ContainerStatusUnknown";
 
 impl Condition {
     /// What this pod's object says.
@@ -107,6 +110,7 @@ fn cause(pod: &Pod, status: &PodStatus, end: Option<&ContainerStateTerminated>) 
         (Some(reason), ..) if NEVER_RAN.contains(&reason) => {
             Cause::Taken { why: with_words(reason, end.message.as_deref()) }
         }
+        (Some(UNSEEN), ..) => Cause::Lost,
         (_, Some(signal @ 1..), _) => Cause::Signal(signal),
         (_, _, code @ 129..=192) => Cause::Signal(code - 128),
         (_, _, code) => Cause::Exit(code),
@@ -215,6 +219,7 @@ mod tests {
             (json!({ "exitCode": 134 }), Cause::Signal(6)),
             (json!({ "exitCode": 0, "signal": 11 }), Cause::Signal(11)),
             (json!({ "exitCode": 255, "reason": "Error" }), Cause::Exit(255)),
+            (json!({ "exitCode": 137, "reason": "ContainerStatusUnknown" }), Cause::Lost),
             (json!({ "exitCode": 137, "reason": "OOMKilled" }), Cause::Oom { limit_bytes: Some(64 << 20) }),
         ] {
             assert_eq!(ended(&state), dead(cause), "{state}");

@@ -42,7 +42,7 @@ impl KubernetesBackend {
 
     /// What a listed pod is; `None` for one that cannot be told.
     async fn identify(&self, pod: Pod) -> Option<Found> {
-        let Some(Tags { life, spec_hash }) = Tags::read(pod.labels()) else {
+        let Some(tags) = Tags::read(pod.labels()) else {
             tracing::warn!(
                 pod = pod.name_any(),
                 "a pod with our owner's label has no readable identity; left alone"
@@ -51,12 +51,13 @@ impl KubernetesBackend {
         };
         let vital = match Condition::of(&pod) {
             Condition::Dead { cause, last_words } => {
-                Vital::Dead(self.autopsy(&life, &pod.name_any(), cause, last_words).await)
+                Vital::Dead(self.autopsy(&tags.life, &pod.name_any(), cause, last_words).await)
             }
             Condition::Running { since } => Vital::Alive { since: since.unwrap_or_else(|| created(&pod)) },
-            Condition::Waiting { .. } => Vital::Alive { since: created(&pod) },
+            Condition::Waiting { trouble } => Vital::Waiting { since: created(&pod), trouble },
         };
-        Some(Found { life, unit: unit(&pod), spec_hash, vital })
+        let spec_hash = pod::made_from(&self.mould, &pod, &tags);
+        Some(Found { life: tags.life, unit: unit(&pod), spec_hash, vital })
     }
 
     /// Keeps what a worker has written that is being ended: its log goes with it.

@@ -12,7 +12,9 @@
 //!   SIGTERM   the pod is deleted with its pool's time to drain: the kubelet sends SIGTERM. One that does not run yet has
 //!             nothing to finish, and gets five seconds
 //!   SIGKILL   the door ends the process over its link, within milliseconds and without a SIGTERM. A worker that does
-//!             not hear it is deleted three seconds later, with a grace of one: SIGTERM, and SIGKILL a moment later
+//!             not hear it is deleted three seconds later, with a grace of one: SIGTERM, and SIGKILL a moment later.
+//!             One that has closed its link is dead, and its kubelet is given longer to say of what: deleted, a pod may
+//!             go without a word
 //!   others    cannot be sent: the API has no word for them, and running a command in a pod is a right that a
 //!             controller had better not have
 //! ```
@@ -41,14 +43,16 @@ mod calls;
 mod cluster;
 mod condition;
 mod examine;
+pub mod flag;
 pub mod lease;
 mod names;
 pub mod observe;
+mod phase;
 mod pod;
 pub mod secrets;
 mod watch;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -64,8 +68,9 @@ pub use self::act::{BeingStopped, NameTaken, NoSuchSignal, NoTunnel};
 pub use self::cluster::{Cluster, ConnectError, host_name, is_inside};
 
 use self::calls::{Operation, ask};
+use self::phase::Phases;
 use self::pod::Mould;
-use super::{Backend, BackendError, BackendKind, Found, Sighting, SpawnOrder, Unit};
+use super::{Backend, BackendError, BackendKind, Doing, Found, LinkEnd, Sighting, SpawnOrder, Unit};
 
 /// How many pods are created at a time, and how many logs are read. A pool that is started anew is no reason to be
 /// throttled.
@@ -95,7 +100,11 @@ pub struct KubernetesBackend {
     /// What those have written whom we are ending, by pod: their kubelet throws it away with them.
     heard: Mutex<HashMap<String, Vec<String>>>,
     /// Nodes on which a worker has died of late, until their kubelets have said so: nobody knows whether they live.
-    silent: Mutex<HashMap<String, Instant>>,
+    doubtful: Mutex<HashMap<String, Instant>>,
+    /// Those pods whose process has closed its link: it is dead, and its kubelet has only to say so.
+    closed: Mutex<HashSet<String>>,
+    /// What is to be written on pods, for people to read.
+    phases: Phases,
 }
 
 /// Why workers cannot run as pods.
@@ -129,14 +138,18 @@ impl KubernetesBackend {
     }
 
     fn with_image(cluster: Cluster, owner: &str, image: String) -> Self {
-        let belongs_to = cluster.own_pod().and_then(|pod| pod.deployment.clone());
-        let mould = Mould { owner: owner.to_owned(), image, belongs_to };
+        let own_pod = cluster.own_pod();
+        let belongs_to = own_pod.and_then(|pod| pod.deployment.clone());
+        let pull_secrets = own_pod.map(|pod| pod.pull_secrets.clone()).unwrap_or_default();
+        let mould = Mould { owner: owner.to_owned(), image, belongs_to, pull_secrets };
         Self {
             cluster,
             mould,
             creations: Semaphore::new(AT_A_TIME),
             heard: Mutex::default(),
-            silent: Mutex::default(),
+            doubtful: Mutex::default(),
+            closed: Mutex::default(),
+            phases: Phases::default(),
         }
     }
 
@@ -154,21 +167,25 @@ impl KubernetesBackend {
         self.heard.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn silent(&self) -> MutexGuard<'_, HashMap<String, Instant>> {
-        self.silent.lock().unwrap_or_else(PoisonError::into_inner)
+    fn doubtful(&self) -> MutexGuard<'_, HashMap<String, Instant>> {
+        self.doubtful.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn closed(&self) -> MutexGuard<'_, HashSet<String>> {
+        self.closed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A kubelet has told of a death: its node lives.
     fn has_spoken(&self, node: &str) {
-        self.silent().remove(node);
+        self.doubtful().remove(node);
     }
 
     /// The nodes on which a new worker had better not be: a cluster goes on giving pods to a node that has died until it
     /// has missed it for the better part of a minute.
     fn doubtful_nodes(&self) -> Vec<String> {
-        let mut silent = self.silent();
-        silent.retain(|_, since| since.elapsed() < IN_DOUBT);
-        let mut nodes: Vec<_> = silent.keys().cloned().collect();
+        let mut doubtful = self.doubtful();
+        doubtful.retain(|_, since| since.elapsed() < IN_DOUBT);
+        let mut nodes: Vec<_> = doubtful.keys().cloned().collect();
         nodes.sort();
         nodes
     }
@@ -213,9 +230,19 @@ impl Backend for KubernetesBackend {
         self.tail(life, pod_name(life, unit)?, lines).await
     }
 
-    fn link_lost(&self, _life: &Incarnation, unit: &Unit) {
-        if let Unit::Pod { node: Some(node), .. } = unit {
-            self.silent().insert(node.clone(), Instant::now());
+    fn link_lost(&self, _life: &Incarnation, unit: &Unit, end: LinkEnd) {
+        let Unit::Pod { name, node } = unit else { return };
+        if let Some(node) = node {
+            self.doubtful().insert(node.clone(), Instant::now());
+        }
+        if end == LinkEnd::Closed {
+            self.closed().insert(name.clone());
+        }
+    }
+
+    fn show(&self, life: &Incarnation, unit: &Unit, doing: Doing) {
+        if let Unit::Pod { name, .. } = unit {
+            self.phases.note(name, life, doing);
         }
     }
 

@@ -7,11 +7,12 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use futures_util::{Stream, StreamExt, future};
-use k8s_openapi::api::core::v1::{ConfigMap, Pod};
+use k8s_openapi::api::core::v1::{ConfigMap, Pod, Service};
 use kube::ResourceExt;
 use kube::runtime::watcher::{Config, Event};
 use kube::runtime::{WatchStreamExt, watcher};
 
+use super::calls::{Operation, ask};
 use super::cluster::Cluster;
 use super::pod;
 use super::watch::Waits;
@@ -31,6 +32,8 @@ pub struct DoorPod {
     pub address: IpAddr,
     /// Whether its readiness probe says that it serves.
     pub ready: bool,
+    /// Its node.
+    pub node: Option<String>,
 }
 
 /// The spec's text, from the ConfigMap of that name. One without the entry, or none at all, is no news: what was told
@@ -60,6 +63,19 @@ pub fn spec_changes(cluster: &Cluster, config_map: &str) -> impl Stream<Item = S
             future::ready(Some(is_new.then_some(text)))
         })
         .filter_map(future::ready)
+}
+
+/// The address of the Service of that name, by which it can be dialled without asking for a name. `None`: it has none of
+/// its own, or it cannot be read.
+pub async fn service_address(cluster: &Cluster, name: &str) -> Option<IpAddr> {
+    let services = cluster.api::<Service>();
+    match ask(&cluster.name, Operation::Read, format!("service {name}"), services.get(name)).await {
+        Ok(service) => service.spec?.cluster_ip?.parse().ok(),
+        Err(error) => {
+            tracing::debug!(%error, "workers are told the Service's name");
+            None
+        }
+    }
 }
 
 /// The doors that have an address, by name. One that is on its way out is not among them.
@@ -123,7 +139,8 @@ fn door(pod: &Pod) -> Option<DoorPod> {
     }
     let conditions = status.conditions.as_deref().unwrap_or_default();
     let ready = conditions.iter().any(|it| it.type_ == "Ready" && it.status == "True");
-    Some(DoorPod { name: pod.name_any(), address: status.pod_ip.as_ref()?.parse().ok()?, ready })
+    let node = pod.spec.as_ref().and_then(|spec| spec.node_name.clone());
+    Some(DoorPod { name: pod.name_any(), address: status.pod_ip.as_ref()?.parse().ok()?, ready, node })
 }
 
 #[cfg(test)]

@@ -22,9 +22,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{
-    Affinity, Capabilities, Container, EnvVar, NodeAffinity, NodeSelectorRequirement, NodeSelectorTerm, Pod,
-    PodSecurityContext, PodSpec, PreferredSchedulingTerm, ResourceRequirements, SeccompProfile,
-    SecurityContext, Toleration, TopologySpreadConstraint,
+    Affinity, Capabilities, Container, EnvVar, LocalObjectReference, NodeAffinity, NodeSelectorRequirement,
+    NodeSelectorTerm, Pod, PodSecurityContext, PodSpec, PreferredSchedulingTerm, ResourceRequirements,
+    SeccompProfile, SecurityContext, Toleration, TopologySpreadConstraint,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta, OwnerReference};
@@ -32,7 +32,7 @@ use server::identity::{Incarnation, PoolName, WorkerId};
 use server::worker::SelfLimits;
 
 use super::names;
-use crate::backend::SpawnOrder;
+use crate::backend::{Doing, SpawnOrder};
 use crate::cli::worker::{TOKEN_VARIABLE, TUNNEL_CA_VARIABLE, arguments};
 use crate::spec::{Limits, Network};
 
@@ -54,9 +54,16 @@ const POOL_LABEL: &str = "bulkhead.io/pool";
 const WORKER_LABEL: &str = "bulkhead.io/worker";
 const GENERATION_LABEL: &str = "bulkhead.io/generation";
 const SPEC_LABEL: &str = "bulkhead.io/spec";
+/// What it is doing, for people: [`Doing::name`]. The only label that changes.
+pub(super) const PHASE_LABEL: &str = "bulkhead.io/phase";
 /// For NetworkPolicies: a spec's `network: NAME`.
 const NETWORK_LABEL: &str = "bulkhead.io/network";
 const PRODUCT: &str = "bulkhead";
+
+/// What it was made to run, as it was asked for: what stands in its container somebody may have changed on the way in.
+const IMAGE_ANNOTATION: &str = "bulkhead.io/image";
+/// In place of a spec's hash, of a pod that was made to run something else than pods are now.
+const OUT_OF_DATE: &str = "of another image";
 
 /// What the labels of a pod of ours say.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -74,6 +81,8 @@ pub(super) struct Mould {
     pub(super) image: String,
     /// What they go with when it is deleted.
     pub(super) belongs_to: Option<OwnerReference>,
+    /// By which their image may be pulled.
+    pub(super) pull_secrets: Vec<LocalObjectReference>,
 }
 
 /// The selector that finds an owner's workers.
@@ -124,6 +133,7 @@ pub(super) fn body(mould: &Mould, order: &SpawnOrder, doubtful: &[String]) -> Po
         metadata: ObjectMeta {
             name: Some(names::pod(&mould.owner, &order.life)),
             labels: Some(labels(&mould.owner, order)),
+            annotations: Some([(IMAGE_ANNOTATION.to_owned(), mould.image.clone())].into()),
             owner_references: mould.belongs_to.clone().map(|owner| vec![owner]),
             ..ObjectMeta::default()
         },
@@ -132,6 +142,7 @@ pub(super) fn body(mould: &Mould, order: &SpawnOrder, doubtful: &[String]) -> Po
             restart_policy: Some("Never".to_owned()),
             automount_service_account_token: Some(false),
             enable_service_links: Some(false),
+            image_pull_secrets: (!mould.pull_secrets.is_empty()).then(|| mould.pull_secrets.clone()),
             termination_grace_period_seconds: Some(whole_seconds(order.pool.door.timeouts.drain)),
             security_context: Some(PodSecurityContext {
                 run_as_non_root: Some(true),
@@ -167,6 +178,25 @@ impl Tags {
     }
 }
 
+/// What a pod was made from, for who asks whether it is out of date: its spec, if it runs what pods run now.
+pub(super) fn made_from(mould: &Mould, pod: &Pod, tags: &Tags) -> String {
+    let noted = pod.metadata.annotations.as_ref().and_then(|annotations| annotations.get(IMAGE_ANNOTATION));
+    // Somebody may take annotations away that he does not know.
+    let container = pod.spec.as_ref().and_then(|spec| spec.containers.iter().find(|it| it.name == CONTAINER));
+    let runs = noted.or_else(|| container?.image.as_ref());
+    if runs == Some(&mould.image) { tags.spec_hash.clone() } else { OUT_OF_DATE.to_owned() }
+}
+
+/// Whether a pod is what was ordered by those labels, whatever it has come to do since.
+pub(super) fn is_as_ordered(there: &BTreeMap<String, String>, ordered: &BTreeMap<String, String>) -> bool {
+    let lasting = |labels: &BTreeMap<String, String>| {
+        let mut labels = labels.clone();
+        labels.remove(PHASE_LABEL);
+        labels
+    };
+    lasting(there) == lasting(ordered)
+}
+
 /// What everything of ours carries that we have made.
 pub(super) fn product_labels() -> BTreeMap<String, String> {
     [NAME_LABEL, MANAGER_LABEL].map(|label| (label.to_owned(), PRODUCT.to_owned())).into()
@@ -187,6 +217,7 @@ fn labels(owner: &str, order: &SpawnOrder) -> BTreeMap<String, String> {
         (WORKER_LABEL, worker.to_string()),
         (GENERATION_LABEL, order.life.generation.to_string()),
         (SPEC_LABEL, order.spec_hash.clone()),
+        (PHASE_LABEL, Doing::Starting.name().to_owned()),
     ]
     .into_iter()
     .chain(network)
@@ -231,21 +262,22 @@ fn for_a_while(condition: &str) -> Toleration {
     }
 }
 
-/// Takes the place of the spread, and is no condition: there may be no other node.
+/// Takes the place of the spread, and is no condition: there may be no other node. By their names, which a node's host
+/// name need not be, and one by one: a requirement takes no more.
 fn rather_not_on(nodes: &[String]) -> Affinity {
-    let elsewhere = NodeSelectorRequirement {
-        key: "kubernetes.io/hostname".to_owned(),
-        operator: "NotIn".to_owned(),
-        values: Some(nodes.to_vec()),
+    let not_on = |node: &String| {
+        let elsewhere = NodeSelectorRequirement {
+            key: "metadata.name".to_owned(),
+            operator: "NotIn".to_owned(),
+            values: Some(vec![node.clone()]),
+        };
+        let preference =
+            NodeSelectorTerm { match_fields: Some(vec![elsewhere]), ..NodeSelectorTerm::default() };
+        PreferredSchedulingTerm { preference, weight: 100 }
     };
-    let preference =
-        NodeSelectorTerm { match_expressions: Some(vec![elsewhere]), ..NodeSelectorTerm::default() };
     Affinity {
         node_affinity: Some(NodeAffinity {
-            preferred_during_scheduling_ignored_during_execution: Some(vec![PreferredSchedulingTerm {
-                preference,
-                weight: 100,
-            }]),
+            preferred_during_scheduling_ignored_during_execution: Some(nodes.iter().map(not_on).collect()),
             ..NodeAffinity::default()
         }),
         ..Affinity::default()
@@ -295,6 +327,7 @@ mod tests {
                 uid: "6b2a".to_owned(),
                 ..OwnerReference::default()
             }),
+            pull_secrets: vec![LocalObjectReference { name: "registry".to_owned() }],
         };
         let mut order = order("web-3.7");
         Arc::make_mut(&mut order.pool).worker.network = Network::Named("lan".to_owned());
@@ -303,6 +336,9 @@ mod tests {
           "apiVersion": "v1",
           "kind": "Pod",
           "metadata": {
+            "annotations": {
+              "bulkhead.io/image": "bulkhead:1"
+            },
             "labels": {
               "app.kubernetes.io/component": "worker",
               "app.kubernetes.io/instance": "bulkhead",
@@ -310,6 +346,7 @@ mod tests {
               "app.kubernetes.io/name": "bulkhead",
               "bulkhead.io/generation": "7",
               "bulkhead.io/network": "lan",
+              "bulkhead.io/phase": "starting",
               "bulkhead.io/pool": "web",
               "bulkhead.io/spec": "0123456789ab",
               "bulkhead.io/worker": "web-3"
@@ -383,6 +420,11 @@ mod tests {
               }
             ],
             "enableServiceLinks": false,
+            "imagePullSecrets": [
+              {
+                "name": "registry"
+              }
+            ],
             "restartPolicy": "Never",
             "securityContext": {
               "runAsGroup": 65532,

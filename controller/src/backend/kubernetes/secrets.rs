@@ -4,7 +4,9 @@
 //!   bulkhead-tunnel   ca.crt, tls.crt, tls.key, secret     mounted by doors, read by the controller
 //!   bulkhead-ca       ca.key, ca.crt, api-token            read by the controller alone
 //! ```
-//! They are made by whichever controller finds none, and never changed by us. Two that make them at the same time agree:
+//! They are made by whichever controller finds none, and never changed by us. They belong to nobody: doors read theirs when
+//! they are started, so it has to outlive the controllers' Deployment, or doors and the next controllers would have
+//! nothing in common. Two that make them at the same time agree:
 //! the API lets one of them create `bulkhead-ca`, and only that one goes on to create `bulkhead-tunnel`, for which the
 //! others wait. If it dies in between, or takes longer than ten seconds, the next one finds a key without a tunnel:
 //! it removes that very key and makes both anew. Should the slow one then still come to create its own tunnel, the two
@@ -59,7 +61,8 @@ pub enum SecretsError {
     Api(#[from] BackendError),
     /// Somebody has changed a Secret.
     #[error(
-        "the secret {secret} has no usable {entry:?}: delete {TUNNEL} and {AUTHORITY} to have both made anew"
+        "the secret {secret} has no usable {entry:?}: delete {TUNNEL} and {AUTHORITY} to have both made anew, \
+         then restart controllers and doors"
     )]
     Damaged {
         /// Which.
@@ -93,7 +96,7 @@ where
             }
             (None, None) => {
                 let material = make().map_err(|error| SecretsError::Make(error.into()))?;
-                let [tunnel, authority] = written(cluster, &material);
+                let [tunnel, authority] = written(&material);
                 // Whoever is second waits for the first.
                 if create(cluster, AUTHORITY, &authority).await? && create(cluster, TUNNEL, &tunnel).await? {
                     return Ok(material);
@@ -140,12 +143,11 @@ async fn discard(cluster: &Cluster, object: &SecretObject) -> Result<(), Backend
     }
 }
 
-fn written(cluster: &Cluster, material: &Material) -> [SecretObject; 2] {
+fn written(material: &Material) -> [SecretObject; 2] {
     let object = |name: &str, entries: &[(&str, &str)]| SecretObject {
         metadata: ObjectMeta {
             name: Some(name.to_owned()),
             labels: Some(super::pod::product_labels()),
-            owner_references: cluster.own_pod().and_then(|pod| pod.deployment.clone()).map(|it| vec![it]),
             ..ObjectMeta::default()
         },
         data: Some(

@@ -32,6 +32,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use super::KubernetesBackend;
 use super::act::unit;
 use super::condition::Condition;
+use super::phase;
 use super::pod::{self, Tags};
 use crate::backend::Sighting;
 use crate::model::Cause;
@@ -58,6 +59,7 @@ pub(super) fn start(backend: Arc<KubernetesBackend>) -> mpsc::Receiver<Sighting>
     tokio::spawn(async move {
         tokio::select! {
             () = watch(&backend, &tell) => {}
+            () = phase::write(&backend) => {}
             () = tell.closed() => {}
         }
     });
@@ -69,14 +71,27 @@ async fn watch(backend: &Arc<KubernetesBackend>, tell: &mpsc::Sender<Sighting>) 
     let mut events = pin!(watching(backend.pods(), ours).backoff(Waits::default()));
     let mut seen = Seen::default();
     let mut reach = Reach::Here;
+    let mut refused = None;
     let mut look = interval(LOOK);
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         let (news, now) = tokio::select! {
             event = events.next() => match event {
-                Some(Ok(event)) => (seen.take(event, Instant::now()), Some(Reach::Here)),
+                Some(Ok(event)) => {
+                    refused = None;
+                    (seen.take(event, Instant::now()), Some(Reach::Here))
+                }
                 Some(Err(error)) => {
                     tracing::debug!(%error, "the watch is begun anew");
+                    let why = refusal(&error);
+                    if why.is_some() && why != refused {
+                        tracing::warn!(
+                            why,
+                            "the cluster's API lets nobody watch pods here: deaths are noticed late, and of pods that wait it is not known why. \
+                             The rights to get, list and watch pods are missing"
+                        );
+                    }
+                    refused = why.or(refused);
                     (Vec::new(), None)
                 }
                 None => return,
@@ -104,6 +119,17 @@ async fn watch(backend: &Arc<KubernetesBackend>, tell: &mpsc::Sender<Sighting>) 
         for news in news {
             report(backend, news, tell).await;
         }
+    }
+}
+
+/// The API's words, where it is there and will not have it.
+fn refusal(error: &watcher::Error) -> Option<String> {
+    let (watcher::Error::InitialListFailed(error) | watcher::Error::WatchStartFailed(error)) = error else {
+        return None;
+    };
+    match error {
+        kube::Error::Api(status) if matches!(status.code, 401 | 403) => Some(status.message.clone()),
+        _ => None,
     }
 }
 

@@ -7,15 +7,16 @@
 //! So where we are root, every worker becomes a user of its own, and the limit is its own. The users come from
 //! the range that systemd gives to services with `DynamicUser=`, which belongs to nobody for longer than a
 //! service runs; a worker keeps no file, so it leaves nothing behind for the next one. Which one it is follows
-//! from the worker's place, so that it has the same each time, as long as no other worker has it.
+//! from the worker's place, so that it has the same each time, as long as nobody else has it: no other worker,
+//! and no child that the worker before it has left.
 //!
 //! Where we are not root, a worker stays our user, and its limit is what our user runs at this moment and the
 //! worker's share on top: enough to stop a fork bomb, and no exact count.
 
-use std::collections::HashSet;
 use std::num::NonZeroU32;
 use std::ops::RangeInclusive;
 
+use rustix::io::Errno;
 use server::identity::WorkerId;
 use server::worker::SelfLimits;
 use sha2::{Digest as _, Sha256};
@@ -38,13 +39,19 @@ pub(super) fn of(limits: &Limits, user: Option<u32>) -> SelfLimits {
     }
 }
 
-/// The user for the worker in this place: its usual one, or the next that is not `taken`. With more workers than
-/// users, one is shared.
-pub(super) fn user(worker: &WorkerId, taken: &HashSet<u32>) -> u32 {
+/// The user for the worker in this place: its usual one, or the next that is not `taken`. Where all are, one is
+/// shared.
+pub(super) fn user(worker: &WorkerId, taken: impl Fn(u32) -> bool) -> u32 {
     let count = USERS.end() - USERS.start() + 1;
     let usual = start_of(worker).wrapping_add(worker.place) % count;
     let nth = |n: u32| USERS.start() + (usual + n) % count;
-    (0..count).map(nth).find(|user| !taken.contains(user)).unwrap_or_else(|| nth(0))
+    (0..count).map(nth).find(|&user| !taken(user)).unwrap_or_else(|| nth(0))
+}
+
+/// Whether anything runs as `user`, or has ended and waits for its parent to ask how: the children that a worker
+/// leaves behind count against the limit of whoever is that user next, until the last of them has been reaped.
+pub(super) fn runs_something(user: u32) -> bool {
+    rustix::process::getpriority_user(rustix::process::Uid::from_raw(user)) != Err(Errno::SRCH)
 }
 
 /// Where the users of a pool begin: the same each time, and for most pools not where another's begin.
@@ -55,6 +62,8 @@ fn start_of(worker: &WorkerId) -> u32 {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
+
     use proptest::prelude::*;
 
     use super::*;
@@ -68,7 +77,7 @@ mod tests {
             let mut taken = HashSet::new();
             for (pool, place) in places {
                 let worker = WorkerId::new(pools[pool % pools.len()].parse()?, place);
-                let user = user(&worker, &taken);
+                let user = user(&worker, |user| taken.contains(&user));
                 prop_assert!(USERS.contains(&user));
                 prop_assert!(taken.insert(user), "{} was given to two", user);
             }
@@ -77,9 +86,16 @@ mod tests {
         #[test]
         fn a_place_has_its_usual_user(pool in "[a-z]{1,8}", place in 0..1000_u32) {
             let worker = WorkerId::new(pool.parse()?, place);
-            let usual = user(&worker, &HashSet::new());
-            prop_assert_eq!(user(&worker, &HashSet::from([usual + 1])), usual);
-            prop_assert_ne!(user(&worker, &HashSet::from([usual])), usual);
+            let usual = user(&worker, |_| false);
+            prop_assert_eq!(user(&worker, |user| user != usual), usual);
+            prop_assert_ne!(user(&worker, |user| user == usual), usual);
         }
+    }
+
+    #[test]
+    fn who_runs_something_is_told_from_who_does_not() {
+        assert!(runs_something(rustix::process::getuid().as_raw()));
+        // The last of them all is nobody's: -1 stands for no user.
+        assert!(!runs_something(u32::MAX - 1));
     }
 }

@@ -35,7 +35,7 @@ mod watch;
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
@@ -296,7 +296,8 @@ impl Inner {
                 Life::Starting { user } | Life::Watched { user } => *user,
                 Life::Dead(_) => None,
             });
-            limits::user(&life.worker, &taken.collect())
+            let taken: HashSet<_> = taken.collect();
+            limits::user(&life.worker, |user| taken.contains(&user) || limits::runs_something(user))
         });
         lives.insert(life.clone(), Life::Starting { user });
         user

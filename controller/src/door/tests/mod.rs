@@ -51,7 +51,7 @@ impl FakeDoor {
     }
 
     fn site(&self, name: &str) -> Site {
-        Site { name: name.to_owned(), address: Address::There(self.address.to_string()) }
+        Site { name: name.to_owned(), address: Address::There(self.address.to_string()), machine: None }
     }
 
     /// Takes a controller in, and tells it whom this door has.
@@ -124,8 +124,19 @@ fn sites() -> (UnboundedSender<Vec<Site>>, impl Stream<Item = Vec<Site>> + Send 
     (change, stream::unfold(changes, |mut changes| async move { Some((changes.recv().await?, changes)) }))
 }
 
+/// The next event that is about a door.
 async fn event(events: &mut Receiver<DoorEvent>) -> DoorEvent {
-    in_time("an event", events.recv()).await.unwrap()
+    loop {
+        match in_time("an event", events.recv()).await.unwrap() {
+            DoorEvent::Company(_) => {}
+            event => return event,
+        }
+    }
+}
+
+/// Of a controller that gives no door up for saying nothing: a test answers for one at a time.
+fn patient(approach: Approach) -> Approach {
+    approach.losing_after(Duration::from_secs(60))
 }
 
 /// Two doors that are there and have these workers, and what is told of them from there on.
@@ -153,7 +164,7 @@ async fn two_doors_over_tls_are_one() {
         certificates_pem: identity.certificate.into_bytes(),
         key_pem: identity.key.into_bytes(),
     };
-    let approach = Approach::new(secret(), Some(&authority.certificate)).unwrap();
+    let approach = patient(Approach::new(secret(), Some(&authority.certificate)).unwrap());
     let acceptor = || Acceptor::tls(&identity).unwrap();
     let (door, mut events, mut a, mut b, change) = two(acceptor, approach).await;
 
@@ -197,14 +208,30 @@ async fn two_doors_over_tls_are_one() {
     c.welcome(&[]).await;
     assert!(matches!(event(&mut events).await, DoorEvent::Another(_)));
     change.send(vec![c.site("c")]).unwrap();
+    door.order(Order::Drain { worker: life("web-1.1") });
+    assert_eq!(b.order().await, Order::Drain { worker: life("web-1.1") }, "it has its workers until it goes");
+    drop(b);
     assert!(matches!(event(&mut events).await, DoorEvent::Lost { linked, .. } if linked.len() == 3));
     drop(c);
     assert!(matches!(event(&mut events).await, DoorEvent::Down { .. }));
 }
 
 #[tokio::test]
+async fn one_of_several_of_which_nothing_is_heard_is_given_up() {
+    let approach = Approach::plain(secret()).losing_after(Duration::from_millis(20));
+    let (_door, mut events, _a, mut b, _change) = two(|| Acceptor::Plain, approach).await;
+    // One of them answers, and the other does not, though its connection is open.
+    let lost = tokio::select! {
+        lost = event(&mut events) => lost,
+        order = b.order() => unreachable!("{order:?}"),
+    };
+    assert!(matches!(&lost, DoorEvent::Lost { linked, .. } if *linked == [life("web-0.1")]), "{lost:?}");
+}
+
+#[tokio::test]
 async fn a_worker_is_sent_to_the_door_that_has_too_few() {
-    let (door, mut events, mut a, mut b, _change) = two(|| Acceptor::Plain, Approach::plain(secret())).await;
+    let approach = patient(Approach::plain(secret()));
+    let (door, mut events, mut a, mut b, _change) = two(|| Acceptor::Plain, approach).await;
     for worker in ["web-3.1", "web-4.1"] {
         b.say(&Notice::Joined { worker: life(worker), at: Stamp::now() }).await;
         assert!(matches!(event(&mut events).await, DoorEvent::Notice(Notice::Joined { .. })));
@@ -242,8 +269,11 @@ async fn a_door_that_cannot_prove_that_it_is_one_is_not_told_the_secret() {
 #[tokio::test]
 async fn a_stranger_to_the_door_is_no_controller() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let site =
-        Site { name: "a".to_owned(), address: Address::There(listener.local_addr().unwrap().to_string()) };
+    let site = Site {
+        name: "a".to_owned(),
+        address: Address::There(listener.local_addr().unwrap().to_string()),
+        machine: None,
+    };
     let (_door, _events) = Door::connect(only(site), Approach::plain(Secret::new([8; 32])));
     let (mut stream, _) = in_time("a call", listener.accept()).await.unwrap();
     assert_eq!(Preface::read(&mut stream).await.unwrap().proven(&secret()), None);

@@ -8,7 +8,7 @@ use server::identity::{Incarnation, PoolName};
 use crate::door::line::Said;
 use crate::door::muster::{MemberId, Muster};
 use crate::door::{Address, Site};
-use crate::model::{DoorEvent, Welcome};
+use crate::model::{Company, DoorEvent, Welcome};
 
 const A: MemberId = MemberId(0);
 const B: MemberId = MemberId(1);
@@ -29,7 +29,7 @@ fn two(of_a: &[&str], of_b: &[&str]) -> Muster {
     for (member, linked) in [(A, of_a), (B, of_b)] {
         let name = format!("door-{}", member.0);
         let address = Address::There(format!("10.0.0.{}:7411", member.0));
-        muster.found(member, Site { name, address });
+        muster.found(member, Site { name, address, machine: None });
         muster.hear(member, up(linked));
     }
     muster
@@ -59,6 +59,8 @@ fn told(events: &[DoorEvent]) -> Vec<String> {
     let word = |event: &DoorEvent| match event {
         DoorEvent::Up(_) => "up".to_owned(),
         DoorEvent::Another(_) => "another".to_owned(),
+        DoorEvent::Company(company) => format!("{company:?}"),
+        DoorEvent::Dark(machines) => format!("dark {machines:?}"),
         DoorEvent::Lost { linked, .. } => format!("lost {linked:?}"),
         DoorEvent::Mute { linked } => format!("mute {linked:?}"),
         DoorEvent::Heard { linked } => format!("heard {linked:?}"),
@@ -112,6 +114,63 @@ fn what_a_door_says_of_a_worker_that_has_joined_another_changes_nothing() {
     let broke = Notice::Broke { worker: life("web-0.1"), detail: String::new() };
     assert_eq!(told(&muster.hear(A, Said::Notice(broke))), [""; 0]);
     assert_eq!(told(&muster.hear(B, left("web-0.1"))), ["web-0.1 left"]);
+}
+
+#[test]
+fn who_is_lost_at_one_door_is_let_in_at_no_other() {
+    let mut muster = two(&["web-0.1", "web-1.1", "web-2.1"], &["web-3.1"]);
+    let bury = |worker: &str| vec![(B, Order::Bury { worker: life(worker) })];
+    assert_eq!(told(&muster.hear(A, left("web-0.1"))), ["web-0.1 left"]);
+    assert_eq!(muster.follow_ups(), bury("web-0.1"));
+    assert_eq!(muster.follow_ups(), [], "once");
+    muster.hear(B, joined("web-1.1"));
+    muster.hear(A, left("web-1.1"));
+    assert_eq!(muster.follow_ups(), [], "it has come to another door, which told first");
+    muster.hear(
+        A,
+        Said::Notice(Notice::Left {
+            worker: life("web-2.1"),
+            at: Stamp::now(),
+            cleanly: true,
+            vanished: None,
+            held: Vec::new(),
+            siblings: 0,
+        }),
+    );
+    assert_eq!(muster.follow_ups(), bury("web-2.1"), "it has gone of its own accord, and its token is left");
+    muster.hear(A, Said::Down { why: String::new() });
+    assert_eq!(muster.follow_ups(), [], "whose door has gone is to find another");
+}
+
+#[test]
+fn a_door_on_its_way_out_keeps_its_workers_until_it_has_gone() {
+    let mut muster = two(&["web-0.1"], &["web-1.1"]);
+    assert_eq!(told(&muster.leaves(A)), [""; 0]);
+    assert!(!muster.has_gone(A));
+    assert_eq!(muster.roll().doors.len(), 1, "nobody is dealt out to it");
+    assert_eq!(muster.route(&drain("web-0.1")), [A]);
+    assert_eq!(
+        told(&muster.hear(B, Said::Notice(Notice::Stopping))),
+        ["Stopping"],
+        "none stays that is open"
+    );
+    assert_eq!(told(&muster.hear(A, Said::Down { why: String::new() })), ["lost [web-0.1]"]);
+    assert!(muster.has_gone(A));
+    assert!(muster.roll().absent.is_empty(), "nobody is to dial it");
+}
+
+#[test]
+fn while_a_door_is_there_that_is_not_understood_it_is_unclear_who_is_at_none() {
+    const C: MemberId = MemberId(2);
+    let mut muster = two(&["web-0.1"], &[]);
+    assert_eq!(muster.company(), Company::Several);
+    muster.found(C, Site::here("/run/door.sock"));
+    muster.hear(C, Said::Foreign);
+    assert_eq!(muster.company(), Company::Unclear);
+    muster.leaves(C);
+    assert_eq!((muster.company(), muster.has_gone(C)), (Company::Unclear, false));
+    muster.hear(C, Said::Away);
+    assert_eq!((muster.company(), muster.has_gone(C)), (Company::Several, true));
 }
 
 #[test]
@@ -227,4 +286,21 @@ fn turns_of_two_doors_have_different_numbers() {
         outcome: server::control::Outcome::Finished,
     };
     assert_eq!(number(muster.hear(B, Said::Notice(settled))), of_b);
+}
+
+#[test]
+fn machines_are_dark_whose_doors_nothing_answers_for() {
+    let mut muster = Muster::default();
+    for (member, name) in [(A, "a"), (B, "b")] {
+        let machine = Some(format!("node-{name}"));
+        muster.found(member, Site { name: name.to_owned(), machine, ..Site::here("/run/door.sock") });
+    }
+    assert!(muster.dark().is_empty());
+    muster.hear(A, Said::Dark(true));
+    assert_eq!(muster.dark().into_iter().collect::<Vec<_>>(), ["node-a"]);
+    muster.hear(B, Said::Dark(true));
+    muster.hear(A, up(&[]));
+    assert_eq!(muster.dark().into_iter().collect::<Vec<_>>(), ["node-b"], "it is there again");
+    muster.forget(B);
+    assert!(muster.dark().is_empty(), "it is none of ours any more");
 }

@@ -1,11 +1,11 @@
 //! What changes when the supervisor begins to do something: that it is under way, so that the next plan does not
 //! ask for it again.
 
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use server::identity::Incarnation;
 
-use super::{DoorState, State, Stopping};
+use super::{Briefing, DoorState, State, Stopping};
 use crate::model::action::{Action, DrainOrder};
 use crate::model::incident::{Finish, Notes};
 use crate::model::now::Now;
@@ -13,6 +13,9 @@ use crate::model::place::{
     Came, Compartment, Errand, Fate, KillReason, Launch, Phase, Purpose, Tenant, Told,
 };
 use crate::model::remains::{Burial, Remains, Stage};
+
+/// How soon a door is asked again to end a worker's process, while there is nobody else to be asked.
+const KILL_AGAIN_BY_DOOR: Duration = Duration::from_secs(1);
 
 impl State {
     /// Takes note that `action` is now being done.
@@ -27,7 +30,11 @@ impl State {
                 };
                 self.begin_drain(life, *purpose, told, now.at);
             }
-            Action::Kill { life, why, .. } => self.begin_kill(life, why, now),
+            Action::Kill { life, why, .. } => self.begin_kill(life, why, Errand::UnderWay, now),
+            Action::KillByDoor { life, why } => {
+                // No answer comes. What the backend has to do is still to be done when it answers again.
+                self.begin_kill(life, why, Errand::Again(now.at + KILL_AGAIN_BY_DOOR), now);
+            }
             Action::Finish { life, .. } => {
                 if let Some(remains) = self.remains.get_mut(life) {
                     remains.stage = Stage::Killing(Errand::UnderWay);
@@ -51,6 +58,8 @@ impl State {
                     remains.burial = Burial::NotNeeded;
                 }
             }
+            Action::Brief { .. } => self.briefing = Briefing::Done,
+            Action::TurnOut { life } => drop(self.strangers.remove(life)),
             Action::StopDoor => {
                 if let Some(stopping) = &mut self.stopping {
                     stopping.door_told = true;
@@ -75,6 +84,7 @@ impl State {
             spec_hash,
             born: SystemTime::from(now.stamp),
             first_ready: None,
+            astray: None,
             came: Came::Ordered,
             succeeds: lost.clone(),
             notes: Notes::default(),
@@ -115,14 +125,14 @@ impl State {
         }
     }
 
-    fn begin_kill(&mut self, life: &Incarnation, why: &KillReason, now: Now) {
+    fn begin_kill(&mut self, life: &Incarnation, why: &KillReason, errand: Errand, now: Now) {
         if let Some(phase) = self.phase_mut(life) {
-            phase.kill(why.clone(), Errand::UnderWay);
+            phase.kill(why.clone(), errand);
             if let Some(tenant) = phase.tenant_mut() {
                 tenant.notes.kill_sent.get_or_insert(now.stamp);
             }
         } else if let Some(remains) = self.remains.get_mut(life) {
-            remains.stage = Stage::Killing(Errand::UnderWay);
+            remains.stage = Stage::Killing(errand);
             let notes = &mut self.incidents.of(life).notes;
             notes.killed_for = Some(why.clone());
             notes.kill_sent.get_or_insert(now.stamp);

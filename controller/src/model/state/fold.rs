@@ -19,6 +19,8 @@ pub(super) enum Departure {
     Goodbye,
     /// Its link closed.
     Severed,
+    /// It was at a door that has gone, and has come to no other.
+    Astray,
     /// The backend says that it is dead.
     Dead(Autopsy),
 }
@@ -35,7 +37,8 @@ impl State {
             Event::Removed { life, result } => self.fold_removed(&life, &result, now),
             Event::Listed { began, result } => self.fold_listed(began, result, now),
             Event::Command(command) => self.fold_command(command, now),
-            Event::Tick => {}
+            // Not at any other event: when this comes, all that doors have said has been heard.
+            Event::Tick => self.give_up_the_astray(now),
         }
         for pool in &mut self.pools {
             pool.reshape(now.at);
@@ -43,6 +46,7 @@ impl State {
             pool.intensity.settle(&pool.spec.restart, any_live, now.at);
         }
         self.forget_retired_pools();
+        self.look_at_briefing();
         if anybody && self.stopping.is_some() && self.books_are_empty() {
             self.list_soon(now.at);
         }
@@ -167,7 +171,7 @@ impl State {
         tenant.notes.was_draining |= self.stopping.is_some();
         let graceful = match how {
             Departure::Goodbye => true,
-            Departure::Severed => false,
+            Departure::Severed | Departure::Astray => false,
             Departure::Dead(autopsy) => tenant.notes.was_draining && incident::is_graceful(&autopsy.cause),
         };
         // Who has never been ready has held nothing: nothing of it is cut off, however it ends.
@@ -198,7 +202,10 @@ impl State {
             if had_been_healthy {
                 place.streak = 0;
             }
-            pool.intensity.count_death(&policy, now.at);
+            // A machine's end says nothing about what ran on it.
+            if !matches!(how, Departure::Astray) {
+                pool.intensity.count_death(&policy, now.at);
+            }
             let wait = restart::wait(&policy, place.streak, pool.intensity.health(), now.luck);
             place.streak = place.streak.saturating_add(1);
             wait
@@ -218,18 +225,18 @@ impl State {
     fn lay_out(&mut self, tenant: Tenant, how: &Departure, now: Instant) {
         let stage = match how {
             Departure::Goodbye => Stage::Leaving { until: now + Remains::GOODBYE_GRACE },
-            Departure::Severed => Stage::Severed,
+            Departure::Severed | Departure::Astray => Stage::Severed,
             Departure::Dead(_) => Stage::Dead(Errand::Due),
         };
         let said_goodbye = matches!(how, Departure::Goodbye);
-        let burial = self.burial(&tenant.life);
+        let burial = self.burial(&tenant.life, how);
         let remains = Remains { compartment: tenant.compartment, stage, burial, said_goodbye };
         self.remains.insert(tenant.life, remains);
     }
 
     /// What changes for somebody who has no place any more.
     fn move_on(&mut self, life: &Incarnation, how: &Departure, now: Instant) {
-        let burial = self.burial(life);
+        let burial = self.burial(life, how);
         let Some(remains) = self.remains.get_mut(life) else { return };
         remains.burial = burial;
         match (how, &remains.stage) {
@@ -240,14 +247,19 @@ impl State {
                 remains.said_goodbye = true;
                 remains.stage = Stage::Leaving { until: now + Remains::GOODBYE_GRACE };
             }
-            (Departure::Severed, Stage::Excess { .. }) => remains.stage = Stage::Severed,
-            (Departure::Goodbye | Departure::Severed, _) => {}
+            (Departure::Severed | Departure::Astray, Stage::Excess { .. }) => remains.stage = Stage::Severed,
+            (Departure::Goodbye | Departure::Severed | Departure::Astray, _) => {}
         }
     }
 
-    /// Who has departed and is linked nevertheless is dead without the door knowing it.
-    fn burial(&self, life: &Incarnation) -> Burial {
-        if self.is_linked(life) { Burial::Needed } else { Burial::NotNeeded }
+    /// Whether the doors have to be told. Of an end that one of them has told of, the others have been told already.
+    fn burial(&self, life: &Incarnation, how: &Departure) -> Burial {
+        match how {
+            Departure::Dead(_) | Departure::Astray => Burial::Needed,
+            // Linked nevertheless: it is dead without that door knowing it.
+            Departure::Goodbye | Departure::Severed if self.is_linked(life) => Burial::Needed,
+            Departure::Goodbye | Departure::Severed => Burial::NotNeeded,
+        }
     }
 
     /// Adds the backend's findings to the incident, if there is one or may still be one.

@@ -141,8 +141,9 @@ impl State {
         let next = match result {
             Ok(()) => Errand::Again(now.at + KILL_AGAIN),
             Err(error) if error.is_gone() => {
-                // There may be no sighting of a death that happened while nobody watched.
-                return self.depart(life, Departure::Dead(nobody_saw()), now);
+                // It is dead. Of what, a sighting tells; or, if nobody watched when it died, a listing.
+                self.list_soon(now.at);
+                Errand::Again(now.at + RETRY)
             }
             Err(_) => Errand::Again(now.at + RETRY),
         };
@@ -197,6 +198,7 @@ impl State {
         for found in found {
             self.fold_found(found, began, first, now);
         }
+        self.look_at_strangers(began, now.at);
         if let Some(proof_from) = self.proof_from()
             && self.books_are_empty()
             && !self.is_deserted()
@@ -224,38 +226,30 @@ impl State {
         self.saw(&found.life);
         let in_our_books = self.tenant(&found.life).is_some() || self.remains.contains_key(&found.life);
         if in_our_books {
-            self.found_at(&found.life, found.unit, now.at);
-            if let Vital::Dead(autopsy) = found.vital
-                && !self.has_joined_since(&found.life, began)
-            {
-                self.depart(&found.life, Departure::Dead(autopsy), now);
+            match found.vital {
+                Vital::Alive { .. } if self.is_awaited(&found.life) => {
+                    self.fold_started(&found.life, found.unit, now.at);
+                }
+                Vital::Alive { .. } | Vital::Waiting { .. } => {
+                    self.found_at(&found.life, found.unit, now.at);
+                }
+                Vital::Dead(autopsy) => {
+                    self.found_at(&found.life, found.unit, now.at);
+                    if !self.has_joined_since(&found.life, began) {
+                        self.depart(&found.life, Departure::Dead(autopsy), now);
+                    }
+                }
             }
             return;
         }
         let life = found.life.clone();
         let ended = self.lineages.get(&life.worker).and_then(|lineage| lineage.ended);
         let ended = ended.filter(|(generation, _)| life.generation <= *generation);
-        match found.vital {
-            Vital::Alive { .. } if ended.is_some_and(|(_, at)| began <= at) => {
-                // The listing is older than what we know: its end, and maybe its removal.
-            }
-            Vital::Alive { since } if ended.is_none() => {
-                let tenant = Tenant {
-                    life,
-                    compartment: Compartment::Up { unit: found.unit, known: now.at },
-                    launch: Launch::Done,
-                    spec_hash: found.spec_hash,
-                    born: since,
-                    first_ready: None,
-                    came: Came::Found,
-                    succeeds: None,
-                    notes: Notes::default(),
-                };
-                self.adopt(tenant, now);
-            }
-            Vital::Alive { .. } => self.expel(&life, found.unit, now.at),
+        let compartment = Compartment::Up { unit: found.unit.clone(), known: now.at };
+        let (born, launch) = match found.vital {
+            Vital::Alive { since } => (since, Launch::Done),
+            Vital::Waiting { since, trouble } => (since, Launch::Awaited { trouble }),
             Vital::Dead(autopsy) => {
-                let compartment = Compartment::Up { unit: found.unit, known: now.at };
                 let burial = if self.is_linked(&life) { Burial::Needed } else { Burial::NotNeeded };
                 let stage = Stage::Dead(Errand::Due);
                 // The door tells of deaths that happened while no controller watched. Whose end it has told of as a
@@ -268,9 +262,35 @@ impl State {
                 }
                 let said_goodbye = !(awaited || unheard_of);
                 self.remains.insert(life.clone(), Remains { compartment, stage, burial, said_goodbye });
-                self.depart(&life, Departure::Dead(autopsy), now);
+                return self.depart(&life, Departure::Dead(autopsy), now);
+            }
+        };
+        match ended {
+            // The listing is older than what we know: its end, and maybe its removal.
+            Some((_, at)) if began <= at => {}
+            Some(_) => self.expel(&life, found.unit, now.at),
+            None => {
+                let astray = self.may_be_astray_from(&life, &launch, born, now);
+                let tenant = Tenant {
+                    life,
+                    compartment,
+                    launch,
+                    spec_hash: found.spec_hash,
+                    born,
+                    first_ready: None,
+                    astray,
+                    came: Came::Found,
+                    succeeds: None,
+                    notes: Notes::default(),
+                };
+                self.adopt(tenant, now);
             }
         }
+    }
+
+    /// Whether this worker is waited for by its engine, as far as we know.
+    fn is_awaited(&self, life: &Incarnation) -> bool {
+        self.tenant(life).is_some_and(|tenant| matches!(tenant.launch, Launch::Awaited { .. }))
     }
 
     /// Whether this worker is live and has become so since then: what looked at it before may have found it not yet

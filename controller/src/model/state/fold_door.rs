@@ -6,7 +6,7 @@ use server::control::{Notice, Stamp};
 use server::identity::Incarnation;
 
 use super::fold::Departure;
-use super::{DoorState, Pulse, State};
+use super::{Briefing, DoorState, Pulse, State};
 use crate::model::event::{DoorEvent, Welcome};
 use crate::model::incident::{Left, Settled};
 use crate::model::now::Now;
@@ -18,6 +18,16 @@ impl State {
         match event {
             DoorEvent::Up(welcome) => self.door_is_up(welcome, now),
             DoorEvent::Another(welcome) => self.another_is_up(&welcome, now),
+            DoorEvent::Company(company) => {
+                self.company = company;
+                self.wait_anew_for_the_astray(now.at);
+            }
+            DoorEvent::Dark(machines) => {
+                self.dark.retain(|machine, _| machines.contains(machine));
+                for machine in machines {
+                    self.dark.entry(machine).or_insert(now.at);
+                }
+            }
             DoorEvent::Lost { linked, why: _ } => {
                 linked.iter().for_each(|life| self.dials_another(life, now));
             }
@@ -40,6 +50,7 @@ impl State {
             }
             DoorEvent::Answers => {
                 self.take_pulse(Pulse::Beats);
+                self.wait_anew_for_the_astray(now.at);
                 // Whoever was to become ready meanwhile could not.
                 for place in self.pools.iter_mut().flat_map(|pool| pool.places.values_mut()) {
                     if let Phase::Starting { since, .. } = &mut place.phase {
@@ -63,28 +74,48 @@ impl State {
         for life in welcome.linked.iter().chain(&welcome.seen) {
             self.saw(life);
         }
+        let mut none_was_open = false;
         if let DoorState::Up { linked, open, pools, .. } = &mut self.door {
-            *open = true;
+            none_was_open = !std::mem::replace(open, true);
             linked.extend(welcome.linked.iter().cloned());
             for (pool, address) in &welcome.pools {
                 pools.entry(pool.clone()).or_insert(*address);
             }
         }
+        if none_was_open {
+            self.wait_anew_for_the_astray(now.at);
+        }
         for life in &welcome.linked {
             self.is_there(life, now);
-            if let Some(remains) = self.remains.get_mut(life)
-                && matches!(remains.stage, Stage::Dead(_))
-            {
+            self.bury_if_over(life);
+            self.ask_after(life, now.at);
+        }
+        self.briefing = Briefing::Due;
+    }
+
+    /// A door has somebody whose end has been seen: it has not heard of that.
+    fn bury_if_over(&mut self, life: &Incarnation) {
+        let seen = self.has_ended(life);
+        if let Some(remains) = self.remains.get_mut(life) {
+            let over = match remains.stage {
+                Stage::Dead(_) => true,
+                Stage::Severed | Stage::Leaving { .. } | Stage::Killing(_) => seen,
+                Stage::Excess { .. } => false,
+            };
+            if over {
                 remains.burial = Burial::Needed;
             }
         }
     }
 
-    /// A worker whose door has gone while another is there, or that has been sent to another. It is not presumed dead: it dials the other one, and has its
-    /// start time-out for that, and the time of a turn, for it may be at work on one.
+    /// A worker whose door has gone while another is there, or that has been sent to another. It is not presumed dead: it
+    /// dials the other one, and is waited for as who is [astray](super::astray).
     fn dials_another(&mut self, life: &Incarnation, now: Now) {
         self.unlink(life);
         self.was_told_nothing(life);
+        if let Some(tenant) = self.tenant_mut(life) {
+            tenant.astray = Some(now.at);
+        }
         if let Some(phase) = self.phase_mut(life) {
             phase.change(|phase| match phase {
                 Phase::Starting { tenant, .. } | Phase::Live { tenant, .. } => {
@@ -110,6 +141,11 @@ impl State {
                 place.phase.join(now.at);
                 continue;
             }
+            if let Some(tenant) = place.phase.tenant_mut()
+                && tenant.first_ready.is_some()
+            {
+                tenant.astray.get_or_insert(now.at);
+            }
             place.phase.change(|phase| match phase {
                 Phase::Starting { tenant, .. } | Phase::Live { tenant, .. } => {
                     Phase::Starting { tenant, since: now.at }
@@ -117,11 +153,13 @@ impl State {
                 other => other,
             });
         }
-        for (life, remains) in &mut self.remains {
-            let is_dead = matches!(remains.stage, Stage::Dead(_));
-            remains.burial =
-                if is_dead && linked.contains(life) { Burial::Needed } else { Burial::NotNeeded };
+        self.wait_anew_for_the_astray(now.at);
+        self.remains.values_mut().for_each(|remains| remains.burial = Burial::NotNeeded);
+        for life in &linked {
+            self.bury_if_over(life);
+            self.ask_after(life, now.at);
         }
+        self.briefing = Briefing::Due;
         self.door = DoorState::Up {
             pid: welcome.pid,
             pools: welcome.pools,
@@ -138,6 +176,7 @@ impl State {
     /// Nothing is inferred from the door's absence but that it is absent.
     fn door_is_down(&mut self) {
         self.door = DoorState::Away;
+        self.strangers.clear();
         self.forget_what_the_door_was_told();
     }
 
@@ -215,12 +254,10 @@ impl State {
             mute.remove(life);
         }
         self.is_there(life, now);
+        self.bury_if_over(life);
         let Some(phase) = self.phase_mut(life) else {
-            // Linked, with a good token, and not in our books: a listing will tell who that is.
-            if !self.remains.contains_key(life) && self.listing != Errand::UnderWay {
-                self.listing = Errand::Due;
-            }
-            return;
+            // Linked, with a good token, and maybe not in our books: a listing will tell who that is.
+            return self.ask_after(life, now.at);
         };
         let lost = phase.tenant().and_then(|tenant| tenant.succeeds.clone());
         if let Some(incident) = lost.and_then(|lost| self.incidents.known(&lost)) {
@@ -256,6 +293,7 @@ impl State {
     }
 
     fn unlink(&mut self, life: &Incarnation) {
+        self.strangers.remove(life);
         if let DoorState::Up { linked, mute, .. } = &mut self.door {
             linked.remove(life);
             mute.remove(life);

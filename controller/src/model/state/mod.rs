@@ -9,11 +9,13 @@
 //! latest generation of each place in the door's welcome, and does nothing before it has both.
 
 mod apply;
+mod astray;
 mod begin;
 mod fold;
 mod fold_backend;
 mod fold_door;
 mod pool;
+mod strangers;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -23,7 +25,7 @@ use std::time::{Duration, Instant};
 use server::control::Report;
 use server::identity::{Incarnation, PoolName, WorkerId};
 
-use super::event::StopScope;
+use super::event::{Company, StopScope};
 use super::incident::Incidents;
 use super::place::{Errand, Phase, Place, Tenant};
 use super::remains::Remains;
@@ -40,6 +42,14 @@ pub struct State {
     pub remains: BTreeMap<Incarnation, Remains>,
     /// Whether the door is there.
     pub door: DoorState,
+    /// Whether the doors that are there know of ends from before they came.
+    pub briefing: Briefing,
+    /// Those who are linked and not in our books.
+    pub strangers: BTreeMap<Incarnation, Stranger>,
+    /// Whether there is one or several.
+    pub company: Company,
+    /// The machines that have gone dark with their doors, and since when that has been known.
+    pub dark: BTreeMap<String, Instant>,
     /// Whether the engine answers.
     pub engine: Engine,
     /// How far the next listing is.
@@ -79,6 +89,24 @@ pub enum DoorState {
         /// The workers of one of several doors that does not: they are not told anything by it.
         mute: BTreeSet<Incarnation>,
     },
+}
+
+/// Whether doors know whose lives have ended before they came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Briefing {
+    /// One has come that does not.
+    Due,
+    /// They do, or there is nothing to know.
+    Done,
+}
+
+/// Somebody with a good token whom our books do not know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stranger {
+    /// It is linked since then: only a listing that began later can deny it.
+    Since(Instant),
+    /// Such a listing does not know it either.
+    Nobodys,
 }
 
 /// Whether a door that is there answers.
@@ -163,6 +191,10 @@ impl State {
             pools: pools.collect(),
             remains: BTreeMap::new(),
             door: DoorState::NotMetYet,
+            briefing: Briefing::Done,
+            strangers: BTreeMap::new(),
+            company: Company::Alone,
+            dark: BTreeMap::new(),
             engine: Engine::NotListedYet,
             listing: Errand::Due,
             found_nothing: None,
@@ -282,6 +314,12 @@ impl State {
 
     fn tenant_mut(&mut self, life: &Incarnation) -> Option<&mut Tenant> {
         self.phase_mut(life)?.tenant_mut()
+    }
+
+    /// Whether the end of this life has been seen, or that of a later one in its place.
+    fn has_ended(&self, life: &Incarnation) -> bool {
+        let ended = self.lineages.get(&life.worker).and_then(|lineage| lineage.ended);
+        ended.is_some_and(|(generation, _)| life.generation <= generation)
     }
 
     fn saw(&mut self, life: &Incarnation) {

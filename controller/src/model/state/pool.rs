@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use server::identity::{PoolName, WorkerId};
 
-use crate::model::place::{Fate, Launch, Phase, Place};
+use crate::model::place::{Fate, Phase, Place, Tenant};
 use crate::spec::Pool;
 use crate::supervisor::restart::Intensity;
 
@@ -61,14 +61,8 @@ impl PoolState {
 
     /// Why it is short of workers: the last one that was ordered could not be had, or one that was made cannot run.
     pub fn trouble(&self) -> Option<&str> {
-        let awaited = || {
-            self.places.values().filter_map(|place| place.phase.tenant()).find_map(|tenant| {
-                match &tenant.launch {
-                    Launch::Awaited { trouble } => trouble.as_deref(),
-                    Launch::Done => None,
-                }
-            })
-        };
+        let awaited =
+            || self.places.values().filter_map(|place| place.phase.tenant()).find_map(Tenant::trouble);
         self.refusal.as_deref().or_else(awaited)
     }
 

@@ -431,7 +431,8 @@ fn an_incident_reads_like_this() {
       "siblings_failed": null,
       "reproduce": "curl -g --path-as-is http://127.0.0.1:0/crash",
       "backend": "docker",
-      "unit": "web-0.1"
+      "unit": "web-0.1",
+      "trouble": null
     }
     "#);
 }

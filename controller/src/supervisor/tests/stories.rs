@@ -16,7 +16,7 @@ fn joined(worker: &str) -> Notice {
     Notice::Joined { worker: life(worker), at: Stamp::now() }
 }
 
-fn left(worker: &str, held: Vec<Held>) -> Notice {
+pub(super) fn left(worker: &str, held: Vec<Held>) -> Notice {
     Notice::Left { worker: life(worker), at: Stamp::now(), cleanly: false, held, siblings: 1, vanished: None }
 }
 
@@ -100,6 +100,28 @@ async fn door_less(handle: &Handle) -> u32 {
     let (reply, answer) = tokio::sync::oneshot::channel();
     handle.requests.send(crate::supervisor::handle::Request::Pools(None, reply)).await.unwrap();
     answer.await.unwrap().iter().map(|pool| pool.ready).sum()
+}
+
+#[tokio::test]
+async fn what_workers_do_is_shown_once() {
+    let (backend, mut asked) = FakeBackend::new();
+    let mut door = FakeDoor::new();
+    let handle = supervise(&backend, &door, vec![pool("web", 2)]);
+    // They have been made as such who start: of that nothing is said.
+    two_ready(&mut asked, &mut door, &handle).await;
+    eventually("both shown", || async { (backend.shown().len() >= 2).then_some(()) }).await;
+    let mut shown = backend.shown();
+    shown.sort();
+    assert_eq!(shown, ["web-0.1 ready", "web-1.1 ready"]);
+
+    handle.drain(&life("web-1.1").worker).await.unwrap();
+    eventually("the third", || async { (backend.shown().len() >= 3).then_some(()) }).await;
+    assert_eq!(backend.shown()[2], "web-1.1 draining");
+    door.say(left_cleanly("web-1.1")).await;
+    until(&mut asked, "spawn web-1.2").await;
+    door.say(joined("web-1.2")).await;
+    eventually("the fourth", || async { (backend.shown().len() >= 4).then_some(()) }).await;
+    assert_eq!(backend.shown()[3..], ["web-1.2 ready"]);
 }
 
 #[tokio::test]
@@ -530,6 +552,19 @@ async fn a_worker_is_buried_when_only_the_backend_knows_that_it_is_dead() {
     backend.dies(&life("web-0.1"), Cause::Signal(9)).await;
     assert_eq!(door.any_order().await, Order::Bury { worker: life("web-0.1") });
     until(&mut asked, "spawn web-0.2").await;
+}
+
+#[tokio::test]
+async fn who_has_left_decides_nothing_and_leaves_everybody() {
+    let (backend, mut asked) = FakeBackend::new();
+    let mut door = FakeDoor::new();
+    let handle = supervise(&backend, &door, vec![pool("web", 2)]);
+    two_ready(&mut asked, &mut door, &handle).await;
+    in_time("the leave", handle.leave()).await;
+    assert!(matches!(handle.is_ready().await, Err(CommandError::Stopped)));
+    assert!(matches!(handle.scale(&"web".parse().unwrap(), 0).await, Err(CommandError::Stopped)));
+    assert_eq!(backend.population(), ["web-0.1", "web-1.1"]);
+    in_time("who leaves twice", handle.leave()).await;
 }
 
 #[tokio::test]

@@ -3,20 +3,21 @@
 //!
 //! Its clock is a number. Workers take time to start, to dial and to die; the engine falls silent and then does
 //! half of what it was asked; sightings are lost; the door goes away and comes back without its memory; one of two doors
-//! goes; the spec changes.
+//! goes, alone or with the workers on its machine; the spec changes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use proptest::prelude::*;
-use server::control::{Held, Notice, Retirement, Stamp};
+use server::control::{Notice, Retirement, Stamp};
 use server::identity::Incarnation;
 
+use super::overran;
 use crate::backend::{BackendError, Found, Sighting, Vital};
 use crate::model::{
-    Action, ActionError, Cause, Command, DoorEvent, DrainOrder, Engine, Event, Fate, KillReason, Now, Phase,
-    State, StopScope, Welcome,
+    Action, ActionError, Cause, Command, Company, DoorEvent, DrainOrder, Engine, Event, Fate, KillReason,
+    Now, Phase, State, StopScope, Welcome,
 };
 use crate::supervisor::plan::plan;
 use crate::supervisor::testing::{died_of, life, pool, unit};
@@ -46,6 +47,8 @@ enum Trouble {
     DoorBlink,
     /// One of two doors goes: the workers with even places, or with odd ones, have to dial the other.
     OneDoorGone(u32),
+    /// The machine of one of two doors goes: the workers with even places, or with odd ones, were on it.
+    MachineGone(u32),
     /// The spec is another one: so many MiB for each worker.
     Respec(u64),
     /// The door hangs for so long, and then says and does what it has not said and done.
@@ -65,6 +68,7 @@ fn troubles() -> impl Strategy<Value = Vec<(u64, Trouble)>> {
         1 => (1_u64..20_000).prop_map(Trouble::DoorAway),
         1 => Just(Trouble::DoorBlink),
         1 => (0_u32..2).prop_map(Trouble::OneDoorGone),
+        1 => (0_u32..2).prop_map(Trouble::MachineGone),
         1 => (64_u64..68).prop_map(Trouble::Respec),
         1 => (1_u64..15_000).prop_map(Trouble::DoorHangs),
     ];
@@ -138,6 +142,7 @@ impl World {
             stubborn: false,
             born: BTreeSet::new(),
         };
+        world.state.fold(Event::Door(DoorEvent::Company(Company::Several)), world.now());
         world.later(3, Happening::DoorIsBack);
         world
     }
@@ -159,7 +164,8 @@ impl World {
             let next = self.ahead.keys().next().map(|(at, _)| *at);
             let wake = plan(&self.state, self.now().at).wake.map(|at| {
                 let wait = at.duration_since(self.start);
-                u64::try_from(wait.as_micros().div_ceil(1000)).unwrap()
+                // What is to be noticed may be due already.
+                u64::try_from(wait.as_micros().div_ceil(1000)).unwrap().max(self.clock)
             });
             let Some(at) = next.into_iter().chain(wake).min().filter(|at| *at <= until) else { break };
             assert!(at >= self.clock, "time goes forward");
@@ -213,6 +219,9 @@ impl World {
             | Action::List
             | Action::LinkLost { .. }
             | Action::Bury { .. }
+            | Action::Brief { .. }
+            | Action::KillByDoor { .. }
+            | Action::TurnOut { .. }
             | Action::StopDoor => {}
         }
     }
@@ -296,7 +305,9 @@ impl World {
             Action::Bury { life } => {
                 self.linked.remove(&life);
             }
-            Action::LinkLost { .. } | Action::StopDoor => {}
+            Action::TurnOut { life } => assert!(!self.bodies.contains_key(&life), "{life} is in the world"),
+            Action::LinkLost { .. } | Action::Brief { .. } | Action::KillByDoor { .. } | Action::StopDoor => {
+            }
         }
     }
 
@@ -404,6 +415,13 @@ impl World {
         }
     }
 
+    /// As far as anybody is told it lives, and nobody hears of it any more.
+    fn is_out_of_reach(&mut self, life: &Incarnation) {
+        if let Some(body) = self.bodies.get_mut(life) {
+            body.dud = true;
+        }
+    }
+
     fn welcome(&mut self) {
         let linked = self.linked.iter().cloned().collect();
         let welcome = Welcome { pid: 1, pools: BTreeMap::new(), linked, seen: vec![] };
@@ -424,14 +442,7 @@ impl World {
             }
             Trouble::Overrun(index) => {
                 if let Some(worker) = self.somebody(index).filter(|life| self.linked.contains(life)) {
-                    let held = Held {
-                        turn: 1,
-                        request: "GET /hang".to_owned(),
-                        held_for: Duration::from_secs(30),
-                        delivery: 1,
-                        overran: true,
-                    };
-                    self.notice(Notice::Overran { worker, held });
+                    self.notice(overran(worker));
                 }
             }
             Trouble::Drain(index) => {
@@ -462,13 +473,16 @@ impl World {
                     self.state.fold(Event::Door(DoorEvent::Silent), self.now());
                 }
             }
-            Trouble::OneDoorGone(which) => {
+            Trouble::OneDoorGone(which) | Trouble::MachineGone(which) => {
                 if self.door_up && self.hangs_until <= self.clock {
                     let at_it = |life: &&Incarnation| life.worker.place % 2 == which;
                     let lost: Vec<Incarnation> = self.linked.iter().filter(at_it).cloned().collect();
                     for life in &lost {
                         self.linked.remove(life);
-                        self.later(10, Happening::Dials(life.clone()));
+                        match trouble {
+                            Trouble::MachineGone(_) => self.is_out_of_reach(life),
+                            _ => self.later(10, Happening::Dials(life.clone())),
+                        }
                     }
                     let why = "it is gone".to_owned();
                     self.state.fold(Event::Door(DoorEvent::Lost { linked: lost, why }), self.now());

@@ -17,21 +17,28 @@
 //! One that dies leaves its lease to run out, unless it comes back under its own name, as a container does that its
 //! kubelet starts again: that one goes on at once, for its predecessor is certainly gone.
 //!
+//! Whoever leads may leave a word on it for the next ([`Word`]), which is written with a renewal, at once if the API answers.
+//! It belongs to the controllers' Deployment, and goes with it.
+//!
 //! Some have nobody who waits to take over: a controller whose door is its own, outside of the cluster. To them the lease
 //! says only that the workers of that name are theirs ([`seize`]). They do not wait behind somebody who renews it, they do
 //! not give up for an API that is away, in which nobody can take it either, and they remove it in the end.
 
+mod record;
+
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{DeleteParams, PostParams, Preconditions};
 use kube::{Api, ResourceExt};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
+use self::record::{Seen, Step, decide, holder, mark, word, written};
 use super::cluster::Cluster;
 use super::names;
 
@@ -110,6 +117,35 @@ pub struct Leadership {
     renewing: JoinHandle<()>,
 }
 
+/// A few words on the lease, for whoever leads next: what the last one has left, until they are changed. Dropped with
+/// everything else when the lease is lost.
+#[derive(Debug, Clone, Default)]
+pub struct Word(Arc<Written>);
+
+#[derive(Debug, Default)]
+struct Written {
+    text: Mutex<Option<String>>,
+    /// Rung when it is to be written.
+    changed: Notify,
+}
+
+impl Word {
+    /// What they are.
+    pub fn get(&self) -> Option<String> {
+        self.0.text.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Changes them, and returns at once.
+    pub fn set(&self, text: Option<String>) {
+        self.keep(text);
+        self.0.changed.notify_one();
+    }
+
+    fn keep(&self, text: Option<String>) {
+        *self.0.text.lock().unwrap_or_else(PoisonError::into_inner) = text;
+    }
+}
+
 /// The lease of the controllers of this owner's deployment.
 pub fn name(owner: &str) -> String {
     format!("{}-controller", names::label(owner))
@@ -181,6 +217,11 @@ impl Leadership {
         }
     }
 
+    /// What is left for the next one.
+    pub fn word(&self) -> Word {
+        self.post.word.clone()
+    }
+
     /// Gives it up, so that the next one need not wait for it to run out.
     pub async fn release(self) {
         self.renewing.abort();
@@ -230,7 +271,14 @@ enum Outcome {
 
 impl Candidate {
     fn at(cluster: &Cluster, lease: &str, us: &str) -> Self {
-        let post = Post { leases: cluster.api(), lease: lease.to_owned(), us: us.to_owned() };
+        let deployment = cluster.own_pod().and_then(|pod| pod.deployment.clone());
+        let post = Post {
+            leases: cluster.api(),
+            lease: lease.to_owned(),
+            us: us.to_owned(),
+            deployment,
+            word: Word::default(),
+        };
         Self { post, seen: Seen::nothing(Instant::now()) }
     }
 
@@ -244,6 +292,7 @@ impl Candidate {
         if step == Step::Follow {
             return Ok(Outcome::Theirs);
         }
+        self.post.word.keep(there.as_ref().and_then(word));
         Ok(match self.post.claim(there, step).await {
             Ok(()) => Outcome::Ours { since: asked },
             Err(error) => Outcome::Missed(error),
@@ -257,6 +306,9 @@ struct Post {
     leases: Api<Lease>,
     lease: String,
     us: String,
+    /// Whose the lease is.
+    deployment: Option<OwnerReference>,
+    word: Word,
 }
 
 /// A question that came to nothing.
@@ -276,7 +328,8 @@ impl Post {
     /// Writes what `step` makes of the lease. The API refuses if it has changed since.
     async fn claim(&self, there: Option<Lease>, step: Step) -> Result<(), NoAnswer> {
         let how = PostParams::default();
-        let wanted = written(there, &self.lease, &self.us, step, Timestamp::now());
+        let mut wanted = written(there, &self.lease, &self.us, step, Timestamp::now());
+        mark(&mut wanted, self.deployment.as_ref(), self.word.get());
         match wanted.metadata.resource_version {
             None => timeout(ANSWER, self.leases.create(&how, &wanted)).await??,
             Some(_) => timeout(ANSWER, self.leases.replace(&self.lease, &how, &wanted)).await??,
@@ -314,7 +367,8 @@ impl Post {
             if left.is_zero() {
                 return Lost::NotRenewed { lease: self.lease.clone(), why };
             }
-            sleep(EVERY.min(left)).await;
+            // At once where there is something to be written.
+            let _ = timeout(EVERY.min(left), self.word.0.changed.notified()).await;
             let asked = Instant::now();
             match timeout(tenure.left(since, asked), self.renew()).await {
                 Ok(Ok(Renewal::Granted)) => (since, is_told) = (asked, false),
@@ -360,210 +414,4 @@ impl Tenure {
 enum Renewal {
     Granted,
     Taken { holder: String },
-}
-
-/// What is to be done about a lease.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Step {
-    /// It is somebody else's.
-    Follow,
-    /// It is ours already.
-    Renew,
-    /// It can be had.
-    Take,
-    /// It is not needed any more.
-    Release,
-}
-
-/// Pure: what to do about a lease that has not changed for so long, as far as we have seen.
-fn decide(there: Option<&Lease>, us: &str, unchanged_for: Duration) -> Step {
-    let Some(holder) = there.and_then(holder) else { return Step::Take };
-    if holder == us {
-        return Step::Renew;
-    }
-    // Whoever holds it says how long it is good for; never do we wait less than we promise ourselves.
-    let good_for = there.and_then(|lease| lease.spec.as_ref()?.lease_duration_seconds);
-    let good_for =
-        good_for.and_then(|seconds| u64::try_from(seconds).ok()).map_or(GOOD_FOR, Duration::from_secs);
-    if unchanged_for >= good_for.max(GOOD_FOR) { Step::Take } else { Step::Follow }
-}
-
-/// Pure: the lease after `step`.
-fn written(there: Option<Lease>, name: &str, us: &str, step: Step, now: Timestamp) -> Lease {
-    let mut lease = there.unwrap_or_else(|| Lease {
-        metadata: ObjectMeta { name: Some(name.to_owned()), ..ObjectMeta::default() },
-        spec: None,
-    });
-    let before = lease.spec.take().unwrap_or_default();
-    let transitions = before.lease_transitions.unwrap_or_default();
-    let good_for = i32::try_from(GOOD_FOR.as_secs()).ok();
-    lease.spec = Some(match step {
-        Step::Follow => before,
-        Step::Renew => {
-            LeaseSpec { renew_time: Some(MicroTime(now)), lease_duration_seconds: good_for, ..before }
-        }
-        Step::Take => LeaseSpec {
-            holder_identity: Some(us.to_owned()),
-            acquire_time: Some(MicroTime(now)),
-            renew_time: Some(MicroTime(now)),
-            lease_duration_seconds: good_for,
-            lease_transitions: Some(transitions.saturating_add(1)),
-            ..before
-        },
-        Step::Release => LeaseSpec {
-            holder_identity: None,
-            renew_time: Some(MicroTime(now)),
-            // The API refuses zero.
-            lease_duration_seconds: Some(1),
-            ..before
-        },
-    });
-    lease
-}
-
-fn holder(lease: &Lease) -> Option<&str> {
-    lease.spec.as_ref()?.holder_identity.as_deref().filter(|holder| !holder.is_empty())
-}
-
-/// What a follower has seen of a lease, and when it saw it change.
-#[derive(Debug)]
-struct Seen {
-    spec: Option<LeaseSpec>,
-    since: Instant,
-}
-
-impl Seen {
-    fn nothing(now: Instant) -> Self {
-        Self { spec: None, since: now }
-    }
-
-    /// Notes what is there, and when we have seen it: after the answer, so that we never count too long.
-    fn note(&mut self, there: Option<&Lease>, now: Instant) {
-        let spec = there.and_then(|lease| lease.spec.clone());
-        if self.spec != spec {
-            *self = Self { spec, since: now };
-        }
-    }
-
-    fn unchanged_for(&self, now: Instant) -> Duration {
-        now.saturating_duration_since(self.since)
-    }
-
-    fn holder(&self) -> Option<&str> {
-        self.spec.as_ref()?.holder_identity.as_deref().filter(|holder| !holder.is_empty())
-    }
-
-    /// By whom it was renewed last, and when by that one's clock: what a living holder changes every two seconds.
-    fn renewal(&self) -> Option<(Option<String>, Option<MicroTime>)> {
-        let spec = self.spec.as_ref()?;
-        Some((spec.holder_identity.clone(), spec.renew_time.clone()))
-    }
-}
-
-#[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn now() -> Timestamp {
-        Timestamp::from_second(1_000_000).unwrap()
-    }
-
-    fn held_by(who: &str) -> Lease {
-        written(None, "bulkhead-controller", who, Step::Take, now())
-    }
-
-    #[test]
-    fn a_lease_is_taken_when_it_is_nobodys_or_has_run_out() {
-        let second = Duration::from_secs(1);
-        let us = held_by("us");
-        let them = held_by("them");
-        let released = written(Some(them.clone()), "bulkhead-controller", "them", Step::Release, now());
-        for (there, unchanged_for, step) in [
-            (None, Duration::ZERO, Step::Take),
-            (Some(&released), Duration::ZERO, Step::Take),
-            (Some(&us), Duration::ZERO, Step::Renew),
-            (Some(&them), Duration::ZERO, Step::Follow),
-            (Some(&them), GOOD_FOR - second, Step::Follow),
-            (Some(&them), GOOD_FOR, Step::Take),
-        ] {
-            assert_eq!(decide(there, "us", unchanged_for), step, "{there:?} for {unchanged_for:?}");
-        }
-        let mut longer = them;
-        longer.spec.as_mut().unwrap().lease_duration_seconds = Some(60);
-        assert_eq!(decide(Some(&longer), "us", 59 * second), Step::Follow);
-        longer.spec.as_mut().unwrap().lease_duration_seconds = Some(1);
-        assert_eq!(decide(Some(&longer), "us", 9 * second), Step::Follow, "its leader still acts for eight");
-    }
-
-    #[test]
-    fn what_is_written_says_since_when_and_how_often_it_has_changed_hands() {
-        let first = held_by("them");
-        let then = now() + Duration::from_secs(5);
-        let renewed = written(Some(first.clone()), "x", "them", Step::Renew, then).spec.unwrap();
-        let first = first.spec.unwrap();
-        assert_eq!(renewed.acquire_time, first.acquire_time);
-        assert_eq!(renewed.renew_time, Some(MicroTime(then)));
-        assert_eq!(renewed.holder_identity.as_deref(), Some("them"));
-        let taken = written(Some(held_by("them")), "x", "us", Step::Take, then).spec.unwrap();
-        assert_eq!((taken.holder_identity.as_deref(), taken.lease_transitions), (Some("us"), Some(2)));
-        assert_eq!(taken.acquire_time, Some(MicroTime(then)));
-    }
-
-    #[test]
-    fn a_lease_counts_as_unchanged_from_when_it_was_seen() {
-        let start = Instant::now();
-        let at = |seconds| start + Duration::from_secs(seconds);
-        let mut seen = Seen::nothing(start);
-        seen.note(Some(&held_by("them")), at(1));
-        seen.note(Some(&held_by("them")), at(9));
-        assert_eq!(seen.unchanged_for(at(10)), Duration::from_secs(9));
-        let renewed = written(Some(held_by("them")), "x", "them", Step::Renew, now() + EVERY);
-        seen.note(Some(&renewed), at(11));
-        assert_eq!(seen.unchanged_for(at(12)), Duration::from_secs(1));
-        assert_eq!(seen.holder(), Some("them"));
-    }
-
-    proptest! {
-        /// One leads and renews when it can; the other looks when it can. Whatever the API does to either, in no moment
-        /// do both act.
-        #[test]
-        fn never_do_two_act(
-            renewals in proptest::collection::vec(0_u64..6_000, 1..30),
-            looks in proptest::collection::vec(0_u64..6_000, 1..60),
-        ) {
-            let start = Instant::now();
-            let mut lease = held_by("them");
-            let mut events: Vec<(u64, bool)> = Vec::new();
-            for (pauses, leads) in [(&renewals, true), (&looks, false)] {
-                let mut at = 0;
-                for pause in pauses {
-                    at += pause;
-                    events.push((at, leads));
-                }
-            }
-            events.sort_unstable();
-            let (mut renewed_at, mut seen) = (0, Seen::nothing(start));
-            for (ms, leads) in events {
-                let at = start + Duration::from_millis(ms);
-                let acts = Duration::from_millis(ms - renewed_at) < GIVE_UP;
-                if leads {
-                    if acts {
-                        let time = now() + Duration::from_millis(ms);
-                        lease = written(Some(lease), "x", "them", Step::Renew, time);
-                        renewed_at = ms;
-                    }
-                } else {
-                    seen.note(Some(&lease), at);
-                    let step = decide(Some(&lease), "us", seen.unchanged_for(at));
-                    if step == Step::Take {
-                        prop_assert!(!acts, "both act {ms} ms after the start");
-                        break;
-                    }
-                }
-            }
-        }
-    }
 }

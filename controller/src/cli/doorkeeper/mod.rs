@@ -22,9 +22,11 @@
 //! once it has lived for 10 s. Its workers dial it again by themselves; clients' connections are lost with it. A
 //! door that cannot even start (a port is taken, say) is an error of [`Door::answers`], told in its own words.
 
+mod process;
+mod question;
+
 use std::fs::{self, File};
 use std::io;
-use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -32,16 +34,17 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use futures_util::FutureExt;
-use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open, pidfd_send_signal};
-use server::control::{ASKS_VERSION, LONGEST_LINE, Order, VERSION};
-use server::identity::Secret;
-use tokio::io::unix::AsyncFd;
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Interest};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open};
+use server::control::VERSION;
+use tokio::io::Interest;
 use tokio::net::UnixStream;
-use tokio::process::{Child, Command};
+use tokio::process::Command;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 
+use self::process::Process;
+pub(super) use self::question::{VERSION_PATIENCE, probe};
+use self::question::{ask_version, dial};
 use crate::bounded;
 use crate::rundir::RunDir;
 
@@ -53,10 +56,6 @@ const PASSED_ON: [&str; 2] = ["RUST_LOG", "RUST_BACKTRACE"];
 
 /// How often its log is looked at for having grown too large.
 const TRIM_EVERY: Duration = Duration::from_secs(1);
-
-/// How long a door that is there may take to say which version it speaks. Its event loop answers in microseconds, on a
-/// machine that is very busy in tens of milliseconds.
-const VERSION_PATIENCE: Duration = Duration::from_secs(5);
 
 /// How many times it is asked before it counts as hanging, which is the end of it.
 const ASKED: usize = 3;
@@ -104,13 +103,6 @@ enum Wish {
     Leave,
     /// Be gone, now.
     Die,
-}
-
-/// A process, ours or inherited.
-#[derive(Debug)]
-enum Process {
-    Own(Child),
-    Adopted(AsyncFd<OwnedFd>),
 }
 
 impl Doorway {
@@ -399,78 +391,6 @@ fn wait_before(deaths_in_a_row: u32) -> Duration {
     }
 }
 
-impl Process {
-    /// Waits until it is gone and says how it went. May be asked again and again, and dropped.
-    async fn exited(&mut self) -> String {
-        match self {
-            Self::Own(child) => match child.wait().await {
-                Ok(status) => format!("ended ({status})"),
-                Err(error) => format!("is lost ({error})"),
-            },
-            Self::Adopted(pidfd) => match pidfd.readable().await {
-                // Left as it is: a pidfd stays readable once its process is gone.
-                Ok(mut ready) => {
-                    ready.retain_ready();
-                    "ended".to_owned()
-                }
-                Err(error) => format!("is lost ({error})"),
-            },
-        }
-    }
-
-    /// Sends a signal. Whom it does not reach is gone already.
-    fn signal(&self, signal: Signal) {
-        let _ = match self {
-            Self::Own(child) => {
-                // While we have not waited for it, its pid is nobody else's.
-                match child.id().and_then(|pid| i32::try_from(pid).ok()).and_then(Pid::from_raw) {
-                    Some(pid) => kill_process(pid, signal),
-                    None => Ok(()),
-                }
-            }
-            Self::Adopted(pidfd) => pidfd_send_signal(pidfd.get_ref(), signal),
-        };
-    }
-
-    /// SIGTERM, and SIGKILL when it is still there after `patience`.
-    async fn end(&mut self, patience: Duration) {
-        self.signal(Signal::TERM);
-        if tokio::time::timeout(patience, self.exited()).await.is_err() {
-            self.signal(Signal::KILL);
-            self.exited().await;
-        }
-    }
-}
-
-/// A connection to the control socket; `None` when nobody listens there (any more).
-async fn dial(socket: &Path) -> io::Result<Option<UnixStream>> {
-    match UnixStream::connect(socket).await {
-        Ok(stream) => Ok(Some(stream)),
-        Err(error) => match error.kind() {
-            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => Ok(None),
-            _ => Err(error),
-        },
-    }
-}
-
-/// Which version of the control protocol the door at the other end speaks; `None` when it does not say in time. Any
-/// build's answer will do: nothing is expected of it but the number.
-async fn ask_version(mut stream: UnixStream) -> Option<u32> {
-    let asking = async {
-        // No secret of ours: who asks is not let in, so nobody learns it.
-        let hello = Order::Hello { version: ASKS_VERSION, secret: Secret::new([0; 32]) };
-        let mut line = serde_json::to_vec(&hello).ok()?;
-        line.push(b'\n');
-        stream.write_all(&line).await.ok()?;
-        let mut answer = String::new();
-        let longest = u64::try_from(LONGEST_LINE).ok()?;
-        BufReader::new(stream).take(longest).read_line(&mut answer).await.ok()?;
-        let answer: serde_json::Value = serde_json::from_str(&answer).ok()?;
-        answer.get("version")?.as_u64()?.try_into().ok()
-    };
-    tokio::time::timeout(VERSION_PATIENCE, asking).await.ok()?
-}
-
 /// Writes a file so that it is there whole or not at all.
 fn store(path: &Path, text: &str) -> anyhow::Result<()> {
     let draft = path.with_extension("new");
@@ -491,154 +411,4 @@ fn last_words(log: &Path) -> String {
 
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
-mod tests {
-    use std::os::unix::fs::PermissionsExt;
-    use std::os::unix::net::UnixListener;
-
-    use tempfile::TempDir;
-
-    use super::*;
-
-    const DEADLINE: Duration = Duration::from_secs(20);
-
-    /// A doorway whose door is a shell script. A script cannot listen: where the door is to answer, the test does.
-    fn doorway(script: &str) -> (TempDir, Doorway) {
-        let dir = TempDir::new().unwrap();
-        let run_dir = RunDir::at(dir.path().join("run"));
-        fs::create_dir_all(run_dir.control_dir()).unwrap();
-        let program = dir.path().join("door.sh");
-        fs::write(&program, format!("#!/bin/sh\ncd {}\n{script}\n", dir.path().display())).unwrap();
-        fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
-        (dir, Doorway { program, run_dir })
-    }
-
-    /// The lines of a file that the script writes, once there are so many.
-    async fn lines(path: &Path, number: usize) -> Vec<String> {
-        let started = Instant::now();
-        loop {
-            let text = fs::read_to_string(path).unwrap_or_default();
-            if text.lines().count() >= number && text.ends_with('\n') {
-                return text.lines().map(str::to_owned).collect();
-            }
-            assert!(started.elapsed() < DEADLINE, "{} has only {text:?}", path.display());
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    }
-
-    fn alive(pid: &str) -> bool {
-        Path::new("/proc").join(pid).exists()
-    }
-
-    #[tokio::test]
-    async fn a_door_that_cannot_start_is_told_in_its_own_words() {
-        let (_dir, doorway) = doorway(
-            "echo some log line >&2; echo 'bulkhead: cannot listen on pool \"web\" at 127.0.0.1:80' >&2; exit 1",
-        );
-        let mut door = doorway.engage("pools: {}", |_| true, DEADLINE).await.unwrap();
-        let error = door.answers().await.unwrap_err().to_string();
-        insta::assert_snapshot!(error, @r#"
-        the door ended (exit status: 1) before it served
-          bulkhead: cannot listen on pool "web" at 127.0.0.1:80
-        "#);
-    }
-
-    #[tokio::test]
-    async fn a_dead_door_is_started_again_and_an_expected_exit_is_not() {
-        let (dir, doorway) = doorway("echo $$ >>pids; exec sleep 1000");
-        let mut door = doorway.clone().engage("pools: {}", |_| true, DEADLINE).await.unwrap();
-        assert!(!door.adopted);
-        let _listener = UnixListener::bind(doorway.run_dir.control_socket()).unwrap();
-        door.answers().await.unwrap();
-        let kept = door.keep();
-        let pids = dir.path().join("pids");
-
-        let first = lines(&pids, 1).await[0].clone();
-        kill_process(Pid::from_raw(first.parse().unwrap()).unwrap(), Signal::KILL).unwrap();
-        let second = lines(&pids, 2).await[1].clone();
-        assert!(alive(&second) && second != first);
-
-        kept.expect_exit();
-        kill_process(Pid::from_raw(second.parse().unwrap()).unwrap(), Signal::TERM).unwrap();
-        assert!(kept.gone(DEADLINE).await, "it left by itself");
-        assert_eq!(lines(&pids, 2).await.len(), 2, "nobody started a third");
-    }
-
-    #[tokio::test]
-    async fn a_door_that_is_started_again_has_the_spec_that_is_written_by_then() {
-        let (dir, doorway) = doorway("cat run/control/spec.yaml >>specs; echo $$ >>pids; exec sleep 1000");
-        let kept = doorway.clone().engage("pools: { old: {} }\n", |_| true, DEADLINE).await.unwrap().keep();
-        let pids = dir.path().join("pids");
-        let first = lines(&pids, 1).await[0].clone();
-        kept.remember_for_the_next("pools: { new: {} }\n".to_owned());
-        assert_eq!(
-            fs::read_to_string(doorway.spec()).unwrap(),
-            "pools: { old: {} }\n",
-            "it has not changed yet"
-        );
-        kill_process(Pid::from_raw(first.parse().unwrap()).unwrap(), Signal::TERM).unwrap();
-        lines(&pids, 2).await;
-        assert_eq!(lines(&dir.path().join("specs"), 2).await, ["pools: { old: {} }", "pools: { new: {} }"]);
-        kept.expect_exit();
-        kept.kill();
-        assert!(kept.gone(DEADLINE).await);
-    }
-
-    #[tokio::test]
-    async fn a_door_that_hangs_is_started_again_when_it_is_to_be_replaced() {
-        let (dir, doorway) = doorway("echo $$ >>pids; exec sleep 1000");
-        let kept = doorway.engage("pools: {}", |_| true, DEADLINE).await.unwrap().keep();
-        let pids = dir.path().join("pids");
-        let first = lines(&pids, 1).await[0].clone();
-        kill_process(Pid::from_raw(first.parse().unwrap()).unwrap(), Signal::STOP).unwrap();
-        kept.replace();
-        let second = lines(&pids, 2).await[1].clone();
-        assert!(alive(&second) && !alive(&first));
-        kept.expect_exit();
-        kept.kill();
-        assert!(kept.gone(DEADLINE).await);
-        assert_eq!(lines(&pids, 2).await.len(), 2, "one replacement, and no more");
-    }
-
-    #[tokio::test]
-    async fn the_door_gets_nothing_of_our_environment_and_its_log_is_bounded() {
-        assert!(std::env::vars().any(|(name, _)| name.starts_with("CARGO")), "there is something to hide");
-        let (dir, doorway) = doorway(
-            "env >environment; yes 'a line of a log' | head -c 3000000 >&2; echo $$ >>pids; exec sleep 1000",
-        );
-        let door = doorway.clone().engage("pools: {}", |_| true, DEADLINE).await.unwrap();
-        lines(&dir.path().join("pids"), 1).await;
-        let kept = door.keep();
-        let started = Instant::now();
-        while fs::metadata(doorway.log()).unwrap().len() > bounded::KEPT {
-            assert!(started.elapsed() < DEADLINE, "its log is not cut back");
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-        kept.expect_exit();
-        kept.kill();
-        assert!(kept.gone(DEADLINE).await);
-        let environment = lines(&dir.path().join("environment"), 1).await;
-        // A shell adds these by itself.
-        let own = ["PWD=", "OLDPWD=", "SHLVL=", "_=", "PATH="];
-        let ours = |line: &&String| !own.iter().any(|name| line.starts_with(name)) && line.contains('=');
-        let passed_on = |line: &String| PASSED_ON.iter().any(|name| line.starts_with(name));
-        let leaked: Vec<_> = environment.iter().filter(ours).filter(|line| !passed_on(line)).collect();
-        assert!(leaked.is_empty(), "{leaked:?}");
-    }
-
-    #[tokio::test]
-    async fn a_door_that_does_not_go_is_cut_off() {
-        let (dir, doorway) = doorway("trap '' TERM; echo $$ >>pids; while :; do sleep 0.1; done");
-        let door = doorway.engage("pools: {}", |_| true, DEADLINE).await.unwrap();
-        let pid = lines(&dir.path().join("pids"), 1).await[0].clone();
-        door.dismiss(Duration::from_millis(50)).await;
-        assert!(!alive(&pid));
-    }
-
-    #[test]
-    fn doors_that_die_young_wait_longer_each_time() {
-        let waits: Vec<_> = (1..=12).map(|deaths| wait_before(deaths).as_millis()).collect();
-        assert_eq!(waits[..4], [0, 100, 200, 400]);
-        assert!(waits.is_sorted());
-        assert_eq!(wait_before(u32::MAX), LONGEST_WAIT);
-    }
-}
+mod tests;

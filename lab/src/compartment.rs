@@ -1,29 +1,35 @@
 //! Where the lab puts what it starts, so that no fault gets further.
 //!
 //! A compartment is a control group with a limit of memory and of processes, where this user may make one (root, or a
-//! delegated hierarchy); otherwise a process group of its own and nothing more. What is put in is put in before it
-//! runs: a shell joins the group and then becomes the program. Whatever is still in a compartment when it is dropped is
-//! killed, by the group and not by name, and so nothing of a fork bomb is left. Where the lab itself is killed, its
+//! delegated hierarchy, see [`crate::groups`]); otherwise a process group of its own and nothing more. What is put in is put in
+//! before it runs: a shell joins the group and then becomes the program. Whatever is still in a compartment when it is dropped
+//! is killed, by the group and not by name, and so nothing of a fork bomb is left. Where the lab itself is killed, its
 //! [`janitor`] does that.
 //!
-//! Experiments ask [`Compartment::caps_processes`] before they do what only a limit of processes survives.
+//! Without a control group somebody is known to be in a compartment by the leader's process group, or as a descendant of
+//! somebody in it. A leader that has ended is therefore not reaped before the others are gone: until then its pid is
+//! nobody else's, and the group can be killed by that number. Who has gone to a group of its own and lost its parent is in
+//! nobody's: it becomes the lab's child, and [`end_orphans`] ends it.
+//!
+//! Experiments ask [`Compartment::caps_processes`] before they do what only a limit of processes survives. Limits of a
+//! process (setrlimit) do not stand in for those of a group: `RLIMIT_NPROC` counts the user's threads, the lab's clients among
+//! them, and `RLIMIT_DATA` the stacks that ten thousand threads reserve and never touch, so both would change what is measured.
 
 use std::ffi::OsString;
 use std::io;
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::process::{
-    Pid, Resource, Rlimit, Signal, getrlimit, kill_process, kill_process_group, setrlimit,
+    Pid, Resource, Rlimit, Signal, WaitId, WaitIdOptions, WaitOptions, getpid, getrlimit, kill_process,
+    kill_process_group, set_child_subreaper, setrlimit, waitid, waitpid,
 };
 
+use crate::groups::{self, ControlGroup};
 use crate::janitor::{self, Belonging};
-
-/// Where control groups are.
-const GROUPS: &str = "/sys/fs/cgroup";
+use crate::processes;
 
 /// What everything in a compartment may have, taken together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,17 +45,28 @@ pub struct Limits {
 pub struct Compartment {
     name: String,
     groups: Vec<ControlGroup>,
-    leader: Option<Child>,
-    /// The leader, as the janitor knows it.
-    belonging: Option<Belonging>,
+    leader: Option<Leader>,
 }
 
-/// One control group that belongs to a compartment.
+/// Whom a compartment's processes descend from. It is reaped when this is dropped and not before.
 #[derive(Debug)]
-struct ControlGroup {
-    dir: PathBuf,
-    caps_processes: bool,
-    caps_memory: bool,
+struct Leader {
+    child: Child,
+    /// In the kernel's clock ticks.
+    started: u64,
+    /// As the janitor knows it.
+    belonging: Belonging,
+}
+
+/// How whoever leads a compartment is to be ended by the janitor; the rest is killed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// Killed: it leaves nothing behind.
+    Kill,
+    /// Asked first, with this signal, for what a killed one leaves behind stays: PostgreSQL's shared memory.
+    Ask(Signal),
+    /// As above, with its whole process group.
+    AskAll(Signal),
 }
 
 impl Compartment {
@@ -57,33 +74,36 @@ impl Compartment {
     pub fn new(limits: Limits) -> Self {
         static NTH: AtomicU32 = AtomicU32::new(0);
         let name = format!("bulkhead-lab-{}-{}", std::process::id(), NTH.fetch_add(1, Ordering::Relaxed));
-        let groups = make_groups(Path::new(GROUPS), &name, limits);
+        let groups = groups::make(&name, limits);
         for group in &groups {
             janitor::have(Belonging::ControlGroup(group.dir.clone()));
         }
-        // Whoever faults in the lab does so on purpose: nobody wants its memory on disk.
-        let no_cores = Rlimit { current: Some(0), maximum: getrlimit(Resource::Core).maximum };
-        let _ = setrlimit(Resource::Core, no_cores);
-        Self { name, groups, leader: None, belonging: None }
+        leave_no_cores();
+        Self::with_groups(name, groups)
+    }
+
+    fn with_groups(name: String, groups: Vec<ControlGroup>) -> Self {
+        if groups.is_empty() {
+            // Whoever has lost its parent is this process's then, and can be found.
+            let _ = set_child_subreaper(Some(getpid()));
+        }
+        Self { name, groups, leader: None }
     }
 
     /// Gives everybody in it, taken together, that share of one processor's time and no more: 0.2 is 20 ms of each
     /// 100 ms. To be called before something is started. Whether this user may: `false` leaves it as it was.
     pub fn cap_cpu(&mut self, share: f64) -> bool {
         const PERIOD_US: f64 = 100_000.0;
-        let quota = format!("{:.0}", share * PERIOD_US);
-        let root = Path::new(GROUPS);
-        if root.join("cgroup.controllers").exists() {
-            let Some(group) = self.groups.first() else { return false };
-            return std::fs::write(group.dir.join("cpu.max"), format!("{quota} {PERIOD_US:.0}")).is_ok();
+        match groups::cap_cpu(&self.groups, &self.name, share * PERIOD_US, PERIOD_US) {
+            Ok(group) => {
+                if let Some(group) = &group {
+                    janitor::have(Belonging::ControlGroup(group.dir.clone()));
+                }
+                self.groups.extend(group);
+                true
+            }
+            Err(_) => false,
         }
-        let group = make_group(root.join("cpu").join(&self.name), &[("cpu.cfs_quota_us", &quota)]);
-        let capped = group.is_some();
-        if let Some(group) = &group {
-            janitor::have(Belonging::ControlGroup(group.dir.clone()));
-        }
-        self.groups.extend(group);
-        capped
     }
 
     /// Whether it has a limit of processes.
@@ -116,13 +136,28 @@ impl Compartment {
         stdout: Stdio,
         stderr: Stdio,
     ) -> io::Result<(Pid, Option<ChildStdout>)> {
+        self.start_to_end(command, End::Kill, stdin, stdout, stderr)
+    }
+
+    /// As above, of a program that must not simply be killed when the lab is.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn start_to_end(
+        &mut self,
+        command: Command,
+        end: End,
+        stdin: Stdio,
+        stdout: Stdio,
+        stderr: Stdio,
+    ) -> io::Result<(Pid, Option<ChildStdout>)> {
         let mut command = self.enclose(command);
         let mut child = command.stdin(stdin).stdout(stdout).stderr(stderr).process_group(0).spawn()?;
         let (pid, stdout) = (Pid::from_child(&child), child.stdout.take());
-        self.leader = Some(child);
-        let belonging = Belonging::processes(pid);
+        let started = processes::start_time(pid).unwrap_or(0);
+        let belonging = Belonging::led_by(pid, started, end);
         janitor::have(belonging.clone());
-        self.belonging = Some(belonging);
+        self.leader = Some(Leader { child, started, belonging });
         Ok((pid, stdout))
     }
 
@@ -149,13 +184,13 @@ impl Compartment {
         enclosed
     }
 
-    /// Everybody in it, as far as it can be told: by the control group, or by descent from the leader.
+    /// Everybody in it, as far as it can be told: by the control group, or by the leader's process group and by descent.
     pub fn members(&self) -> Vec<Pid> {
         match self.groups.first() {
             Some(group) => group.members(),
             None => {
-                let leader = self.leader.as_ref().map(Pid::from_child);
-                leader.map(with_descendants).unwrap_or_default()
+                let leader = self.leader.as_ref();
+                leader.map(|it| processes::of_leader(it.pid(), it.started)).unwrap_or_default()
             }
         }
     }
@@ -179,48 +214,89 @@ impl Compartment {
 
     /// Whether the leader still runs.
     pub fn lives(&mut self) -> bool {
-        self.leader.as_mut().is_some_and(|leader| matches!(leader.try_wait(), Ok(None)))
+        self.leader.as_ref().is_some_and(Leader::lives)
     }
 
     /// Asks the leader to end (SIGTERM), and waits for it for so long. Whoever is then left goes with the compartment.
     pub fn ask_to_end(&mut self, patience: Duration) {
-        if let Some(leader) = &mut self.leader {
-            let until = Instant::now() + patience;
-            if matches!(leader.try_wait(), Ok(None)) {
-                let _ = kill_process(Pid::from_child(leader), Signal::TERM);
-            }
-            while Instant::now() < until && matches!(leader.try_wait(), Ok(None)) {
-                std::thread::sleep(Duration::from_millis(5));
-            }
+        self.ask_with(Signal::TERM, patience);
+    }
+
+    /// As above, with another signal.
+    pub fn ask_with(&mut self, signal: Signal, patience: Duration) {
+        let Some(leader) = &self.leader else { return };
+        let until = Instant::now() + patience;
+        if leader.lives() {
+            let _ = kill_process(leader.pid(), signal);
         }
+        while Instant::now() < until && leader.lives() {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Waits until the leader has ended; whether it did so in that time with success.
+    pub fn await_success(&mut self, patience: Duration) -> bool {
+        let Some(leader) = &self.leader else { return false };
+        let until = Instant::now() + patience;
+        while Instant::now() < until && leader.lives() {
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        leader.has_succeeded()
+    }
+}
+
+impl Leader {
+    fn pid(&self) -> Pid {
+        Pid::from_child(&self.child)
+    }
+
+    /// Whether it runs. One that has ended is left as it is: its pid, and its group's, are to stay its own.
+    fn lives(&self) -> bool {
+        let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+        matches!(waitid(WaitId::Pid(self.pid()), options), Ok(None))
+    }
+
+    fn has_succeeded(&self) -> bool {
+        let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+        matches!(waitid(WaitId::Pid(self.pid()), options), Ok(Some(status)) if status.exit_status() == Some(0))
     }
 }
 
 impl Drop for Compartment {
     fn drop(&mut self) {
         let until = Instant::now() + Duration::from_secs(10);
+        let mut killed = Vec::new();
         loop {
             let members = self.members();
-            if let Some(leader) = &mut self.leader
-                && matches!(leader.try_wait(), Ok(None))
-            {
-                let _ = kill_process_group(Pid::from_child(leader), Signal::KILL);
+            if let Some(leader) = &self.leader {
+                let _ = kill_process_group(leader.pid(), Signal::KILL);
             }
             for member in &members {
                 let _ = kill_process(*member, Signal::KILL);
+                if !killed.contains(member) {
+                    killed.push(*member);
+                }
             }
             let gone = self
                 .groups
                 .iter()
                 .all(|group| std::fs::remove_dir(&group.dir).is_ok() || !group.dir.exists());
-            let ended = self.leader.as_mut().is_none_or(|leader| !matches!(leader.try_wait(), Ok(None)));
-            if (gone && ended) || Instant::now() > until {
+            let ended = self.leader.as_ref().is_none_or(|leader| !leader.lives());
+            if (gone && ended && (members.is_empty() || !self.groups.is_empty())) || Instant::now() > until {
                 break;
             }
             std::thread::sleep(Duration::from_millis(5));
         }
-        if let Some(belonging) = self.belonging.take() {
+        if let Some(Leader { mut child, belonging, .. }) = self.leader.take() {
+            // From here on the pid may be somebody else's.
+            let _ = child.try_wait();
             janitor::gone(belonging);
+        }
+        if self.groups.is_empty() {
+            // Of those who had lost their parent this process is the one to ask how they ended.
+            for orphan in killed {
+                let _ = waitpid(Some(orphan), WaitOptions::NOHANG);
+            }
         }
         for group in self.groups.iter().filter(|group| !group.dir.exists()) {
             janitor::gone(Belonging::ControlGroup(group.dir.clone()));
@@ -228,10 +304,32 @@ impl Drop for Compartment {
     }
 }
 
-impl ControlGroup {
-    fn members(&self) -> Vec<Pid> {
-        let text = std::fs::read_to_string(self.dir.join("cgroup.procs")).unwrap_or_default();
-        text.lines().filter_map(|line| Pid::from_raw(line.parse().ok()?)).collect()
+/// Whoever faults in the lab does so on purpose: nobody wants its memory on disk. A limit of 0 does not say so where cores are
+/// piped to a program: "the RLIMIT_CORE limit is not enforced" there (core(5)). A limit of 1 does: no core file fits into it, and
+/// to a program the kernel then sends none (`vfs_coredump` in fs/coredump.c).
+fn leave_no_cores() {
+    let maximum = getrlimit(Resource::Core).maximum;
+    // Whoever may have none at all may have no limit of 1 either.
+    let current = Some(maximum.map_or(1, |most| most.min(1)));
+    let _ = setrlimit(Resource::Core, Rlimit { current, maximum });
+}
+
+/// Ends whoever has become a child of this process because its parent, which this process had started, is gone. To be called when
+/// nothing runs any more but the janitor.
+pub(crate) fn end_orphans() {
+    let until = Instant::now() + Duration::from_secs(10);
+    loop {
+        let janitor = janitor::pid();
+        let mut left = processes::descendants(getpid());
+        left.retain(|pid| Some(*pid) != janitor);
+        if left.is_empty() || Instant::now() > until {
+            return;
+        }
+        for pid in left {
+            let _ = kill_process(pid, Signal::KILL);
+            let _ = waitpid(Some(pid), WaitOptions::NOHANG);
+        }
+        std::thread::sleep(Duration::from_millis(5));
     }
 }
 
@@ -246,66 +344,6 @@ fn program(command: &Command) -> OsString {
     program.to_owned()
 }
 
-/// Makes the groups that this user may make: one in the unified hierarchy, or one each in those of version 1.
-fn make_groups(root: &Path, name: &str, limits: Limits) -> Vec<ControlGroup> {
-    let (memory, pids) = (limits.memory.to_string(), limits.pids.to_string());
-    if root.join("cgroup.controllers").exists() {
-        let here = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
-        let own = here.lines().find_map(|line| line.strip_prefix("0::/")).unwrap_or_default();
-        // Beside this process and not beneath it: a group with processes of its own hands out no controllers.
-        let parent = root.join(own).parent().map_or(root.to_owned(), Path::to_owned);
-        let files: [(&str, &str); 3] =
-            [("pids.max", &pids), ("memory.max", &memory), ("memory.swap.max", "0")];
-        return make_group(parent.join(name), &files).into_iter().collect();
-    }
-    let pids_files: [(&str, &str); 1] = [("pids.max", &pids)];
-    let memory_files: [(&str, &str); 1] = [("memory.limit_in_bytes", &memory)];
-    let groups = [
-        make_group(root.join("pids").join(name), &pids_files),
-        make_group(root.join("memory").join(name), &memory_files),
-    ];
-    groups.into_iter().flatten().collect()
-}
-
-/// Makes one group and sets its limits; `None` if it may not, or may set none.
-fn make_group(dir: PathBuf, files: &[(&str, &str)]) -> Option<ControlGroup> {
-    std::fs::create_dir(&dir).ok()?;
-    let set = files.iter().filter(|(file, value)| std::fs::write(dir.join(file), value).is_ok());
-    let set: Vec<&str> = set.map(|(file, _)| *file).collect();
-    if set.is_empty() {
-        let _ = std::fs::remove_dir(&dir);
-        return None;
-    }
-    Some(ControlGroup {
-        caps_processes: set.contains(&"pids.max"),
-        caps_memory: set.iter().any(|file| file.starts_with("memory.")),
-        dir,
-    })
-}
-
-/// A process and all that descend from it, by their parents in `/proc`.
-pub fn with_descendants(root: Pid) -> Vec<Pid> {
-    let parents: Vec<(Pid, Pid)> = processes().filter_map(|pid| Some((pid, parent(pid)?))).collect();
-    let mut found = vec![root];
-    let mut next = 0;
-    while let Some(&ancestor) = found.get(next) {
-        found.extend(parents.iter().filter(|(_, parent)| *parent == ancestor).map(|(pid, _)| *pid));
-        next += 1;
-    }
-    found
-}
-
-fn processes() -> impl Iterator<Item = Pid> {
-    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
-    entries.filter_map(|entry| Pid::from_raw(entry.file_name().to_str()?.parse().ok()?))
-}
-
-fn parent(pid: Pid) -> Option<Pid> {
-    let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero())).ok()?;
-    // The name in brackets may hold anything, so what counts is behind the last bracket: state, parent, …
-    Pid::from_raw(stat.rsplit_once(") ")?.1.split(' ').nth(1)?.parse().ok()?)
-}
-
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "a test says what is wrong by failing")]
 mod tests {
@@ -313,24 +351,28 @@ mod tests {
 
     const ROOMY: Limits = Limits { memory: 256 << 20, pids: 64 };
 
-    #[test]
-    fn whoever_is_still_in_it_goes_with_it() {
-        let mut compartment = Compartment::new(ROOMY);
+    fn without_groups() -> Compartment {
+        Compartment::with_groups("bulkhead-lab-test".to_owned(), Vec::new())
+    }
+
+    /// A shell with two children, and all three of them.
+    fn three(compartment: &mut Compartment, script: &str) -> (Pid, Vec<Pid>) {
         let mut command = Command::new("/bin/sh");
-        command.args(["-c", "sleep 600 & sleep 600 & wait"]);
+        command.args(["-c", script]);
         let leader = compartment.start(command, Stdio::null()).unwrap();
         let until = Instant::now() + Duration::from_secs(10);
-        let members = loop {
+        loop {
             let members = compartment.members();
             if members.len() == 3 {
-                break members;
+                return (leader, members);
             }
             assert!(Instant::now() < until, "there are not three of them: {members:?}");
             std::thread::yield_now();
-        };
-        assert!(members.contains(&leader));
-        drop(compartment);
-        for pid in members {
+        }
+    }
+
+    fn are_gone(pids: &[Pid]) {
+        for pid in pids {
             let path = format!("/proc/{}/stat", pid.as_raw_nonzero());
             let state = std::fs::read_to_string(path).unwrap_or_default();
             // Its own parent may have yet to reap it.
@@ -339,17 +381,54 @@ mod tests {
     }
 
     #[test]
-    fn descendants_are_found_by_their_parents() {
-        let mut child = Command::new("/bin/sh").args(["-c", "sleep 600 & wait"]).spawn().unwrap();
-        let root = Pid::from_child(&child);
-        let until = Instant::now() + Duration::from_secs(10);
-        while with_descendants(root).len() < 2 {
-            assert!(Instant::now() < until, "the child of the child was not found");
-            std::thread::yield_now();
+    fn whoever_is_still_in_it_goes_with_it() {
+        for mut compartment in [Compartment::new(ROOMY), without_groups()] {
+            let (leader, members) = three(&mut compartment, "sleep 600 & sleep 600 & wait");
+            assert!(members.contains(&leader));
+            drop(compartment);
+            are_gone(&members);
         }
-        for pid in with_descendants(root).into_iter().rev() {
-            kill_process(pid, Signal::KILL).unwrap();
+    }
+
+    #[test]
+    fn whoever_has_lost_the_leader_goes_with_it_too() {
+        for mut compartment in [Compartment::new(ROOMY), without_groups()] {
+            let (leader, members) = three(&mut compartment, "sleep 600 & sleep 600 & wait");
+            kill_process(leader, Signal::KILL).unwrap();
+            let until = Instant::now() + Duration::from_secs(10);
+            while compartment.lives() {
+                assert!(Instant::now() < until, "the leader outlives SIGKILL");
+                std::thread::yield_now();
+            }
+            assert_eq!(compartment.members().len(), 2);
+            drop(compartment);
+            are_gone(&members);
         }
-        child.wait().unwrap();
+    }
+
+    #[test]
+    fn a_leader_keeps_its_pid_until_the_others_are_gone() {
+        let mut compartment = without_groups();
+        let leader = compartment.start(Command::new("true"), Stdio::null()).unwrap();
+        assert!(compartment.await_success(Duration::from_secs(10)));
+        assert!(!compartment.lives());
+        // It can still be waited for: nobody has reaped it.
+        let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+        assert!(waitid(WaitId::Pid(leader), options).unwrap().is_some());
+        drop(compartment);
+        assert!(waitid(WaitId::Pid(leader), options).is_err());
+    }
+
+    #[test]
+    fn nobody_who_is_started_leaves_a_core() {
+        let mut compartment = Compartment::new(ROOMY);
+        let mut command = Command::new("/bin/sh");
+        command.args(["-c", "ulimit -c; cat /proc/self/limits"]);
+        let (_, output) =
+            compartment.start_with(command, Stdio::null(), Stdio::piped(), Stdio::inherit()).unwrap();
+        let said = io::read_to_string(output.unwrap()).unwrap();
+        let limit = said.lines().find_map(|line| line.strip_prefix("Max core file size")).unwrap();
+        let most = getrlimit(Resource::Core).maximum.map_or(1, |most| most.min(1));
+        assert_eq!(limit.split_whitespace().next(), Some(most.to_string().as_str()));
     }
 }

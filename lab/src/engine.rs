@@ -1,7 +1,7 @@
 //! The container engine, as far as the lab needs it: whether it answers, and the end of containers that nobody else has
 //! ended.
 //!
-//! Three requests over the engine's Unix socket, with blocking calls; everything else about containers is Bulkhead's.
+//! Four requests over the engine's Unix socket, with blocking calls; everything else about containers is Bulkhead's.
 
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
@@ -22,6 +22,29 @@ pub fn answers() -> io::Result<()> {
     ask("GET", "/_ping").map(|_| ()).map_err(|error| {
         io::Error::new(error.kind(), format!("no engine answers at {}: {error}", socket.display()))
     })
+}
+
+/// What the engine can limit containers in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Caps {
+    /// Memory.
+    pub memory: bool,
+    /// Processes and threads.
+    pub processes: bool,
+}
+
+/// What the engine can limit here, as it says itself.
+///
+/// # Errors
+/// When it does not answer, or with something else.
+pub fn caps() -> io::Result<Caps> {
+    Ok(caps_in(&serde_json::from_str(&ask("GET", "/info")?)?))
+}
+
+/// What is not said is not so.
+fn caps_in(info: &Value) -> Caps {
+    let says = |key: &str| info[key].as_bool() == Some(true);
+    Caps { memory: says("MemoryLimit"), processes: says("PidsLimit") }
 }
 
 /// Removes all containers with this label (`key=value`), running or not.
@@ -79,6 +102,13 @@ fn encoded(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_engine_limits_what_it_says_that_it_does() {
+        let info = serde_json::json!({ "MemoryLimit": true, "PidsLimit": false });
+        assert_eq!(caps_in(&info), Caps { memory: true, processes: false });
+        assert_eq!(caps_in(&serde_json::json!({})), Caps { memory: false, processes: false });
+    }
 
     #[test]
     fn a_query_is_encoded() {

@@ -46,6 +46,21 @@ pub struct Outcome {
     pub data: Value,
 }
 
+impl Outcome {
+    /// Says in the title of each table that no figure has been measured a second time, if that is not said yet.
+    pub fn is_of_one_run(&mut self) {
+        const SAID: &str = " (one run)";
+        for table in self.tables.iter_mut().filter(|table| !table.title.ends_with(SAID)) {
+            table.title += SAID;
+        }
+    }
+}
+
+/// The note on what came out differently from what had been written down before: of what, how, and what that was.
+pub fn surprise(what: &str, was: &str, expected: &str) -> String {
+    format!("other than expected: {what}: {was}; expected was {expected}")
+}
+
 /// How thoroughly something is measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -146,11 +161,15 @@ pub enum Plot {
         columns: Vec<String>,
         /// The rows.
         rows: Vec<HeatRow>,
+        /// What heats mean, from the least to the most.
+        key: Vec<HeatKey>,
     },
     /// Who did what when.
     Timeline {
         /// What it shows.
         title: String,
+        /// The kinds of its spans, in the order of their colours and patterns.
+        kinds: Vec<String>,
         /// The actors, from top to bottom.
         lanes: Vec<Lane>,
         /// Whether the report is to play it as well.
@@ -227,6 +246,15 @@ pub struct HeatRow {
     pub cells: Vec<HeatCell>,
 }
 
+/// What a heat means.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct HeatKey {
+    /// From 0 (no harm) to 1 (all is lost).
+    pub heat: f64,
+    /// In words.
+    pub text: String,
+}
+
 /// One cell of a heat map.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct HeatCell {
@@ -256,7 +284,7 @@ pub struct Span {
     pub from_ms: f64,
     /// In ms from the beginning of the plot.
     pub to_ms: f64,
-    /// What: spans of one kind have one colour.
+    /// What: one of the timeline's kinds.
     pub kind: String,
 }
 

@@ -17,23 +17,28 @@
 //! What the lab starts are processes of this very program, which is told by its arguments which [`play::Part`] it is to play. So
 //! a lab needs nothing beside the program, and each server is separate from whoever measures it.
 //!
-//! Honest figures: something is measured several times, and what is compared is measured in turn within one run;
-//! the median is given with the least and the most. The load generator runs on the same machine and has a limit of
-//! its own, which is measured and shown.
+//! Honest figures: something is measured several times, and what is compared is measured in turn within one run, but for
+//! `isolation`, which looks at several systems side by side; the median is given with the least and the most, and a figure
+//! of a single run says so. The load generator runs on the same machine and has a limit of its own, which is measured and
+//! shown.
 
 pub mod claims;
 mod cli;
 pub mod compartment;
+mod cores;
 pub mod engine;
 pub mod experiments;
 pub mod findings;
+mod groups;
 pub mod janitor;
 pub mod load;
 pub mod machine;
 mod memory;
 pub mod play;
+mod processes;
 pub mod progress;
 pub mod report;
+mod serve;
 pub mod servers;
 pub mod stats;
 pub mod storm;

@@ -46,6 +46,14 @@ pub fn if_asked(mut words: impl Iterator<Item = OsString>) -> Option<ExitCode> {
     })
 }
 
+/// The part that a process plays, by the words of its command line. `None`: it is no process of the lab's.
+pub(crate) fn part_of(words: &[String]) -> Option<Part> {
+    match words {
+        [_, lab, play, part] if lab == "lab" && play == "play" => serde_json::from_str(part).ok(),
+        _ => None,
+    }
+}
+
 fn play(part: Part) -> io::Result<()> {
     match part {
         Part::Server(setup) => servers::serve(&setup),

@@ -1,35 +1,39 @@
 //! Idle: what workers cost that wait, and connections that are only held.
 //!
 //! First nobody comes. Systems are started with few workers and with more, and left alone: what a further worker adds
-//! in memory is the price of having it ready, and how often it wakes up is the price in processor time.
+//! in memory is the price of having it ready, and how often it wakes up is the price in processor time. Then clients come
+//! one after another, each with a connection of its own: how much sooner they are answered is what it buys.
 //!
 //! Then many come who ask once and keep their connections, as browsers do. Where a worker belongs to its client until the
 //! client goes, all workers are soon held by clients who want nothing, and whoever comes next is not served. Memory is
 //! told per connection that was answered, and twice: as processes show it (PSS), and as the kernel charges it to the
 //! control group, with what it holds for them itself.
 //!
-//! Expected: a waiting process costs some hundred KiB, a waiting thread some ten, and neither wakes up. With prefork, a
+//! Expected: a waiting process costs some hundred KiB, a waiting thread some ten, and neither wakes up; a client's first answer
+//! comes sooner from one that waits than from a process that is started for it. With prefork, a
 //! thread pool and the hybrid, exactly as many are answered as there are workers, and a newcomer is not; he is as soon as the
 //! others have gone. With a process or a thread for each connection everybody is served and each costs as much as a
 //! worker; event workers and Bulkhead serve everybody, and a parked connection costs them a few KiB.
 
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
-use anyhow::bail;
+use anyhow::{Context, bail};
 use serde::Serialize;
 use serde_json::json;
 
 use super::{Bench, Experiment};
-use crate::findings::{Answer, Axis, Bar, Outcome, Plot, Table, Verdict};
+use crate::findings::{Answer, Axis, Bar, Outcome, Plot, Table, Verdict, surprise};
 use crate::load::crowd::{Crowd, MOST, raise_open_files};
 use crate::servers::Model;
-use crate::stats::{Spread, digits};
-use crate::systems::{Running, Shape, System, Usage};
+use crate::stats::Spread;
+use crate::systems::{Shape, System, Usage};
 
 pub(super) const QUESTION: &str =
     "What does a worker cost that waits, and who is served when idle connections hold on?";
-pub(super) const METHOD: &str = "Waiting: each system is started with few workers and with more, and left alone. \
-     Parked: as many clients as told connect all at once, ask once, and keep their connections; when nobody more is answered a newcomer asks. \
+pub(super) const METHOD: &str = "Waiting: each system is started with few workers and with more, and left alone; \
+     then clients come one after another. Parked: as many clients as told connect all at once, ask once, and keep their connections; when nobody more is answered a newcomer asks. \
      PSS is memory as processes show it; charged is what the kernel books on the control group, its own share included.";
 
 /// Workers that parked connections find.
@@ -44,6 +48,8 @@ struct Waiting {
     usage: Usage,
     charged_kib: Option<f64>,
     wakeups_per_s: f64,
+    /// From connecting to the answer, of clients who come one after another; the median.
+    first_answer_ms: f64,
 }
 
 /// A system whose clients hold on.
@@ -56,7 +62,7 @@ struct Parked {
     newcomer: bool,
     /// Whether one was served after they had gone.
     afterwards: bool,
-    pss_kib_each: f64,
+    pss_kib_each: Option<f64>,
     charged_kib_each: Option<f64>,
 }
 
@@ -66,7 +72,7 @@ pub(super) fn measure(bench: &Bench) -> anyhow::Result<Outcome> {
     let parked: &[usize] = bench.size.pick(&[24], &[100], &[100, 1000]);
     let quiet =
         bench.size.pick(Duration::from_millis(300), Duration::from_millis(300), Duration::from_secs(3));
-    let silence = bench.size.pick(Duration::from_secs(3), Duration::from_millis(700), Duration::from_secs(2));
+    let silence = bench.size.pick(Duration::from_secs(3), Duration::from_millis(500), Duration::from_secs(2));
     raise_open_files();
     let (systems, mut notes) = super::here(&super::ONE_OF_EACH_COST, bench);
     let progress = bench.progress(Experiment::Idle, rounds * systems.len() * (workers.len() + parked.len()));
@@ -75,24 +81,34 @@ pub(super) fn measure(bench: &Bench) -> anyhow::Result<Outcome> {
         for &system in &systems {
             for workers in workers {
                 progress.doing(&format!("{system}, {workers} workers that wait"));
-                waiting.push(wait(system, workers, quiet, bench)?);
+                match wait(system, workers, quiet, bench) {
+                    Ok(it) => waiting.push(it),
+                    // It costs its own row, and not what is known of the others.
+                    Err(error) => notes.push(format!("{system}, {workers} workers: not measured: {error:#}")),
+                }
                 progress.step();
             }
             for &connections in parked {
                 progress.doing(&format!("{system}, {connections} connections parked"));
-                held.push(park(system, connections.min(MOST), silence, bench)?);
+                match park(system, connections.min(MOST), silence, bench) {
+                    Ok(it) => held.push(it),
+                    Err(error) => {
+                        notes.push(format!("{system}, {connections} parked: not measured: {error:#}"));
+                    }
+                }
                 progress.step();
             }
         }
     }
     notes.push(format!("connections are parked at {WORKERS} workers, where a system has workers in advance"));
     notes.push("event workers are as many as there are cores, two at least, whatever is asked for; a further one is not told".to_owned());
+    notes.extend(super::left_out(&super::ONE_OF_EACH_COST, super::WHY_ONE_OF_EACH));
     Ok(outcome(&systems, &waiting, &held, notes))
 }
 
 fn wait(system: System, workers: usize, quiet: Duration, bench: &Bench) -> anyhow::Result<Waiting> {
     let running = bench.start(system, &Shape::of(workers))?;
-    let before = settled(&running)?;
+    let before = settled(|| running.usage())?;
     let started = Instant::now();
     std::thread::sleep(quiet);
     let usage = running.usage();
@@ -103,16 +119,35 @@ fn wait(system: System, workers: usize, quiet: Duration, bench: &Bench) -> anyho
         usage,
         charged_kib: running.compartment.charged().map(|bytes| bytes as f64 / 1024.0),
         wakeups_per_s: switches as f64 / started.elapsed().as_secs_f64(),
+        first_answer_ms: first_answer_ms(running.address)?,
     })
 }
 
+/// Lets clients come one after another, each with a connection of its own.
+fn first_answer_ms(address: SocketAddr) -> anyhow::Result<f64> {
+    const CLIENTS: usize = 15;
+    let one = || -> io::Result<f64> {
+        let came = Instant::now();
+        let mut stream = TcpStream::connect(address)?;
+        stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+        stream.write_all(b"GET /work?ms=0 HTTP/1.1\r\nHost: lab\r\nConnection: close\r\n\r\n")?;
+        if stream.read(&mut [0; 512])? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        Ok(came.elapsed().as_secs_f64() * 1e3)
+    };
+    let times: Vec<f64> =
+        (0..CLIENTS).map(|_| one()).collect::<io::Result<_>>().context("a client was not answered")?;
+    Ok(Spread::of(times).context("there were no clients")?.median)
+}
+
 /// Waits until nobody is started any more.
-fn settled(running: &Running) -> anyhow::Result<Usage> {
+pub(super) fn settled(usage: impl Fn() -> Usage) -> anyhow::Result<Usage> {
     let until = Instant::now() + Duration::from_secs(20);
-    let mut before = running.usage();
+    let mut before = usage();
     loop {
         std::thread::sleep(Duration::from_millis(100));
-        let now = running.usage();
+        let now = usage();
         if (now.processes, now.threads) == (before.processes, before.threads) {
             return Ok(now);
         }
@@ -130,31 +165,31 @@ fn park(system: System, connections: usize, silence: Duration, bench: &Bench) ->
     let mut other = Crowd::start(running.address, 1)?;
     crowd.newcomer(silence)?;
     other.newcomer(silence)?;
-    let before = (settled(&running)?, running.compartment.charged());
+    let before = (settled(|| running.usage())?, running.compartment.charged());
     let opened = crowd.throng(connections, silence)?;
     let after = (running.usage(), running.compartment.charged());
     let newcomer = other.newcomer(silence)?;
     drop(crowd);
     let afterwards = other.newcomer(Duration::from_secs(20))?;
-    let each = |before: f64, after: f64| (after - before) / opened.answered.max(1) as f64;
+    let each = |before: Option<u64>, after: Option<u64>| {
+        let (before, after) = before.zip(after)?;
+        Some((after as f64 - before as f64) / opened.answered.max(1) as f64)
+    };
     Ok(Parked {
         system,
         connections,
         answered: opened.answered,
         newcomer,
         afterwards,
-        pss_kib_each: each(before.0.pss_kib as f64, after.0.pss_kib as f64),
-        charged_kib_each: before
-            .1
-            .zip(after.1)
-            .map(|(before, after)| each(before as f64 / 1024.0, after as f64 / 1024.0)),
+        pss_kib_each: each(before.0.pss_kib, after.0.pss_kib),
+        charged_kib_each: each(before.1, after.1).map(|bytes| bytes / 1024.0),
     })
 }
 
 impl Parked {
     /// As the kernel charges it, and where it does not, as processes show it.
-    fn kib_each(&self) -> f64 {
-        self.charged_kib_each.unwrap_or(self.pss_kib_each)
+    fn kib_each(&self) -> Option<f64> {
+        self.charged_kib_each.or(self.pss_kib_each)
     }
 }
 
@@ -170,19 +205,21 @@ fn has_workers_in_advance(system: System) -> bool {
 
 fn outcome(systems: &[System], waiting: &[Waiting], parked: &[Parked], mut notes: Vec<String>) -> Outcome {
     for it in parked.iter().filter(|it| !as_expected(it)) {
-        notes.push(format!(
-            "other than expected: {} with {} parked connections: {} answered, a newcomer {}",
-            it.system,
-            it.connections,
-            it.answered,
-            if it.newcomer { "served" } else { "not served" }
+        let served = |served: bool| if served { "served" } else { "not served" };
+        let words = |(answered, newcomer, afterwards): (usize, bool, bool)| {
+            format!("{answered} answered, a newcomer {}, afterwards {}", served(newcomer), served(afterwards))
+        };
+        notes.push(surprise(
+            &format!("{} with {} parked connections", it.system, it.connections),
+            &words((it.answered, it.newcomer, it.afterwards)),
+            &words(expected(it)),
         ));
     }
     let bars = systems.iter().filter_map(|&system| {
         let of = parked.iter().filter(|it| it.system == system);
         let most = of.clone().map(|it| it.connections).max()?;
         let most = of.filter(|it| it.connections == most && it.answered == it.connections);
-        let value = Spread::of(most.map(Parked::kib_each))?;
+        let value = Spread::of(most.filter_map(Parked::kib_each))?;
         Some(Bar { name: system.name().to_owned(), group: "parked".to_owned(), value })
     });
     let plot = Plot::Bars {
@@ -199,12 +236,16 @@ fn outcome(systems: &[System], waiting: &[Waiting], parked: &[Parked], mut notes
     }
 }
 
+/// How many are answered, whether a newcomer is served beside them, and whether one is afterwards.
+fn expected(it: &Parked) -> (usize, bool, bool) {
+    match is_held_by_its_clients(it.system) {
+        true => (it.connections.min(WORKERS), it.connections < WORKERS, true),
+        false => (it.connections, true, true),
+    }
+}
+
 fn as_expected(it: &Parked) -> bool {
-    let (answered, newcomer) = match is_held_by_its_clients(it.system) {
-        true => (it.connections.min(WORKERS), it.connections < WORKERS),
-        false => (it.connections, true),
-    };
-    (it.answered, it.newcomer, it.afterwards) == (answered, newcomer, true)
+    (it.answered, it.newcomer, it.afterwards) == expected(it)
 }
 
 /// What a further worker adds, from the fewest workers to the most, round by round.
@@ -223,6 +264,10 @@ fn each_further(
     Spread::of(added.map(|(less, more)| (more - less) / (many - few) as f64))
 }
 
+fn pss_kib(it: &Waiting) -> Option<f64> {
+    it.usage.pss_kib.map(|kib| kib as f64)
+}
+
 fn cell(spread: Option<Spread>) -> String {
     spread.map_or_else(|| "–".to_owned(), |it| it.to_string())
 }
@@ -237,6 +282,7 @@ fn waiting_table(systems: &[System], waiting: &[Waiting]) -> Table {
             "threads",
             "PSS, MiB",
             "wake-ups/s",
+            "first answer, ms",
             "PSS each further, KiB",
             "charged each further, KiB",
         ],
@@ -244,8 +290,9 @@ fn waiting_table(systems: &[System], waiting: &[Waiting]) -> Table {
     for &system in systems {
         let of = || waiting.iter().filter(|it| it.system == system);
         let Some(most) = of().map(|it| it.workers).max() else { continue };
-        let spread =
-            |figure: fn(&Waiting) -> f64| cell(Spread::of(of().filter(|it| it.workers == most).map(figure)));
+        let spread = |figure: fn(&Waiting) -> Option<f64>| {
+            cell(Spread::of(of().filter(|it| it.workers == most).filter_map(figure)))
+        };
         let further = |figure: fn(&Waiting) -> Option<f64>| match has_workers_in_advance(system) {
             true => cell(each_further(system, waiting, figure)),
             false => "–".to_owned(),
@@ -253,11 +300,12 @@ fn waiting_table(systems: &[System], waiting: &[Waiting]) -> Table {
         table.row([
             system.name().to_owned(),
             if has_workers_in_advance(system) { most.to_string() } else { "–".to_owned() },
-            spread(|it| it.usage.processes as f64),
-            spread(|it| it.usage.threads as f64),
-            spread(|it| it.usage.pss_kib as f64 / 1024.0),
-            spread(|it| it.wakeups_per_s),
-            further(|it| Some(it.usage.pss_kib as f64)),
+            spread(|it| Some(it.usage.processes as f64)),
+            spread(|it| Some(it.usage.threads as f64)),
+            spread(|it| it.usage.pss_mib()),
+            spread(|it| Some(it.wakeups_per_s)),
+            spread(|it| Some(it.first_answer_ms)),
+            further(pss_kib),
             further(|it| it.charged_kib),
         ]);
     }
@@ -285,7 +333,7 @@ fn parked_table(systems: &[System], parked: &[Parked]) -> Table {
                     all if all == of().count() => "served".to_owned(),
                     some => format!("served in {some} of {} rounds", of().count()),
                 },
-                cell(Spread::of(of().map(|it| it.pss_kib_each))),
+                cell(Spread::of(of().filter_map(|it| it.pss_kib_each))),
                 cell(Spread::of(of().filter_map(|it| it.charged_kib_each))),
             ]);
         }
@@ -295,22 +343,24 @@ fn parked_table(systems: &[System], parked: &[Parked]) -> Table {
 
 fn answers(waiting: &[Waiting], parked: &[Parked]) -> Vec<Answer> {
     let prefork = System::Model(Model::Prefork);
-    let memory = each_further(prefork, waiting, |it| Some(it.usage.pss_kib as f64));
+    let memory = each_further(prefork, waiting, pss_kib);
     let wakes = each_further(prefork, waiting, |it| Some(it.wakeups_per_s));
     let mut answers = Vec::new();
-    if let (Some(memory), Some(wakes)) = (memory, wakes) {
+    let first_answer = |system: System| {
+        let of = || waiting.iter().filter(move |it| it.system == system);
+        let most = of().map(|it| it.workers).max();
+        Spread::of(of().filter(|it| Some(it.workers) == most).map(|it| it.first_answer_ms))
+    };
+    let started = first_answer(System::Model(Model::ProcessPerConnection));
+    if let (Some(memory), Some(wakes), Some(ready), Some(started)) =
+        (memory, wakes, first_answer(prefork), started)
+    {
         answers.push(Answer {
             claim: 3,
-            verdict: match (memory.median > 0.0, wakes.median >= 1.0) {
-                (true, true) => Verdict::Held,
-                // Memory it costs, processor time it does not.
-                (true, false) | (false, true) => Verdict::InPart,
-                (false, false) => Verdict::DidNotHold,
-            },
+            verdict: are_wasted(memory.median, wakes.median, started.median / ready.median),
             evidence: format!(
-                "a prefork worker that waits costs {} KiB and wakes up {} times a second",
-                digits(memory.median),
-                digits(wakes.median)
+                "a prefork worker that waits costs {memory} KiB and wakes up {wakes} times a second; a client's first answer \
+                 comes after {ready} ms where workers wait and after {started} ms where a process is started for it",
             ),
         });
     }
@@ -318,21 +368,40 @@ fn answers(waiting: &[Waiting], parked: &[Parked]) -> Vec<Answer> {
     let events = System::Model(Model::EventWorkers);
     let each = |system: System| {
         let most = of(system).map(|it| it.connections).max();
-        Spread::of(of(system).filter(|it| Some(it.connections) == most).map(Parked::kib_each))
+        Spread::of(of(system).filter(|it| Some(it.connections) == most).filter_map(Parked::kib_each))
     };
     if let (Some(event), Some(process)) = (each(events), each(System::Model(Model::ProcessPerConnection))) {
         let held = of(events).all(|it| it.answered == it.connections && it.newcomer);
+        let sum = |figure: fn(&Parked) -> usize| of(events).map(figure).sum::<usize>();
         answers.push(Answer {
             claim: 9,
             verdict: Verdict::of(held && event.median < process.median),
             evidence: format!(
-                "event workers held every idle connection for {} KiB each and served a newcomer; a process for each takes {} KiB",
-                digits(event.median.max(0.0)),
-                digits(process.median)
+                "event workers answered {} of {} connections that were then held idle, and a newcomer beside them in {} of {} rounds; \
+                 each took {event} KiB, and {process} KiB with a process for each",
+                sum(|it| it.answered),
+                sum(|it| it.connections),
+                of(events).filter(|it| it.newcomer).count(),
+                of(events).count(),
             ),
         });
     }
     answers
+}
+
+/// Whether workers that wait are wasted: what they cost in KiB and wake-ups a second, against how many times sooner they
+/// answer than one that is started first. What costs and buys nothing is wasted; what costs and buys something is in part;
+/// what costs next to nothing is not.
+fn are_wasted(kib: f64, wakes_per_s: f64, times_sooner: f64) -> Verdict {
+    /// A process's table of pages alone is larger.
+    const NEXT_TO_NOTHING_KIB: f64 = 16.0;
+    /// Less may be chance.
+    const SOONER: f64 = 1.5;
+    match (kib > NEXT_TO_NOTHING_KIB || wakes_per_s >= 1.0, times_sooner > SOONER) {
+        (true, false) => Verdict::Held,
+        (true, true) => Verdict::InPart,
+        (false, _) => Verdict::DidNotHold,
+    }
 }
 
 #[cfg(test)]
@@ -347,7 +416,7 @@ mod tests {
             answered,
             newcomer,
             afterwards: true,
-            pss_kib_each: 1.0,
+            pss_kib_each: Some(1.0),
             charged_kib_each: None,
         }
     }
@@ -368,19 +437,20 @@ mod tests {
         let waiting = |workers: usize, pss_kib: u64| Waiting {
             system: prefork,
             workers,
-            usage: Usage { pss_kib, ..Usage::default() },
+            usage: Usage { pss_kib: Some(pss_kib), ..Usage::default() },
             charged_kib: None,
             wakeups_per_s: 0.0,
+            first_answer_ms: 0.1,
         };
         let rounds = [waiting(4, 5000), waiting(16, 9800), waiting(4, 5200), waiting(16, 10_240)];
-        let each = each_further(prefork, &rounds, |it| Some(it.usage.pss_kib as f64)).unwrap();
+        let each = each_further(prefork, &rounds, pss_kib).unwrap();
         assert_eq!((each.low, each.high), (400.0, 420.0));
-        let claim = &answers(&rounds, &[])[0];
-        assert_eq!(
-            (claim.claim, claim.verdict),
-            (3, Verdict::InPart),
-            "it never wakes up: {}",
-            claim.evidence
-        );
+    }
+
+    #[test]
+    fn workers_that_wait_are_wasted_if_they_cost_something_and_answer_no_sooner() {
+        assert_eq!(are_wasted(400.0, 0.0, 1.0), Verdict::Held);
+        assert_eq!(are_wasted(400.0, 0.0, 8.0), Verdict::InPart);
+        assert_eq!(are_wasted(4.0, 0.0, 8.0), Verdict::DidNotHold);
     }
 }

@@ -4,6 +4,7 @@
 //! servers is a [`Party`]: this program, started again in that part.
 
 mod chaos;
+mod database;
 mod deadlock;
 mod idle;
 mod isolation;
@@ -68,6 +69,10 @@ const ONE_OF_EACH_COST: [System; 7] = [
     System::Bulkhead(Backend::Process),
 ];
 
+/// Why there are no others in that list.
+const WHY_ONE_OF_EACH: &str = "a worker or a connection of theirs costs what it costs one of those that were taken: sessions and \
+     FastCGI's responders are processes started in advance, behind a front or not, and what a container adds is the engine's";
+
 /// What an experiment can use.
 #[derive(Debug)]
 pub struct Bench {
@@ -84,7 +89,7 @@ pub struct Bench {
 #[serde(rename_all = "snake_case")]
 pub enum Party {
     /// Of `scale` and `idle`: clients who hold connections.
-    Crowd(crowd::Faces),
+    Crowd(crowd::Clients),
     /// Of `preemption`: tasks that note when they ran.
     Troupe(preemption::Troupe),
     /// Of `deadlock`: threads that need two locks each.
@@ -155,6 +160,23 @@ impl Experiment {
         }
     }
 
+    /// Whether it measures nothing a second time at this size.
+    fn runs_once(self, size: Size) -> bool {
+        match self {
+            Self::Races => false,
+            Self::Deadlock => size == Size::Smallest,
+            Self::Isolation
+            | Self::Scale
+            | Self::Throughput
+            | Self::Idle
+            | Self::Preemption
+            | Self::Pool
+            | Self::Chaos
+            | Self::Peers
+            | Self::Talk => size != Size::Full,
+        }
+    }
+
     /// Runs it.
     ///
     /// # Errors
@@ -162,7 +184,10 @@ impl Experiment {
     pub fn run(self, bench: &Bench) -> anyhow::Result<Findings> {
         let (machine, at, started) = (Machine::here(), jiff::Timestamp::now().to_string(), Instant::now());
         let Entry { name, question, method, measure } = self.entry();
-        let outcome = measure(bench)?;
+        let mut outcome = measure(bench)?;
+        if self.runs_once(bench.size) {
+            outcome.is_of_one_run();
+        }
         Ok(Findings {
             experiment: name.to_owned(),
             question: question.to_owned(),
@@ -225,6 +250,13 @@ fn here(systems: &[System], bench: &Bench) -> (Vec<System>, Vec<String>) {
         }
     }
     (here, notes)
+}
+
+/// Which systems an experiment leaves out on purpose, of all that there are, and why; `None`: none.
+fn left_out(taken: &[System], why: &str) -> Option<String> {
+    let all = Model::ALL.map(System::Model).into_iter().chain(Backend::ALL.map(System::Bulkhead));
+    let left_out: Vec<&str> = all.filter(|it| !taken.contains(it)).map(System::name).collect();
+    (!left_out.is_empty()).then(|| format!("left out on purpose: {}: {why}", left_out.join(", ")))
 }
 
 /// Does what a party does.

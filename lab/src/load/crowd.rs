@@ -16,11 +16,13 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde::{Deserialize, Serialize};
+use server::sys;
 use tokio::net::TcpSocket;
 use tokio::task::{JoinSet, LocalSet};
 
-use super::client::{Connection, Failure};
-use super::{Latencies, Method};
+use super::client::processor_time;
+use super::connection::{Between, Connection, Request, Then};
+use super::{Failure, Latencies, Method};
 use crate::compartment::{Compartment, Limits};
 use crate::experiments::Party;
 use crate::play::{self, Part};
@@ -29,14 +31,15 @@ use crate::play::{self, Part};
 pub const MOST: usize = 10_000;
 
 /// What they ask for.
-const TARGET: &str = "/work?ms=0";
+const REQUEST: Request<'_> =
+    Request { method: Method::Get, host: "lab", target: "/work?ms=0", then: Then::Keep };
 
-/// What a crowd is to know from the beginning.
+/// The clients of a crowd, as the process that is theirs knows them.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Faces {
-    /// Whom it asks.
+pub struct Clients {
+    /// Whom they ask.
     address: SocketAddr,
-    /// Where it comes from: between two addresses there are only some 28,000 ports.
+    /// Where they come from: between two addresses there are only some 28,000 ports.
     from: Ipv4Addr,
 }
 
@@ -77,8 +80,10 @@ pub struct Worked {
     pub failed: u64,
     /// Answers a second.
     pub rate: f64,
-    /// In ms.
-    pub p99_ms: f64,
+    /// In ms; `None`: there were too few answers for it to stand.
+    pub p99_ms: Option<f64>,
+    /// For what share of the time the clients' one thread was busy; of several crowds, that of the busiest.
+    pub busy: f64,
 }
 
 /// A crowd that is there. It goes when this is dropped.
@@ -94,10 +99,10 @@ impl Crowd {
     /// # Errors
     /// When there is no process for it.
     pub fn start(address: SocketAddr, nth: u8) -> anyhow::Result<Self> {
-        let faces = Faces { address, from: Ipv4Addr::new(127, 0, 0, nth.saturating_add(2)) };
+        let clients = Clients { address, from: Ipv4Addr::new(127, 0, 0, nth.saturating_add(2)) };
         let (control, theirs) = UnixStream::pair()?;
         let mut compartment = Compartment::new(Limits { memory: 1 << 30, pids: 64 });
-        let command = play::command(&Part::Party(Party::Crowd(faces)))?;
+        let command = play::command(&Part::Party(Party::Crowd(clients)))?;
         compartment
             .start(command, Stdio::from(OwnedFd::from(theirs)))
             .context("cannot start a crowd of clients")?;
@@ -140,12 +145,17 @@ impl Crowd {
             crowd.tell(Order::Work { time })?;
         }
         let mut sum = Worked::default();
-        for crowd in crowds {
+        for (nth, crowd) in crowds.iter_mut().enumerate() {
             let worked: Worked = crowd.hear()?;
             sum.answered += worked.answered;
             sum.failed += worked.failed;
             sum.rate += worked.rate;
-            sum.p99_ms = sum.p99_ms.max(worked.p99_ms);
+            // Of several crowds that of the slowest: what it is of all together is not known, and is no more.
+            sum.p99_ms = match nth {
+                0 => worked.p99_ms,
+                _ => sum.p99_ms.zip(worked.p99_ms).map(|(one, other)| one.max(other)),
+            };
+            sum.busy = sum.busy.max(worked.busy);
         }
         Ok(sum)
     }
@@ -171,7 +181,7 @@ pub fn raise_open_files() -> u64 {
     (if raised { maximum } else { current }).unwrap_or(u64::MAX)
 }
 
-impl Faces {
+impl Clients {
     /// Does what it is told, until nobody is left to tell.
     pub(crate) fn take_part(&self) -> io::Result<()> {
         raise_open_files();
@@ -204,10 +214,11 @@ impl Faces {
     async fn come(&self, patience: Duration) -> Result<Connection, String> {
         let arrive = async {
             let socket = TcpSocket::new_v4().map_err(|error| error.to_string())?;
+            sys::choose_port_late(&socket).map_err(|error| error.to_string())?;
             socket.bind((self.from, 0).into()).map_err(|error| error.to_string())?;
             let stream = socket.connect(self.address).await.map_err(|error| error.to_string())?;
             let mut connection = Connection::over(stream).map_err(|error| error.to_string())?;
-            connection.ask(Method::Get, TARGET, false).await.map_err(|failure| failure.to_string())?;
+            ask(&mut connection).await.map_err(|failure| failure.to_string())?;
             Ok(connection)
         };
         tokio::time::timeout(patience, arrive).await.unwrap_or(Err(Failure::TimedOut.to_string()))
@@ -243,8 +254,8 @@ impl Faces {
         // Clients that wait keep their connections open until it is over, and then give up.
         let forever = Duration::from_secs(3600);
         for _ in 0..connections {
-            let faces = self.clone();
-            clients.spawn_local(async move { faces.come(forever).await });
+            let who = self.clone();
+            clients.spawn_local(async move { who.come(forever).await });
         }
         let mut last = Duration::ZERO;
         loop {
@@ -275,6 +286,19 @@ impl Faces {
     }
 }
 
+/// Asks on a connection that is held, which has to be as it was left.
+async fn ask(connection: &mut Connection) -> Result<(), Failure> {
+    match connection.between() {
+        Between::Quiet => {}
+        Between::Ended => return Err(Failure::KeptEnded),
+        Between::Surplus => return Err(Failure::NotHttp),
+    }
+    match connection.ask(REQUEST).await?.status {
+        200..300 => Ok(()),
+        status => Err(Failure::Status(status)),
+    }
+}
+
 /// JSON knows no number that is none.
 fn number(value: f64) -> f64 {
     if value.is_nan() { 0.0 } else { value }
@@ -283,7 +307,7 @@ fn number(value: f64) -> f64 {
 /// Each connection asks again as soon as it has been answered, until the time is over.
 async fn work(held: &mut Vec<Connection>, time: Duration) -> Worked {
     const PATIENCE: Duration = Duration::from_secs(20);
-    let started = Instant::now();
+    let (started, busy_before) = (Instant::now(), processor_time());
     let latencies = Rc::new(RefCell::new(Latencies::default()));
     let (answered, failed) = (Rc::new(Cell::new(0)), Rc::new(Cell::new(0)));
     let mut clients = JoinSet::new();
@@ -292,9 +316,8 @@ async fn work(held: &mut Vec<Connection>, time: Duration) -> Worked {
         clients.spawn_local(async move {
             while started.elapsed() < time {
                 let asked = Instant::now();
-                let answer = connection.ask(Method::Get, TARGET, false);
-                match tokio::time::timeout(PATIENCE, answer).await {
-                    Ok(Ok(_)) => {
+                match tokio::time::timeout(PATIENCE, ask(&mut connection)).await {
+                    Ok(Ok(())) => {
                         answered.set(answered.get() + 1);
                         latencies.borrow_mut().note(asked.elapsed());
                     }
@@ -310,7 +333,14 @@ async fn work(held: &mut Vec<Connection>, time: Duration) -> Worked {
     while let Some(client) = clients.join_next().await {
         held.extend(client.ok().flatten());
     }
-    let p99_ms = number(latencies.borrow().quantile_ms(0.99));
-    let rate = answered.get() as f64 / started.elapsed().as_secs_f64();
-    Worked { answered: answered.get(), failed: failed.get(), rate, p99_ms }
+    let p99_ms = latencies.borrow().quantile_that_stands_ms(0.99);
+    let took = started.elapsed().as_secs_f64();
+    let busy = processor_time().saturating_sub(busy_before).as_secs_f64() / took;
+    Worked {
+        answered: answered.get(),
+        failed: failed.get(),
+        rate: answered.get() as f64 / took,
+        p99_ms,
+        busy,
+    }
 }

@@ -5,9 +5,13 @@
 //! a given rate whatever becomes of those before, as those of strangers do; a latency counts from when the
 //! request was due, so that what had to wait for its turn is not left out.
 //!
-//! All clients are tasks on one thread: the generator has a limit of its own, which [`limit()`] measures.
+//! All clients are tasks on one thread: the generator has a limit of its own, which [`limit()`] measures, and of each run
+//! [`Tally::busy`] and [`Tally::latest`] tell how near it was. Where this machine has no connection left to open, that is
+//! an error and no failure of the server's.
 
+mod answer;
 mod client;
+mod connection;
 pub mod crowd;
 mod limit;
 mod tally;
@@ -28,20 +32,28 @@ pub use tally::{Event, Latencies, Tally};
 pub struct Plan {
     /// Where.
     pub address: SocketAddr,
+    /// By which name, with the port if it is not 80: what the header `Host` says.
+    pub host: String,
     /// By which method.
     pub method: Method,
     /// What, each with its share. The shares need not add up to anything. [`NUMBER`] in it becomes the request's number.
     pub targets: Vec<(String, u32)>,
     /// How they come.
     pub shape: Shape,
-    /// Until when, from the start.
+    /// What is due so early is asked as everything else, and not counted.
+    pub warm_up: Duration,
+    /// Until when, from the end of the warm-up.
     pub time: Duration,
+    /// Chance comes out the same for the same number: when requests come, and which of the targets each asks for.
+    pub seed: u64,
     /// The answer to a request that has taken as long as this is no longer waited for.
     pub patience: Duration,
     /// Whether a client keeps its connection.
     pub connections: Connections,
     /// Whether every single answer is written down.
     pub log: Log,
+    /// How a connection is let go of.
+    pub parting: Parting,
 }
 
 /// What stands for a request's number in a target.
@@ -67,7 +79,8 @@ pub enum Shape {
         think: Duration,
     },
     /// So many requests a second, at random intervals (a Poisson process), on as many connections as it takes, up to
-    /// `most` at a time; what would need more counts as failed.
+    /// `most` at a time; what would need more is not sent, and counts as failed. A timer wakes up to a millisecond late,
+    /// and latencies count that.
     Open {
         /// Requests a second.
         rate: f64,
@@ -79,8 +92,10 @@ pub enum Shape {
 /// What a client does with its connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Connections {
-    /// It asks on it again and again.
+    /// It asks on it again and again. Where its server has ended it between two requests, it opens another.
     Kept,
+    /// The same, and that it has been ended is a failure: for those who measure who notices what.
+    Held,
     /// It opens another for each request.
     OneForEach,
 }
@@ -94,18 +109,31 @@ pub enum Log {
     EachEvent,
 }
 
+/// How a client lets go of a connection that it does not need any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Parting {
+    /// It closes it.
+    AtOnce,
+    /// It listens a quarter of a second longer, or until the server ends it, for a second answer.
+    Listening,
+}
+
 impl Plan {
-    /// Closed loop, kept connections, no thinking, sums only, ten seconds of patience.
+    /// Closed loop, kept connections, no warm-up, no thinking, sums only, ten seconds of patience.
     pub fn closed(address: SocketAddr, target: &str, clients: usize, time: Duration) -> Self {
         Self {
             address,
+            host: "lab".to_owned(),
             method: Method::Get,
             targets: vec![(target.to_owned(), 1)],
             shape: Shape::Closed { clients, think: Duration::ZERO },
+            warm_up: Duration::ZERO,
             time,
+            seed: 0,
             patience: Duration::from_secs(10),
             connections: Connections::Kept,
             log: Log::Sums,
+            parting: Parting::AtOnce,
         }
     }
 }
@@ -132,7 +160,7 @@ impl Load {
         let tells = Arc::clone(&served);
         let thread = std::thread::Builder::new()
             .name("load".to_owned())
-            .spawn(move || Ok(runtime.block_on(client::all(&plan, started, told, tells))))?;
+            .spawn(move || runtime.block_on(client::all(&plan, started, told, tells)))?;
         Ok(Self { started, stop, served, thread })
     }
 
@@ -146,10 +174,15 @@ impl Load {
         self.served.load(Ordering::Relaxed)
     }
 
+    /// Whether all clients have finished, or cannot go on: then [`Load::wait`] does not take long.
+    pub fn is_over(&self) -> bool {
+        self.thread.is_finished()
+    }
+
     /// Lets each client finish what it is at.
     ///
     /// # Errors
-    /// When the clients' thread has come to a bad end.
+    /// When this machine had no connection left to open, or the clients' thread has come to a bad end.
     pub fn stop(self) -> io::Result<Tally> {
         self.stop.store(true, Ordering::Relaxed);
         self.wait()
@@ -158,7 +191,7 @@ impl Load {
     /// Waits until their time is over and each has finished what it is at.
     ///
     /// # Errors
-    /// When the clients' thread has come to a bad end.
+    /// When this machine had no connection left to open, or the clients' thread has come to a bad end.
     pub fn wait(self) -> io::Result<Tally> {
         self.thread.join().map_err(|_| io::Error::other("the load generator panicked"))?
     }

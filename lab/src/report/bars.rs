@@ -62,8 +62,8 @@ pub(super) fn figure(id: &str, title: &str, value: &Axis, bars: &[Bar]) -> Strin
         pen.text(&value.label, ((left + right) / 2, floor + 36), Anchor::Middle, Ink::Text);
     });
     format!(
-        "<figure><figcaption>{}</figcaption><div class=\"scroll\" tabindex=\"0\" role=\"group\" \
-         aria-label=\"plot\">{drawn}</div></figure>",
+        "<figure><figcaption>{0}</figcaption><div class=\"scroll\" tabindex=\"0\" role=\"group\" \
+         aria-label=\"{0}\">{drawn}</div></figure>",
         escape(title)
     )
 }

@@ -5,13 +5,13 @@
 use std::fmt::Write as _;
 
 use super::escape;
-use crate::findings::{HeatCell, HeatRow};
+use crate::findings::{HeatCell, HeatKey, HeatRow};
 
-pub(super) fn figure(title: &str, columns: &[String], rows: &[HeatRow]) -> String {
+pub(super) fn figure(title: &str, columns: &[String], rows: &[HeatRow], key: &[HeatKey]) -> String {
     let cells = || rows.iter().flat_map(|row| &row.cells);
     let mut html = format!(
-        "<figure><figcaption>{}</figcaption><div class=\"scroll\" tabindex=\"0\" role=\"group\" \
-         aria-label=\"heat map\"><table class=\"heat\"><thead><tr><td></td>",
+        "<figure><figcaption>{0}</figcaption><div class=\"scroll\" tabindex=\"0\" role=\"group\" \
+         aria-label=\"{0}\"><table class=\"heat\"><thead><tr><td></td>",
         escape(title)
     );
     for column in columns {
@@ -25,9 +25,11 @@ pub(super) fn figure(title: &str, columns: &[String], rows: &[HeatRow]) -> Strin
         }
         html += "</tr>";
     }
-    html += "</tbody></table></div><p class=\"key\"><span class=\"swatch\" style=\"--heat:0\"></span> no harm \
-             <span class=\"swatch\" style=\"--heat:.5\"></span> half is lost \
-             <span class=\"swatch\" style=\"--heat:1\"></span> all is lost";
+    html += "</tbody></table></div><p class=\"key\">";
+    for HeatKey { heat, text } in key {
+        let heat = heat.clamp(0.0, 1.0);
+        let _ = write!(html, "<span class=\"swatch\" style=\"--heat:{heat:.2}\"></span> {} ", escape(text));
+    }
     if cells().any(|cell| cell.heat.is_none()) {
         html += " <span class=\"swatch none\"></span> not run";
     }
@@ -82,10 +84,12 @@ mod tests {
         };
         let cells = vec![cell(Some(0.75), Some(false)), cell(None, None)];
         let rows = [HeatRow { name: "threads".to_owned(), cells }];
-        let html = figure("who fails", &["segfault".to_owned(), "fork bomb".to_owned()], &rows);
+        let key = [HeatKey { heat: 0.75, text: "most fail".to_owned() }];
+        let html = figure("who fails", &["segfault".to_owned(), "fork bomb".to_owned()], &rows, &key);
         assert_eq!(html.matches("3 of 4").count(), 2, "{html}");
         for needed in [
-            "--heat:0.75",
+            "style=\"--heat:0.75\"></span> most fail",
+            "<td style=\"--heat:0.75\"",
             "class=\"none\"",
             "not as expected",
             "not run",

@@ -46,8 +46,8 @@ pub(super) fn figure(id: &str, title: &str, x: &Axis, y: &Axis, series: &[Series
         names_at_the_ends(pen, &series, &across, &upwards, right);
     });
     format!(
-        "<figure><figcaption>{}</figcaption><div class=\"scroll\" tabindex=\"0\" role=\"group\" \
-         aria-label=\"plot\">{drawn}</div></figure>",
+        "<figure><figcaption>{0}</figcaption><div class=\"scroll\" tabindex=\"0\" role=\"group\" \
+         aria-label=\"{0}\">{drawn}</div></figure>",
         escape(title)
     )
 }

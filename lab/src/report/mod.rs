@@ -55,8 +55,10 @@ fn plot(id: &str, plot: &Plot) -> String {
     match plot {
         Plot::Lines { title, x, y, series } => lines::figure(id, title, x, y, series),
         Plot::Bars { title, value, bars } => bars::figure(id, title, value, bars),
-        Plot::HeatMap { title, columns, rows } => heat::figure(title, columns, rows),
-        Plot::Timeline { title, lanes, animated } => timeline::figure(id, title, lanes, *animated),
+        Plot::HeatMap { title, columns, rows, key } => heat::figure(title, columns, rows, key),
+        Plot::Timeline { title, kinds, lanes, animated } => {
+            timeline::figure(id, title, kinds, lanes, *animated)
+        }
     }
 }
 

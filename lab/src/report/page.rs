@@ -177,7 +177,7 @@ fn duration(seconds: f64) -> String {
 
 fn table(table: &Table) -> String {
     let mut html = format!(
-        "<div class=\"scroll\" tabindex=\"0\" role=\"group\" aria-label=\"table\"><table><caption>{}</caption>\
+        "<div class=\"scroll\" tabindex=\"0\" role=\"group\" aria-label=\"{0}\"><table><caption>{0}</caption>\
          <thead><tr>",
         escape(&table.title)
     );

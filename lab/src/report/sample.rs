@@ -3,8 +3,8 @@
 use serde_json::json;
 
 use crate::findings::{
-    Answer, Axis, Bar, Findings, HeatCell, HeatRow, Lane, Outcome, Plot, Point, Series, Size, Span, Table,
-    Verdict,
+    Answer, Axis, Bar, Findings, HeatCell, HeatKey, HeatRow, Lane, Outcome, Plot, Point, Series, Size, Span,
+    Table, Verdict,
 };
 use crate::machine::Machine;
 use crate::stats::Spread;
@@ -138,6 +138,9 @@ fn heat() -> Plot {
             row("thread pool", [Some(1.0), Some(1.0), Some(0.5), Some(0.75)]),
             row("event workers", [Some(0.5), Some(0.4), Some(0.6), None]),
         ],
+        key: [(0.0, "none"), (0.5, "<half>"), (1.0, "all")]
+            .map(|(heat, text)| HeatKey { heat, text: text.to_owned() })
+            .to_vec(),
     }
 }
 
@@ -151,7 +154,8 @@ fn timeline(title: &str, animated: bool) -> Plot {
         });
         Lane { name: format!("philosopher {}", nth + 1), spans: spans.collect() }
     });
-    Plot::Timeline { title: title.to_owned(), lanes: lanes.collect(), animated }
+    let kinds = kinds.map(str::to_owned).to_vec();
+    Plot::Timeline { title: title.to_owned(), kinds, lanes: lanes.collect(), animated }
 }
 
 /// `BULKHEAD_LAB_SAMPLE=DIRECTORY cargo test -p lab -- --ignored a_sample_to_look_at` writes it there.

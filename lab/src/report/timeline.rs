@@ -22,9 +22,9 @@ const BOTTOM: i32 = 46;
 /// How long the whole takes when it is played, in seconds: long enough to follow.
 const PLAYED_S: f64 = 16.0;
 
-pub(super) fn figure(id: &str, title: &str, lanes: &[Lane], animated: bool) -> String {
-    let kinds = kinds(lanes);
+pub(super) fn figure(id: &str, title: &str, kinds: &[String], lanes: &[Lane], animated: bool) -> String {
     let spans = || lanes.iter().flat_map(|it| &it.spans);
+    let met = || kinds.iter().enumerate().filter(|(_, kind)| spans().any(|it| it.kind == **kind));
     let end = spans().map(|it| it.to_ms).fold(0.0, f64::max);
     let left = lanes.iter().map(|it| width_of(&it.name)).max().unwrap_or(0).clamp(40, 200) + 16;
     let right = WIDTH - 14;
@@ -41,7 +41,7 @@ pub(super) fn figure(id: &str, title: &str, lanes: &[Lane], animated: bool) -> S
     };
     let still = picture(about, (WIDTH.unsigned_abs(), (floor + BOTTOM).unsigned_abs()), &head, |pen| {
         let mut at = left;
-        for (nth, kind) in kinds.iter().enumerate() {
+        for (nth, kind) in met() {
             pen.rect((at, 6), (at + 18, 20), Ink::Kind(nth));
             pen.text(kind, (at + 24, 13), Anchor::Start, Ink::Text);
             at += width_of(kind) + 42;
@@ -63,27 +63,16 @@ pub(super) fn figure(id: &str, title: &str, lanes: &[Lane], animated: bool) -> S
         }
     });
     let stage =
-        if animated && end > 0.0 { stage(id, lanes, &kinds, end, right - left) } else { String::new() };
+        if animated && end > 0.0 { stage(id, lanes, kinds, end, right - left) } else { String::new() };
     format!(
-        "<figure class=\"player\"><figcaption>{}</figcaption>{stage}<div class=\"scroll\" tabindex=\"0\" \
-         role=\"group\" aria-label=\"timeline\">{still}</div></figure>",
+        "<figure class=\"player\"><figcaption>{0}</figcaption>{stage}<div class=\"scroll\" tabindex=\"0\" \
+         role=\"group\" aria-label=\"{0}\">{still}</div></figure>",
         escape(title)
     )
 }
 
-/// Each once, in the order in which they are met first.
-fn kinds(lanes: &[Lane]) -> Vec<&str> {
-    let mut kinds: Vec<&str> = Vec::new();
-    for span in lanes.iter().flat_map(|it| &it.spans) {
-        if !kinds.contains(&span.kind.as_str()) {
-            kinds.push(&span.kind);
-        }
-    }
-    kinds
-}
-
 /// The actors around a table, and the style sheet that plays them.
-fn stage(id: &str, lanes: &[Lane], kinds: &[&str], end: f64, run: i32) -> String {
+fn stage(id: &str, lanes: &[Lane], kinds: &[String], end: f64, run: i32) -> String {
     let (width, height, middle) = (720.0, 300.0, (360.0, 150.0));
     let mut style = format!("@keyframes {id}-head{{to{{transform:translateX({run}px)}}}}");
     let mut seats =
@@ -95,7 +84,8 @@ fn stage(id: &str, lanes: &[Lane], kinds: &[&str], end: f64, run: i32) -> String
             seats,
             "<g transform=\"translate({x:.0} {y:.0})\"><rect class=\"seat\" x=\"-74\" y=\"-28\" width=\"148\" height=\"56\" rx=\"10\"/>"
         );
-        for (kind_nth, kind) in kinds.iter().enumerate() {
+        let done = |kind: &str| lane.spans.iter().any(|it| it.kind == kind);
+        for (kind_nth, kind) in kinds.iter().enumerate().filter(|(_, kind)| done(kind)) {
             let name = format!("{id}-{nth}-{kind_nth}");
             let _ = write!(style, "@keyframes {name}{{{}}}", keyframes(lane, kind, end));
             let _ = write!(
@@ -168,9 +158,23 @@ mod tests {
         ]
     }
 
+    fn kinds() -> Vec<String> {
+        ["thinks", "eats"].map(str::to_owned).to_vec()
+    }
+
+    #[test]
+    fn a_kind_keeps_its_pattern_where_others_are_missing() {
+        let lanes: Vec<Lane> = lanes().into_iter().skip(1).collect();
+        let html = figure("p", "t", &kinds(), &lanes, true);
+        assert!(
+            html.contains("url(#p-k1)") && !html.contains("url(#p-k0)") && !html.contains(">thinks<"),
+            "{html}"
+        );
+    }
+
     #[test]
     fn each_span_is_drawn_in_the_pattern_of_its_kind() {
-        let html = figure("p", "t", &lanes(), false);
+        let html = figure("p", "t", &kinds(), &lanes(), false);
         // Besides those of the spans there is one in the key.
         assert_eq!(html.matches("fill=\"url(#p-k0)\"").count(), 2, "{html}");
         assert_eq!(html.matches("fill=\"url(#p-k1)\"").count(), 3, "{html}");
@@ -180,7 +184,7 @@ mod tests {
 
     #[test]
     fn one_that_plays_stands_still_as_well_and_can_be_stopped() {
-        let html = figure("p", "t", &lanes(), true);
+        let html = figure("p", "t", &kinds(), &lanes(), true);
         assert_eq!(html.matches("<svg").count(), 2, "{html}");
         assert_eq!(html.matches("type=\"checkbox\"").count(), 1, "{html}");
         assert!(
@@ -191,7 +195,7 @@ mod tests {
 
     #[test]
     fn where_nothing_happened_nothing_is_played() {
-        let html = figure("p", "t", &[Lane { name: "A".to_owned(), spans: Vec::new() }], true);
+        let html = figure("p", "t", &kinds(), &[Lane { name: "A".to_owned(), spans: Vec::new() }], true);
         assert!(!html.contains("NaN") && !html.contains("animation"), "{html}");
     }
 }

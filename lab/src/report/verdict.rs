@@ -11,10 +11,16 @@ pub(super) fn answers(claim: u8, findings: &[Findings]) -> Vec<(&str, &Answer)> 
     each.collect()
 }
 
-/// One verdict of several: what held in one experiment and not in another held in part. Who did not measure has no say.
+/// One verdict of several: what held in one experiment and not in another held in part. So did what held in one and was
+/// not measured in another, for each asks about a part of its own; but what did not hold does not for want of a measurement.
 pub(super) fn of_all<'a>(answers: impl Iterator<Item = &'a Answer>) -> Verdict {
-    let said = answers.map(|it| it.verdict).filter(|it| *it != Verdict::NotMeasured);
-    said.reduce(|one, other| if one == other { one } else { Verdict::InPart }).unwrap_or(Verdict::NotMeasured)
+    use Verdict::{DidNotHold, InPart, NotMeasured};
+    let together = |one: Verdict, other: Verdict| match (one, other) {
+        (one, other) if one == other => one,
+        (DidNotHold, NotMeasured) | (NotMeasured, DidNotHold) => DidNotHold,
+        _ => InPart,
+    };
+    answers.map(|it| it.verdict).reduce(together).unwrap_or(NotMeasured)
 }
 
 #[cfg(test)]
@@ -30,7 +36,9 @@ mod tests {
     #[test]
     fn a_claim_holds_if_it_holds_wherever_it_was_measured() {
         use Verdict::{DidNotHold, Held, InPart, NotMeasured};
-        assert_eq!(together(&[Held, NotMeasured, Held]), Held);
+        assert_eq!(together(&[Held, Held]), Held);
+        assert_eq!(together(&[Held, NotMeasured, Held]), InPart);
+        assert_eq!(together(&[DidNotHold, NotMeasured]), DidNotHold);
         assert_eq!(together(&[Held, DidNotHold, Held]), InPart);
         assert_eq!(together(&[DidNotHold]), DidNotHold);
         assert_eq!(together(&[InPart, Held]), InPart);

@@ -69,7 +69,16 @@ pub(super) fn keep_all(seats: &[Seat<'_>]) -> io::Result<()> {
         let child = seat.program.command()?.stdin(stdin).spawn()?;
         Ok((Pid::from_child(&child), Instant::now(), child))
     };
-    let mut living: Vec<_> = seats.iter().map(start).collect::<io::Result<_>>()?;
+    let mut living = Vec::with_capacity(seats.len());
+    for seat in seats {
+        match start(seat) {
+            Ok(child) => living.push(child),
+            Err(error) => {
+                end(living.into_iter().map(|(.., child)| child));
+                return Err(error);
+            }
+        }
+    }
     loop {
         let Some((ended, _)) = wait(WaitOptions::empty())? else { continue };
         let Some(nth) = living.iter().position(|(pid, ..)| *pid == ended) else { continue };
@@ -84,5 +93,13 @@ pub(super) fn keep_all(seats: &[Seat<'_>]) -> io::Result<()> {
             }
             std::thread::sleep(A_WHILE);
         };
+    }
+}
+
+/// Ends children that were started in vain: nobody else will.
+fn end(children: impl Iterator<Item = Child>) {
+    for mut child in children {
+        let _ = child.kill();
+        let _ = child.wait();
     }
 }

@@ -1,6 +1,6 @@
 //! The servers, one model a file, each to be read in one sitting.
 //!
-//! All of them do the same work: HTTP with the pages of Bulkhead's demo (`/work?ms=5` blocks, `/cpu?ms=5` computes,
+//! All of them do the same work: HTTP with the pages of Bulkhead's demo (`/work?ms=5` blocks, `/cpu?burn_ms=5` computes,
 //! `/segv` really faults), or the classic echo. They differ in who does it. What they have in common is in [`http`] and
 //! [`echo`]; what differs is the whole of each file.
 //!
@@ -89,6 +89,16 @@ impl Model {
     }
 }
 
+impl Model {
+    /// Whether it serves this: what hands requests on has to know where one ends.
+    pub fn speaks(self, protocol: Protocol) -> bool {
+        match self {
+            Self::FastCgi(_) | Self::Splitter(_) => protocol == Protocol::Http,
+            _ => true,
+        }
+    }
+}
+
 impl fmt::Display for Model {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(self.name())
@@ -131,6 +141,8 @@ pub struct Setup {
     pub threads: usize,
     /// Descriptors that a process may have open, where that is not left to the system.
     pub open_files: Option<u64>,
+    /// Where it has to choose at random: it chooses the same for the same number.
+    pub seed: u64,
 }
 
 /// What a child of a server is to be.
@@ -170,6 +182,8 @@ pub enum Child {
         workers: Vec<SocketAddr>,
         /// How one is chosen.
         choice: splitter::Choice,
+        /// What is chosen at random is the same for the same number.
+        seed: u64,
     },
     /// It answers one FastCGI connection after another from the listening socket on descriptor 0.
     Responder,
@@ -181,7 +195,7 @@ pub enum Child {
 /// When it cannot go on at all.
 pub fn serve(setup: &Setup) -> io::Result<()> {
     let listener = TcpListener::from(descriptor_0()?);
-    let Setup { model, protocol, processes, threads, open_files } = *setup;
+    let Setup { model, protocol, processes, threads, open_files, seed } = *setup;
     if let Some(most) = open_files {
         // Children inherit it.
         let limit = Rlimit { current: Some(most), maximum: getrlimit(Resource::Nofile).maximum };
@@ -199,7 +213,7 @@ pub fn serve(setup: &Setup) -> io::Result<()> {
         }
         Model::EventWorkers => event_workers::serve(&listener, protocol, cores().max(2)),
         Model::FastCgi(responder) => fastcgi::serve(&listener, responder, processes),
-        Model::Splitter(choice) => splitter::serve(&listener, choice, processes),
+        Model::Splitter(choice) => splitter::serve(&listener, choice, processes, seed),
     }
 }
 
@@ -216,7 +230,7 @@ pub fn serve_as_child(child: Child) -> io::Result<()> {
         Child::Hybrid { protocol, threads } => hybrid::child(&TcpListener::from(socket), protocol, threads),
         Child::EventWorker(protocol) => event_workers::child(TcpListener::from(socket), protocol),
         Child::FastCgiFront { pool, script } => fastcgi::front::child(socket.into(), pool, script),
-        Child::Splitter { workers, choice } => splitter::front(socket.into(), workers, choice),
+        Child::Splitter { workers, choice, seed } => splitter::front(socket.into(), workers, choice, seed),
         Child::Responder => fastcgi::responder::child(&socket.into()),
     }
 }

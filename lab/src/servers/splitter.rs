@@ -33,12 +33,12 @@ pub enum Choice {
     Idle,
 }
 
-pub(super) fn serve(listener: &TcpListener, choice: Choice, workers: usize) -> io::Result<()> {
+pub(super) fn serve(listener: &TcpListener, choice: Choice, workers: usize, seed: u64) -> io::Result<()> {
     listener.set_nonblocking(true)?;
     let listeners: Vec<TcpListener> =
         (0..workers).map(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0))).collect::<io::Result<_>>()?;
     let workers = listeners.iter().map(TcpListener::local_addr).collect::<io::Result<_>>()?;
-    let front = Program::Part(Child::Splitter { workers, choice });
+    let front = Program::Part(Child::Splitter { workers, choice, seed });
     let mut seats = vec![Seat { program: front, socket: listener.as_fd() }];
     let worker = |socket| Seat { program: Program::Part(Child::Prefork(Protocol::Http)), socket };
     seats.extend(listeners.iter().map(|it| worker(it.as_fd())));
@@ -52,9 +52,13 @@ enum Workers {
 }
 
 impl Workers {
-    fn new(all: Vec<SocketAddr>, choice: Choice) -> Self {
+    fn new(all: Vec<SocketAddr>, choice: Choice, seed: u64) -> Self {
         match choice {
-            Choice::Random => Self::Random { all, state: Cell::new(0x9E37_79B9_7F4A_7C15) },
+            Choice::Random => {
+                // Whatever the seed is, it is not 0, from which nothing else would ever come.
+                let state = seed.wrapping_add(1).wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
+                Self::Random { all, state: Cell::new(state) }
+            }
             Choice::Idle => {
                 let (back, next) = mpsc::unbounded_channel();
                 for worker in all {
@@ -87,9 +91,14 @@ impl Workers {
     }
 }
 
-pub(super) fn front(listener: TcpListener, workers: Vec<SocketAddr>, choice: Choice) -> io::Result<()> {
+pub(super) fn front(
+    listener: TcpListener,
+    workers: Vec<SocketAddr>,
+    choice: Choice,
+    seed: u64,
+) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let workers: &'static Workers = Box::leak(Box::new(Workers::new(workers, choice)));
+    let workers: &'static Workers = Box::leak(Box::new(Workers::new(workers, choice, seed)));
     runtime.block_on(tokio::task::LocalSet::new().run_until(async move {
         let listener = tokio::net::TcpListener::from_std(listener)?;
         loop {

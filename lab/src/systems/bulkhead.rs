@@ -17,9 +17,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{Running, Scratch, Shape, last_words};
-use crate::compartment::{Compartment, with_descendants};
+use crate::compartment::Compartment;
 use crate::engine;
 use crate::janitor::{self, Belonging};
+use crate::processes::with_descendants;
 use crate::servers::Protocol;
 
 /// How long it may take until all workers are there: an image may have to be packed first.

@@ -5,6 +5,7 @@ mod peer;
 
 use std::fmt;
 use std::fs::File;
+use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -22,8 +23,9 @@ pub use peer::Peer;
 use crate::compartment::{Compartment, Limits};
 use crate::janitor::{self, Belonging};
 use crate::play::{self, Part};
+use crate::processes;
 use crate::servers::fastcgi::{self, Responder};
-use crate::servers::{Model, Protocol, Setup};
+use crate::servers::{Child, Model, Protocol, Setup};
 
 /// A way to serve many clients.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -114,19 +116,21 @@ impl System {
     /// Of the processes that serve the one that has been running longest: never a master, a front or a door, unless
     /// there is nobody else.
     pub fn oldest_serving(self, running: &Running) -> Option<Pid> {
-        let members = running.members();
+        // Of one that has ended and was not reaped yet there is no command line, and a kill of it kills nobody.
+        let mut members = running.members();
+        members.retain(|pid| !command_line(*pid).is_empty());
         let serves = |pid: &Pid| {
-            let command_line = command_line(*pid);
+            let words = command_line(*pid);
             match self {
-                Self::Model(_) => *pid != running.leader,
-                Self::Bulkhead(_) => command_line.split(' ').nth(1) == Some("worker"),
-                Self::Peer(peer) => *pid != running.leader && peer.serves(&command_line),
+                Self::Model(_) => *pid != running.leader && !is_front(&words),
+                Self::Bulkhead(_) => words.get(1).is_some_and(|word| word == "worker"),
+                Self::Peer(peer) => *pid != running.leader && peer.serves(&words.join(" ")),
             }
         };
         let serving: Vec<Pid> = members.iter().copied().filter(serves).collect();
         let alone = serving.is_empty() && members.len() == 1;
         let candidates = if alone { members } else { serving };
-        candidates.into_iter().min_by_key(|pid| janitor::start_time(pid.as_raw_nonzero().get()))
+        candidates.into_iter().min_by_key(|pid| processes::start_time(*pid))
     }
 
     /// Starts it, and waits until it serves. `bulkhead`: that program, for the systems that are Bulkhead.
@@ -135,7 +139,7 @@ impl System {
     /// When it does not start, or serves nobody within 20 s.
     pub fn start(self, shape: &Shape, bulkhead: Option<&Path>) -> anyhow::Result<Running> {
         match self {
-            Self::Model(model) => start_model(model, shape),
+            Self::Model(model) => start_model(model, shape, SocketAddr::from(([127, 0, 0, 1], 0))),
             Self::Bulkhead(backend) => bulkhead::start(backend, shape, bulkhead),
             Self::Peer(peer) => peer.start(shape),
         }
@@ -164,6 +168,8 @@ pub struct Shape {
     pub open_files: Option<u64>,
     /// For how long a request may be at work, where somebody looks after that: Bulkhead does.
     pub request_time: Duration,
+    /// Where a system chooses at random: it chooses the same for the same number.
+    pub seed: u64,
 }
 
 impl Shape {
@@ -176,6 +182,7 @@ impl Shape {
             limits: Limits { memory: 2 << 30, pids: 4096 },
             open_files: None,
             request_time: Duration::from_secs(30),
+            seed: 0,
         }
     }
 }
@@ -229,12 +236,13 @@ impl Drop for Running {
     }
 }
 
-fn start_model(model: Model, shape: &Shape) -> anyhow::Result<Running> {
-    let listener = TcpListener::bind("127.0.0.1:0").context("cannot listen on a loopback port")?;
+/// Starts one of the lab's own servers at that address, and waits until it serves.
+pub(crate) fn start_model(model: Model, shape: &Shape, at: SocketAddr) -> anyhow::Result<Running> {
+    let listener = TcpListener::bind(at).with_context(|| format!("cannot listen at {at}"))?;
     let address = listener.local_addr()?;
-    let Shape { protocol, processes, threads, open_files, .. } = *shape;
+    let Shape { protocol, processes, threads, open_files, seed, .. } = *shape;
     let mut command =
-        play::command(&Part::Server(Setup { model, protocol, processes, threads, open_files }))?;
+        play::command(&Part::Server(Setup { model, protocol, processes, threads, open_files, seed }))?;
     let scratch = match model {
         Model::FastCgi(Responder::Php) => {
             let scratch = Scratch::new()?;
@@ -323,7 +331,8 @@ pub struct Usage {
     /// Threads of all processes.
     pub threads: usize,
     /// Proportional set size: pages of its own, and its share of those that it has in common with others, in KiB.
-    pub pss_kib: u64,
+    /// `None`: of one of the processes this user may not know it, and a sum without it would be too small.
+    pub pss_kib: Option<u64>,
     /// Context switches so far: voluntary ones (it waited) and others (it was made to), of all threads that still live.
     pub switches: Switches,
 }
@@ -338,7 +347,7 @@ pub struct Switches {
 }
 
 impl Running {
-    /// What it uses now, as `/proc` has it. Processes that end meanwhile are left out.
+    /// What it uses now, as `/proc` has it. Processes that have ended are left out.
     pub fn usage(&self) -> Usage {
         usage(&self.members())
     }
@@ -360,15 +369,26 @@ impl Running {
     }
 }
 
+impl Usage {
+    /// The proportional set size in MiB.
+    pub fn pss_mib(&self) -> Option<f64> {
+        self.pss_kib.map(|kib| kib as f64 / 1024.0)
+    }
+}
+
 /// What these processes use now.
 pub fn usage(pids: &[Pid]) -> Usage {
-    let mut sum = Usage::default();
+    let mut sum = Usage { pss_kib: Some(0), ..Usage::default() };
     for pid in pids {
         let proc = PathBuf::from(format!("/proc/{}", pid.as_raw_nonzero()));
-        let read = |path: &str| std::fs::read_to_string(proc.join(path)).unwrap_or_default();
-        let Some(pss) = field(&read("smaps_rollup"), "Pss:") else { continue };
+        let pss = match std::fs::read_to_string(proc.join("smaps_rollup")) {
+            Ok(text) => field(&text, "Pss:"),
+            Err(error) if error.kind() == ErrorKind::PermissionDenied => None,
+            // It has ended, and nobody has reaped it yet.
+            Err(_) => continue,
+        };
         sum.processes += 1;
-        sum.pss_kib += pss;
+        sum.pss_kib = sum.pss_kib.zip(pss).map(|(sum, pss)| sum + pss);
         for task in std::fs::read_dir(proc.join("task")).into_iter().flatten().flatten() {
             let status = std::fs::read_to_string(task.path().join("status")).unwrap_or_default();
             sum.threads += 1;
@@ -379,13 +399,50 @@ pub fn usage(pids: &[Pid]) -> Usage {
     sum
 }
 
-/// The words of a process's command line, with spaces between them; empty if it has ended.
-fn command_line(pid: Pid) -> String {
+/// The words of a process's command line; none if it has ended.
+pub(crate) fn command_line(pid: Pid) -> Vec<String> {
     let words = std::fs::read(format!("/proc/{}/cmdline", pid.as_raw_nonzero())).unwrap_or_default();
-    String::from_utf8_lossy(&words).replace('\0', " ")
+    String::from_utf8_lossy(&words).split_terminator('\0').map(str::to_owned).collect()
+}
+
+/// Whether a process, by the words of its command line, is a child of one of the lab's servers that only hands on what
+/// others serve.
+fn is_front(words: &[String]) -> bool {
+    matches!(play::part_of(words), Some(Part::Child(Child::FastCgiFront { .. } | Child::Splitter { .. })))
 }
 
 /// The number behind a key, in files of `/proc`.
 fn field(text: &str, key: &str) -> Option<u64> {
     text.lines().find_map(|line| line.strip_prefix(key)?.split_whitespace().next()?.parse().ok())
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test says what is wrong by failing")]
+mod tests {
+    use super::*;
+    use crate::servers::splitter::Choice;
+
+    #[test]
+    fn a_front_is_told_from_those_who_serve_by_its_part() {
+        let words = |child: Child| {
+            let command = play::command(&Part::Child(child)).unwrap();
+            let words = std::iter::once(command.get_program()).chain(command.get_args());
+            words.map(|word| word.to_string_lossy().into_owned()).collect::<Vec<_>>()
+        };
+        let front = Child::FastCgiFront { pool: "a socket".to_owned(), script: None };
+        let splitter = Child::Splitter { workers: Vec::new(), choice: Choice::Random, seed: 0 };
+        assert!(is_front(&words(front)) && is_front(&words(splitter)));
+        assert!(!is_front(&words(Child::Responder)) && !is_front(&words(Child::Prefork(Protocol::Http))));
+        assert!(!is_front(&["php-cgi".to_owned()]) && !is_front(&[]));
+    }
+
+    #[test]
+    fn memory_of_this_process_is_known_and_of_one_that_has_ended_there_is_none() {
+        let mut ended = std::process::Command::new("true").spawn().unwrap();
+        let pid = Pid::from_child(&ended);
+        ended.wait().unwrap();
+        let used = usage(&[rustix::process::getpid(), pid]);
+        assert_eq!(used.processes, 1);
+        assert!(used.pss_kib > Some(0), "{used:?}");
+    }
 }

@@ -33,7 +33,8 @@ fn holds(found: &Findings) -> Result<(), String> {
     }
     // Where the kernel shows it: each of five waits for the lock that the next one holds.
     let shown = data["kernel"].as_array().ok_or("nobody was looked at")?;
-    if shown.iter().all(|it| it["thread"]["call"] != "hidden") {
+    let is_shown = shown.iter().all(|it| it["thread"]["call"] != "hidden");
+    if is_shown {
         for (party, it) in shown.iter().enumerate() {
             let next = (party + 1) % 5;
             if it["wants"] != next || it["held_by"] != next {
@@ -47,7 +48,8 @@ fn holds(found: &Findings) -> Result<(), String> {
         return Err("there is not a picture of each way".to_owned());
     }
     match found.outcome.answers.iter().find(|it| it.claim == 12).map(|it| it.verdict) {
-        Some(Verdict::Held) => Ok(()),
+        Some(Verdict::Held) if is_shown => Ok(()),
+        Some(Verdict::NotMeasured) if !is_shown => Ok(()),
         other => Err(format!("claim 12 was answered {other:?}")),
     }
 }

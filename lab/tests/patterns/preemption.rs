@@ -31,7 +31,7 @@ fn holds(found: &Findings) -> Result<(), String> {
         let how = ending["arrangement"].as_str().unwrap_or_default();
         let came = (ending["fate"]["was_ended"].as_bool(), ending["fate"]["others_left"].as_u64());
         let expected = match how {
-            "processes" => (Some(true), Some(4)),
+            "processes" | "processes_nice" | "processes_capped" => (Some(true), Some(4)),
             "threads" => (Some(true), Some(0)),
             _ => (Some(false), Some(4)),
         };
@@ -39,12 +39,16 @@ fn holds(found: &Findings) -> Result<(), String> {
             return Err(format!("{how}, ordered to end: {came:?} instead of {expected:?}"));
         }
     }
-    if endings.len() != 4 {
-        return Err(format!("{} of 4 ways to end a task were tried", endings.len()));
+    let tried = |how: &str| endings.iter().any(|ending| ending["arrangement"] == how);
+    // To cap a process takes a control group, which not every user may make.
+    let ways = ["processes", "processes_nice", "threads", "event_loop", "event_loop_moved_off"];
+    if let Some(how) = ways.into_iter().find(|how| !tried(how)) {
+        return Err(format!("it was not tried to end a greedy task among {how}"));
     }
+    // How responsive the others are depends on what else this machine does; that a process was ended alone does not.
     let verdict = |claim| found.outcome.answers.iter().find(|it| it.claim == claim).map(|it| it.verdict);
     match (verdict(10), verdict(5)) {
-        (Some(Verdict::InPart), Some(Verdict::Held)) => Ok(()),
+        (Some(Verdict::Held | Verdict::InPart), Some(Verdict::Held)) => Ok(()),
         other => Err(format!("claims 10 and 5 were answered {other:?}")),
     }
 }

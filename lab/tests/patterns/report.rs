@@ -1,4 +1,4 @@
-//! What an experiment has found can be shown: asked of every experiment whose pattern is tested.
+//! What an experiment has found can be shown: asked of every experiment, after its pattern.
 
 use lab::findings::{Findings, Plot};
 

@@ -1,20 +1,20 @@
 //! Who gives work only to the idle keeps short requests from waiting behind long ones.
 
 use lab::experiments::Experiment;
-use libtest_mimic::{Failed, Trial};
+use lab::findings::Findings;
+use libtest_mimic::Trial;
 use serde_json::Value;
 
 pub(crate) fn trials() -> Vec<Trial> {
-    vec![Trial::test("throughput::blocking_is_side_by_side_and_the_idle_get_the_work", throughput)]
+    vec![Trial::test("throughput", || crate::pattern(Experiment::Throughput, holds))]
 }
 
-fn throughput() -> Result<(), Failed> {
-    let findings = Experiment::Throughput.run(&crate::bench())?;
-    let data = &findings.outcome.data;
+fn holds(found: &Findings) -> Result<(), String> {
+    let data = &found.outcome.data;
     let closed = data["closed"].as_array().ok_or("no figures of the closed loop")?;
     let failed: Vec<&Value> = closed.iter().filter(|it| it["failures"] != 0).collect();
     if !failed.is_empty() {
-        return Err(format!("requests failed: {failed:?}").into());
+        return Err(format!("requests failed: {failed:?}"));
     }
     let dispatch = data["dispatch"].as_array().ok_or("no figures of dispatch")?;
     let median = |way: &str| {
@@ -28,8 +28,7 @@ fn throughput() -> Result<(), Failed> {
     if random <= idle {
         return Err(format!(
             "short requests wait {random} ms at random, {idle} ms where the idle get them: {dispatch:?}"
-        )
-        .into());
+        ));
     }
     Ok(())
 }

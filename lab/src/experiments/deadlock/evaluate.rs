@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::Serialize;
 use serde_json::json;
 
-use super::record::Diary;
+use super::record::{Diary, Doing};
 use super::table::{Dinner, Way};
 use super::{PARTIES, Seen, Shown};
 use crate::findings::{Answer, Axis, Bar, Lane, Outcome, Plot, Point, Series, Span, Table, Verdict};
@@ -19,6 +19,8 @@ pub(super) struct Figures {
     pub(super) pictures: Vec<(Way, Vec<Diary>)>,
     /// What the kernel showed of the slow dinner that got stuck.
     pub(super) kernel: Option<Vec<Shown>>,
+    /// What was not measured, and why.
+    pub(super) not_run: Vec<String>,
 }
 
 /// A dinner without a remedy.
@@ -28,6 +30,8 @@ pub(super) struct Stuck {
     pub(super) reach_us: u64,
     /// Whether it was stuck before patience was at its end.
     pub(super) stuck: bool,
+    /// Whether that was concluded from silence, because the kernel does not show on what its threads sleep.
+    pub(super) guessed: bool,
     /// Of all together, until then.
     pub(super) meals: u64,
     /// Until the last meal.
@@ -40,6 +44,8 @@ pub(super) struct Fixed {
     pub(super) parties: usize,
     pub(super) way: Way,
     pub(super) lasted_s: f64,
+    /// Whether somebody did not get up in the end.
+    pub(super) stuck: bool,
     pub(super) diaries: Vec<Diary>,
 }
 
@@ -49,6 +55,7 @@ impl Stuck {
             parties: dinner.parties,
             reach_us: dinner.pace.reach,
             stuck: seen.shown.is_some(),
+            guessed: seen.shown.iter().flatten().any(|it| it.thread.call == super::Call::Hidden),
             meals: seen.diaries.iter().map(|it| it.meals).sum(),
             lasted_ms: seen.lasted.as_secs_f64() * 1e3,
         }
@@ -58,7 +65,8 @@ impl Stuck {
 impl Fixed {
     pub(super) fn of(dinner: Dinner, seen: &Seen) -> Self {
         let Dinner { parties, way, .. } = dinner;
-        Self { parties, way, lasted_s: seen.lasted.as_secs_f64(), diaries: seen.diaries.clone() }
+        let (lasted_s, stuck) = (seen.lasted.as_secs_f64(), seen.shown.is_some());
+        Self { parties, way, lasted_s, stuck, diaries: seen.diaries.clone() }
     }
 
     fn meals(&self) -> u64 {
@@ -69,8 +77,9 @@ impl Fixed {
         self.diaries.iter().map(count).sum::<u64>() as f64 * 1e3 / self.meals().max(1) as f64
     }
 
-    fn everybody_ate(&self) -> bool {
-        self.diaries.iter().all(|it| it.meals > 0)
+    /// Whether everybody has eaten, and has got up in the end.
+    fn went_well(&self) -> bool {
+        !self.stuck && self.diaries.iter().all(|it| it.meals > 0)
     }
 }
 
@@ -141,6 +150,7 @@ fn remedies_table(remedies: &[Fixed]) -> Table {
         "retries per 1,000 meals",
         "victims per 1,000 meals",
         "fewest of a party, %",
+        "got stuck",
     ];
     let mut table = Table::new("the remedies (an equal share would be 100 %)", &columns);
     for way in Way::REMEDIES {
@@ -159,6 +169,7 @@ fn remedies_table(remedies: &[Fixed]) -> Table {
                     let fewest = it.diaries.iter().map(|diary| diary.meals).min().unwrap_or(0);
                     100.0 * fewest as f64 * it.parties as f64 / it.meals().max(1) as f64
                 }),
+                format!("{} of {}", of().filter(|it| it.stuck).count(), of().count()),
             ]);
         }
     }
@@ -203,7 +214,8 @@ fn picture(way: Way, diaries: &[Diary]) -> Plot {
         Way::Opposite => "five at a table, each taking its left fork first: the end of it".to_owned(),
         Way::Ordered | Way::TimeOut | Way::Detection => format!("the same five with {}", way.name()),
     };
-    Plot::Timeline { title, lanes: lanes.collect(), animated: true }
+    let kinds = Doing::ALL.map(|it| it.name().to_owned()).to_vec();
+    Plot::Timeline { title, kinds, lanes: lanes.collect(), animated: true }
 }
 
 fn kernel_table(shown: &[Shown]) -> Table {
@@ -239,22 +251,33 @@ fn answer(figures: &Figures) -> Answer {
     let (count, of) =
         (had_time(&figures.stuck).filter(|it| it.stuck).count(), had_time(&figures.stuck).count());
     let meals = Spread::of(had_time(&figures.stuck).filter(|it| it.stuck).map(|it| it.meals as f64));
-    let fed = figures.remedies.iter().filter(|it| it.everybody_ate()).count();
+    let well = figures.remedies.iter().filter(|it| it.went_well()).count();
+    let not_up = figures.remedies.iter().filter(|it| it.stuck).count();
     let with: u64 = figures.remedies.iter().map(Fixed::meals).sum();
-    let remedied = !figures.remedies.is_empty() && fed == figures.remedies.len();
+    let remedied = !figures.remedies.is_empty() && well == figures.remedies.len();
+    let guessed = figures.stuck.iter().any(|it| it.guessed);
     Answer {
         claim: 12,
         verdict: match (count > 0 && count == of, remedied) {
+            // A remedy that fails has failed, whatever can be seen of the rest.
+            _ if not_up > 0 => Verdict::DidNotHold,
+            _ if guessed || of == 0 || figures.remedies.is_empty() => Verdict::NotMeasured,
             (true, true) => Verdict::Held,
             (false, false) => Verdict::DidNotHold,
             _ => Verdict::InPart,
         },
         evidence: format!(
             "{count} of {of} dinners with 200 µs and more between the locks stopped for ever, after {} meals; with an order, \
-             time-outs or detection everybody ate in {fed} of {}, {} meals in all",
+             time-outs or detection everybody ate and got up in {well} of {}, {} meals in all{}{}",
             meals.map_or("no".to_owned(), |it| it.to_string()),
             figures.remedies.len(),
-            digits(with as f64)
+            digits(with as f64),
+            if not_up > 0 { format!("; {not_up} of them were stuck") } else { String::new() },
+            if guessed {
+                "; the kernel does not show here on what a thread sleeps, so that a dinner is stuck is a guess"
+            } else {
+                ""
+            }
         ),
     }
 }
@@ -265,6 +288,7 @@ fn notes(figures: &Figures, patience: Duration) -> Vec<String> {
          0 µs is no sleep at all."
             .to_owned(),
     ];
+    notes.extend(figures.not_run.iter().map(|it| format!("Not measured: {it}")));
     let got_away = figures.stuck.iter().filter(|it| !it.stuck).count();
     if got_away > 0 {
         notes.push(format!(
@@ -302,22 +326,28 @@ fn notes(figures: &Figures, patience: Duration) -> Vec<String> {
 #[expect(clippy::unwrap_used, clippy::panic, reason = "a test says what is wrong by failing")]
 mod tests {
     use super::*;
-    use crate::experiments::deadlock::record::Doing;
 
     fn diary(meals: u64) -> Diary {
         Diary { meals, retries: 1, victim: 0, log: vec![(0, Doing::Thinks), (1_000, Doing::Eats)] }
     }
 
     fn figures(stuck: bool, meals: u64) -> Figures {
-        let fixed = |way| Fixed { parties: 5, way, lasted_s: 2.0, diaries: vec![diary(100), diary(meals)] };
+        let fixed = |way| Fixed {
+            parties: 5,
+            way,
+            lasted_s: 2.0,
+            stuck: false,
+            diaries: vec![diary(100), diary(meals)],
+        };
         Figures {
             stuck: vec![
-                Stuck { parties: 2, reach_us: 0, stuck: false, meals: 900, lasted_ms: 5.0 },
-                Stuck { parties: 2, reach_us: 200, stuck, meals: 3, lasted_ms: 1.0 },
+                Stuck { parties: 2, reach_us: 0, stuck: false, guessed: false, meals: 900, lasted_ms: 5.0 },
+                Stuck { parties: 2, reach_us: 200, stuck, guessed: false, meals: 3, lasted_ms: 1.0 },
             ],
             remedies: Way::REMEDIES.map(fixed).to_vec(),
             pictures: vec![(Way::Opposite, vec![diary(1), diary(1)])],
             kernel: None,
+            not_run: Vec::new(),
         }
     }
 
@@ -334,10 +364,24 @@ mod tests {
     }
 
     #[test]
+    fn a_remedy_that_got_stuck_did_not_hold_and_a_guess_is_no_measurement() {
+        let mut stuck = figures(true, 1);
+        stuck.remedies[0].stuck = true;
+        let said = answer(&stuck);
+        assert!(
+            said.verdict == Verdict::DidNotHold && said.evidence.contains("1 of them were stuck"),
+            "{said:?}"
+        );
+        let mut guessed = figures(true, 1);
+        guessed.stuck[1].guessed = true;
+        assert_eq!(answer(&guessed).verdict, Verdict::NotMeasured);
+    }
+
+    #[test]
     fn figures_are_of_all_parties_and_per_second() {
         let table = remedies_table(&figures(true, 100).remedies);
         let row = table.rows.iter().find(|row| row[1] == "5").unwrap();
-        assert_eq!(row[2..], ["100", "10.0", "0", "250"].map(str::to_owned));
+        assert_eq!(row[2..], ["100", "10.0", "0", "250", "0 of 1"].map(str::to_owned));
     }
 
     #[test]

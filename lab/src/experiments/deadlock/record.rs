@@ -38,7 +38,8 @@ pub(super) enum Doing {
 }
 
 impl Doing {
-    const ALL: [Self; 5] = [Self::Thinks, Self::Waits, Self::HoldsOne, Self::Eats, Self::StepsBack];
+    pub(super) const ALL: [Self; 5] =
+        [Self::Thinks, Self::Waits, Self::HoldsOne, Self::Eats, Self::StepsBack];
 
     pub(super) fn name(self) -> &'static str {
         match self {

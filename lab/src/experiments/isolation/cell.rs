@@ -8,6 +8,7 @@ use anyhow::{Context, bail};
 use rustix::process::Pid;
 
 use super::judge::{Damage, Moment, Trace, Who, judge};
+use super::sleeper::Sleeper;
 use super::{Fault, NotRun, Record, company};
 use crate::compartment::Limits;
 use crate::experiments::Bench;
@@ -24,6 +25,8 @@ const SETTLE: Duration = Duration::from_secs(20);
 const FATAL: Duration = Duration::from_secs(15);
 /// How often a system is started again because all clients were in one of its processes.
 const TRIES: usize = 8;
+/// How often a cell is measured in which the machine stood still: somebody else's doing does not come that often.
+const STILL: usize = 3;
 /// The share of the time after the fault, at its end, in which who is not answered is out.
 const AT_THE_END: f64 = 0.4;
 
@@ -40,8 +43,8 @@ impl Times {
     pub(super) fn of(size: Size) -> Self {
         let millis = |smallest, quick, full| Duration::from_millis(size.pick(smallest, quick, full));
         Self {
-            before: millis(300, 250, 800),
-            after: millis(1000, 900, 2000),
+            before: millis(300, 200, 400),
+            after: millis(1000, 700, 1200),
             kept: size.pick(10, 10, 16),
             newcomers: size.pick(2, 2, 4),
         }
@@ -59,10 +62,11 @@ impl Times {
             System::Model(_) => Limits { memory: 160 << 20, pids: 200 },
             System::Bulkhead(_) | System::Peer(_) => Limits { memory: 2 << 30, pids: 4096 },
         };
-        Shape { limits, open_files: Some(256), request_time: self.after / 2, ..Shape::of(self.workers()) }
+        Shape { limits, open_files: Some(256), request_time: self.after * 3 / 4, ..Shape::of(self.workers()) }
     }
 
-    /// A hog is one for half of the time that is looked at, so that it can be seen what is then.
+    /// A hog is one for half of the time that is looked at, so that it can be seen what is then. It is through before
+    /// Bulkhead would end it.
     fn hog(self) -> Duration {
         self.after / 2
     }
@@ -80,7 +84,7 @@ pub(super) fn row(
     let mut kept_running = None;
     for &fault in faults {
         progress.doing(&format!("{system}, {}", fault.name()));
-        let mut tries = 0;
+        let (mut tries, mut still) = (0, 1);
         let (running, result) = loop {
             let started = kept_running.take().map_or_else(|| bench.start(system, &times.shape(system)), Ok);
             let running = match started {
@@ -90,15 +94,21 @@ pub(super) fn row(
             };
             let why = match fault.forbidden_in(&running, system) {
                 Some(why) => why,
-                None => match measure(&running, system, fault, times)
-                    .with_context(|| format!("{system}, {}", fault.name()))?
-                {
-                    Tried::Measured(damage) => break (Some(running), Ok(damage)),
-                    Tried::AllInOne if tries < TRIES => {
+                None => match measure(&running, system, fault, times) {
+                    Ok(Tried::Measured(damage)) if damage.machine_stood_still() && still < STILL => {
+                        still += 1;
+                        continue;
+                    }
+                    Ok(Tried::Measured(damage)) => break (Some(running), Ok(damage)),
+                    Ok(Tried::AllInOne | Tried::Alone) if tries < TRIES => {
                         tries += 1;
                         continue;
                     }
-                    Tried::AllInOne => "all clients were in one process each time",
+                    Ok(Tried::AllInOne) => "all clients were in one process each time",
+                    Ok(Tried::Alone) => "who was to do harm never came into the process of others",
+                    // What a system does that cannot be measured costs this cell, and a system that is in an unknown
+                    // state is not asked for the next one.
+                    Err(error) => break (None, Err(NotRun { not_run: format!("{error:#}") })),
                 },
             };
             break (Some(running), Err(NotRun { not_run: why.to_owned() }));
@@ -117,6 +127,8 @@ enum Tried {
     Measured(Damage),
     /// All clients were in one process: that shows nothing.
     AllInOne,
+    /// The one that was to do harm was in no company: neither does that.
+    Alone,
 }
 
 fn measure(running: &Running, system: System, fault: Fault, times: Times) -> anyhow::Result<Tried> {
@@ -128,26 +140,31 @@ fn measure(running: &Running, system: System, fault: Fault, times: Times) -> any
         log: Log::EachEvent,
         ..Plan::closed(running.address, "/work?ms=5", clients, LONGEST)
     };
-    let before = company::sockets(running);
-    let kept = Load::start(plan(times.kept, Connections::Kept))?;
+    let kept = Load::start(plan(times.kept, Connections::Held))?;
     await_all(&kept, times.kept, running)?;
-    let company = company::is_shared_in(system).then(|| company::found(running, &before));
+    let company = company::is_shared_in(system).then(|| company::found(running)).transpose()?;
     if company.as_ref().is_some_and(|it| it.len() < 2) {
         kept.stop()?;
         return Ok(Tried::AllInOne);
     }
     let newcomers = Load::start(plan(times.newcomers, Connections::OneForEach))?;
     await_all(&newcomers, times.newcomers, running)?;
-    let settled = Instant::now();
+    let (settled, sleeper) = (Instant::now(), Sleeper::start()?);
     std::thread::sleep(times.before);
-    let (culprit, committed) = commit(running.address, company.as_deref(), &fault.target(times.hog()))?;
+    let Some((culprit, committed)) = commit(running.address, company.as_deref(), &fault.target(times.hog()))?
+    else {
+        kept.stop()?;
+        newcomers.stop()?;
+        return Ok(Tried::Alone);
+    };
     if fault.is_fatal() {
         // Its end comes when whoever it ends is gone: a process has to fill its memory first.
         let _ = culprit.set_read_timeout(Some(FATAL));
         let _ = (&culprit).read(&mut [0; 4096]);
     }
-    let machine = longest_nap(committed, Instant::now() + times.after);
+    std::thread::sleep(times.after);
     let after = committed.elapsed();
+    let machine = sleeper.wake(committed);
     let (kept_since, newcomers_since) = (kept.started(), newcomers.started());
     let (kept, newcomers) = (kept.stop()?, newcomers.stop()?);
     drop(culprit);
@@ -157,9 +174,11 @@ fn measure(running: &Running, system: System, fault: Fault, times: Times) -> any
         Moment { who, at: (at - ago) * 1e3, failure: event.failure }
     };
     let kept = kept.log.iter().map(|event| moment(Who::Kept(event.client), kept_since, event));
-    let newcomers = newcomers.log.iter().map(|event| moment(Who::Newcomer, newcomers_since, event));
+    let newcomers =
+        newcomers.log.iter().map(|event| moment(Who::Newcomer(event.client), newcomers_since, event));
     let trace = Trace {
         kept: times.kept,
+        newcomers: times.newcomers,
         before: committed.saturating_duration_since(settled).as_secs_f64() * 1e3,
         after: after.as_secs_f64() * 1e3,
         machine,
@@ -167,19 +186,6 @@ fn measure(running: &Running, system: System, fault: Fault, times: Times) -> any
         moments: kept.chain(newcomers).collect(),
     };
     Ok(Tried::Measured(judge(&trace)))
-}
-
-/// Waits until then, in naps. The longest of them since `from`, in ms, is how long this machine holds up somebody who wants
-/// nothing but to wake up.
-fn longest_nap(from: Instant, until: Instant) -> f64 {
-    let mut longest = Duration::ZERO;
-    let mut last = Instant::now().max(from);
-    while last < until {
-        std::thread::sleep(Duration::from_millis(5));
-        longest = longest.max(last.elapsed());
-        last = Instant::now();
-    }
-    longest.as_secs_f64() * 1e3
 }
 
 /// Waits until each client has been answered once.
@@ -197,26 +203,27 @@ fn await_all(load: &Load, clients: usize, running: &Running) -> anyhow::Result<(
     Ok(())
 }
 
-/// Has one client ask for the fault, in a process of `company` if that is given: its connection, and when it asked.
+/// Has one client ask for the fault, in a process of `company` if that is given: its connection, and when it asked. `None`:
+/// the kernel gave it to none of those.
 fn commit(
     address: SocketAddr,
     company: Option<&[Pid]>,
     target: &str,
-) -> anyhow::Result<(TcpStream, Instant)> {
-    let connect = || -> io::Result<TcpStream> {
-        let mut stream = TcpStream::connect(address)?;
-        if let Some(company) = company {
-            for _ in 0..50 {
-                if company::serves(&mut stream)?.is_some_and(|pid| company.contains(&pid)) {
-                    break;
-                }
-                stream = TcpStream::connect(address)?;
+) -> anyhow::Result<Option<(TcpStream, Instant)>> {
+    const CONNECTIONS: usize = 50;
+    let connect = || -> io::Result<Option<TcpStream>> {
+        for _ in 0..CONNECTIONS {
+            let mut stream = TcpStream::connect(address)?;
+            let Some(company) = company else { return Ok(Some(stream)) };
+            if company::serves(&mut stream)?.is_some_and(|pid| company.contains(&pid)) {
+                return Ok(Some(stream));
             }
         }
-        Ok(stream)
+        Ok(None)
     };
-    let mut stream = connect().context("the client that is to do harm gets no connection")?;
+    let found = connect().context("the client that is to do harm gets no connection")?;
+    let Some(mut stream) = found else { return Ok(None) };
     let committed = Instant::now();
     stream.write_all(format!("GET {target} HTTP/1.1\r\nHost: lab\r\n\r\n").as_bytes())?;
-    Ok((stream, committed))
+    Ok(Some((stream, committed)))
 }

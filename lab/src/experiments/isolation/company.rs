@@ -4,6 +4,7 @@
 //! elsewhere; the kernel deals clients out as it likes. Where they are is told by the sockets that each process has open,
 //! and for the client that does harm by the page that says who serves it.
 
+use std::collections::HashSet;
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
@@ -18,27 +19,31 @@ pub(super) fn is_shared_in(system: System) -> bool {
     matches!(system, System::Model(Model::Hybrid | Model::EventWorkers))
 }
 
-/// How many sockets each process has open.
-pub(super) fn sockets(running: &Running) -> Vec<(Pid, usize)> {
-    let count = |pid: Pid| {
+/// The processes that have clients.
+pub(super) fn found(running: &Running) -> io::Result<Vec<Pid>> {
+    let table = std::fs::read_to_string("/proc/net/tcp")?;
+    let clients = accepted(&table, running.address.port());
+    let has_clients = |pid: &Pid| {
         let links = std::fs::read_dir(format!("/proc/{}/fd", pid.as_raw_nonzero()));
         let links = links.into_iter().flatten().flatten().filter_map(|it| std::fs::read_link(it.path()).ok());
-        links.filter(|it| it.to_string_lossy().starts_with("socket:")).count()
+        links.into_iter().any(|link| clients.contains(link.to_string_lossy().as_ref()))
     };
-    running.compartment.members().into_iter().map(|pid| (pid, count(pid))).collect()
+    Ok(running.compartment.members().into_iter().filter(has_clients).collect())
 }
 
-/// The processes that have clients: more sockets than `before` at each of several looks, as newcomers come and go.
-pub(super) fn found(running: &Running, before: &[(Pid, usize)]) -> Vec<Pid> {
-    let looks: Vec<_> = (0..4)
-        .map(|_| {
-            std::thread::sleep(Duration::from_millis(7));
-            sockets(running)
-        })
-        .collect();
-    let of = |look: &[(Pid, usize)], pid: Pid| look.iter().find(|it| it.0 == pid).map_or(0, |it| it.1);
-    let has_clients = |pid: &Pid| looks.iter().all(|look| of(look, *pid) > of(before, *pid));
-    before.iter().map(|(pid, _)| *pid).filter(has_clients).collect()
+/// The sockets behind connections that have come to this port, by the names that descriptors have. One that nobody has
+/// taken yet has none.
+fn accepted(table: &str, port: u16) -> HashSet<String> {
+    const ESTABLISHED: &str = "01";
+    let rows = table.lines().skip(1).filter_map(|row| {
+        // sl, local address, remote address, state, queues, timer, retransmits, uid, timeout, inode
+        let columns: Vec<&str> = row.split_ascii_whitespace().collect();
+        let (local, state, inode) = (columns.get(1)?, columns.get(3)?, columns.get(9)?);
+        let (_, local) = local.split_once(':')?;
+        let is_it = *state == ESTABLISHED && u16::from_str_radix(local, 16).ok()? == port;
+        (is_it && *inode != "0").then(|| format!("socket:[{inode}]"))
+    });
+    rows.collect()
 }
 
 /// Which process serves this connection, as its page says.
@@ -54,5 +59,23 @@ pub(super) fn serves(stream: &mut TcpStream) -> io::Result<Option<Pid>> {
         if read == 0 || (pid.is_some() && read < piece.len()) {
             return Ok(pid.and_then(Pid::from_raw));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_all_sockets_those_are_clients_that_are_connected_to_the_port_and_taken() {
+        let table = "\
+  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode
+   0: 0100007F:1F90 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 100 1 0 100 0 0 10 0
+   1: 0100007F:1F90 0100007F:C001 01 00000000:00000000 00:00000000 00000000     0        0 101 1 0 20 4 30 10 -1
+   2: 0100007F:C001 0100007F:1F90 01 00000000:00000000 00:00000000 00000000     0        0 102 1 0 20 4 30 10 -1
+   3: 0100007F:1F90 0100007F:C002 06 00000000:00000000 03:00000000 00000000     0        0 0 3 0
+   4: 0100007F:1F90 0100007F:C003 01 00000000:00000000 00:00000000 00000000     0        0 0 1 0 20 4 30 10 -1
+";
+        assert_eq!(accepted(table, 8080), HashSet::from(["socket:[101]".to_owned()]));
     }
 }

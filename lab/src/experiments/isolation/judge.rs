@@ -9,8 +9,8 @@ use crate::load::Failure;
 pub(super) enum Who {
     /// One of those who keep their connection.
     Kept(usize),
-    /// Somebody who connects for each request.
-    Newcomer,
+    /// One of those who connect for each request.
+    Newcomer(usize),
 }
 
 /// One request's end.
@@ -27,16 +27,26 @@ pub(super) struct Moment {
 pub(super) struct Trace {
     /// Clients that keep their connection.
     pub kept: usize,
+    /// Clients that connect for each request.
+    pub newcomers: usize,
     /// For how long before the fault, in ms.
     pub before: f64,
     /// For how long after it, in ms.
     pub after: f64,
     /// Of that, the time at its end in which who is not answered is out, in ms.
     pub end: f64,
-    /// The longest that the machine held up somebody after the fault who wanted nothing but to wake up, in ms.
-    pub machine: f64,
+    /// The longest that the machine held up somebody who wanted nothing but to wake up, in ms.
+    pub machine: Machine,
     /// In any order.
     pub moments: Vec<Moment>,
+}
+
+/// How long it held up somebody at the most, in ms.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Machine {
+    pub before: f64,
+    /// From the fault on.
+    pub after: f64,
 }
 
 /// What a fault did to others.
@@ -50,6 +60,8 @@ pub(super) struct Damage {
     pub failed: usize,
     /// Of these, who was not answered any more when it ended.
     pub out: usize,
+    /// Of the clients that connect for each request, who had one fail or was stalled.
+    pub newcomers_hit: usize,
     /// Requests of newcomers that failed.
     pub newcomers_failed: u64,
     /// How the requests of both failed, and how often.
@@ -58,6 +70,12 @@ pub(super) struct Damage {
     pub newcomers_out: bool,
     /// The longest that one of those connected had no answer.
     pub longest_ms: f64,
+    /// The longest that a newcomer had none.
+    pub newcomers_longest_ms: f64,
+    /// Whoever of those connected had no answer for longer than this is stalled: told from before the fault.
+    pub stall_ms: f64,
+    /// The longest that the machine, from the fault on, held up somebody who wanted nothing but to wake up.
+    pub machine_ms: f64,
     /// From the first harm until as much was answered as before; `None`: not while it was looked at.
     pub back_ms: Option<f64>,
 }
@@ -80,6 +98,9 @@ pub(super) enum Harm {
 }
 
 impl Harm {
+    pub(super) const ALL: [Self; 6] =
+        [Self::Nobody, Self::Newcomers, Self::Some, Self::SomeForGood, Self::All, Self::AllForGood];
+
     pub(super) fn words(self) -> &'static str {
         match self {
             Self::Nobody => "nobody else is hit",
@@ -114,9 +135,14 @@ impl Harm {
 }
 
 impl Damage {
+    /// Whether the machine itself, and not only the system, left everybody waiting who was on it.
+    pub(super) fn machine_stood_still(&self) -> bool {
+        self.machine_ms > self.stall_ms
+    }
+
     pub(super) fn harm(&self) -> Harm {
         match self.hit {
-            0 if self.newcomers_failed > 0 || self.newcomers_out => Harm::Newcomers,
+            0 if self.newcomers_hit > 0 => Harm::Newcomers,
             0 => Harm::Nobody,
             hit if hit < self.kept && self.out == 0 => Harm::Some,
             hit if hit < self.kept => Harm::SomeForGood,
@@ -128,7 +154,7 @@ impl Damage {
 
 /// Whoever has no answer for less than this is not stalled, in ms.
 const STALL: f64 = 250.0;
-/// Nor is who waits less than so many times the longest wait before the fault, or the machine's own.
+/// Nor is who waits less than so many times the longest wait before the fault, or the machine's own before it.
 const TIMES_COMMON: f64 = 3.0;
 /// In ms: capacity is told from the answers in a window.
 const WINDOW: f64 = 150.0;
@@ -147,34 +173,43 @@ pub(super) fn judge(trace: &Trace) -> Damage {
         times.sort_by(f64::total_cmp);
         times
     };
-    let by_client: Vec<Vec<f64>> = (0..trace.kept).map(|nth| answers(Who::Kept(nth))).collect();
-    let before = by_client.iter().flat_map(|times| gaps(times, -trace.before, 0.0)).map(|(_, gap)| gap);
-    let stall = before.fold(trace.machine.max(STALL / TIMES_COMMON), f64::max) * TIMES_COMMON;
+    let kept: Vec<Vec<f64>> = (0..trace.kept).map(|nth| answers(Who::Kept(nth))).collect();
+    let newcomers: Vec<Vec<f64>> = (0..trace.newcomers).map(|nth| answers(Who::Newcomer(nth))).collect();
+    // Nothing that is seen from the fault on counts here: a fault that holds up the whole machine would excuse itself.
+    let stall = |clients: &[Vec<f64>]| {
+        let before = clients.iter().flat_map(|times| gaps(times, -trace.before, 0.0)).map(|(_, gap)| gap);
+        before.fold(trace.machine.before.max(STALL / TIMES_COMMON), f64::max) * TIMES_COMMON
+    };
+    let (stall_ms, newcomers_stall) = (stall(&kept), stall(&newcomers));
     let failed = |who: Who| {
         let failed = trace.moments.iter().filter(move |it| it.who == who && it.failure.is_some());
         failed.map(|it| it.at).filter(|at| (0.0..=trace.after).contains(at))
     };
-    let (mut hit, mut cut, mut out, mut longest, mut first) = (0, 0, 0, 0.0_f64, f64::INFINITY);
-    for (nth, times) in by_client.iter().enumerate() {
+    // The longest that somebody waited, and when harm first came to him; never is infinite.
+    let harm_to = |who: Who, times: &[f64], stall: f64| {
         let last_before = times.iter().copied().rfind(|at| *at < 0.0).unwrap_or(0.0);
         let waits = gaps(times, last_before, trace.after);
         let stalled = waits.iter().find(|(_, gap)| *gap > stall).map(|(from, _)| from.max(0.0));
-        let first_harm = failed(Who::Kept(nth)).chain(stalled).fold(f64::INFINITY, f64::min);
+        let longest = waits.iter().fold(0.0_f64, |longest, (_, gap)| longest.max(*gap));
+        (longest, failed(who).chain(stalled).fold(f64::INFINITY, f64::min))
+    };
+    let (mut hit, mut cut, mut out, mut longest_ms, mut first) = (0, 0, 0, 0.0_f64, f64::INFINITY);
+    for (nth, times) in kept.iter().enumerate() {
+        let (longest, first_harm) = harm_to(Who::Kept(nth), times, stall_ms);
         hit += usize::from(first_harm.is_finite());
         cut += usize::from(failed(Who::Kept(nth)).next().is_some());
-        first = first.min(first_harm);
-        longest = waits.iter().fold(longest, |longest, (_, gap)| longest.max(*gap));
-        let is_out = first_harm.is_finite() && !answered_at_the_end(times, trace);
-        out += usize::from(is_out);
+        out += usize::from(first_harm.is_finite() && !answered_at_the_end(times, trace));
+        (longest_ms, first) = (longest_ms.max(longest), first.min(first_harm));
     }
-    let newcomers = answers(Who::Newcomer);
-    let newcomers_failed = failed(Who::Newcomer).count() as u64;
-    let newcomers_out = !newcomers.is_empty() && !answered_at_the_end(&newcomers, trace);
-    first = failed(Who::Newcomer).fold(first, f64::min);
-    if newcomers_out {
-        first = first.min(newcomers.last().copied().unwrap_or(0.0).max(0.0));
+    let (mut newcomers_hit, mut newcomers_longest_ms, mut newcomers_failed) = (0, 0.0_f64, 0);
+    for (nth, times) in newcomers.iter().enumerate() {
+        let (longest, first_harm) = harm_to(Who::Newcomer(nth), times, newcomers_stall);
+        newcomers_hit += usize::from(first_harm.is_finite());
+        newcomers_failed += failed(Who::Newcomer(nth)).count() as u64;
+        (newcomers_longest_ms, first) = (newcomers_longest_ms.max(longest), first.min(first_harm));
     }
-    let mut all: Vec<f64> = by_client.into_iter().flatten().chain(newcomers).collect();
+    let newcomers_out = newcomers_hit > 0 && !newcomers.iter().any(|it| answered_at_the_end(it, trace));
+    let mut all: Vec<f64> = kept.into_iter().chain(newcomers).flatten().collect();
     all.sort_by(f64::total_cmp);
     let back_ms = if first.is_finite() { back(&all, first, trace) } else { Some(0.0) };
     let mut failures: Vec<(String, u64)> = Vec::new();
@@ -191,9 +226,13 @@ pub(super) fn judge(trace: &Trace) -> Damage {
         hit,
         failed: cut,
         out,
+        newcomers_hit,
         newcomers_failed,
         newcomers_out,
-        longest_ms: longest,
+        longest_ms,
+        newcomers_longest_ms,
+        stall_ms,
+        machine_ms: trace.machine.after,
         back_ms,
     }
 }
@@ -235,7 +274,7 @@ mod tests {
     /// Four clients and a newcomer, each answered every 10 ms unless `unless` says otherwise.
     fn trace(mut unless: impl FnMut(Who, f64) -> Option<Option<Failure>>) -> Trace {
         let mut moments = Vec::new();
-        for who in (0..4).map(Who::Kept).chain([Who::Newcomer]) {
+        for who in (0..4).map(Who::Kept).chain([Who::Newcomer(0)]) {
             for step in -50..100 {
                 let at = f64::from(step) * 10.0 + 5.0;
                 match unless(who, at) {
@@ -245,7 +284,8 @@ mod tests {
                 }
             }
         }
-        Trace { kept: 4, before: 500.0, after: 1000.0, end: 300.0, machine: 6.0, moments }
+        let machine = Machine { before: 6.0, after: 6.0 };
+        Trace { kept: 4, newcomers: 1, before: 500.0, after: 1000.0, end: 300.0, machine, moments }
     }
 
     #[test]
@@ -289,7 +329,7 @@ mod tests {
 
     #[test]
     fn newcomers_alone_are_told_from_those_who_were_connected() {
-        let damage = judge(&trace(|who, at| (who == Who::Newcomer && at > 100.0).then_some(None)));
+        let damage = judge(&trace(|who, at| (who == Who::Newcomer(0) && at > 100.0).then_some(None)));
         assert_eq!(damage.harm(), Harm::Newcomers);
         assert_eq!(damage.back_ms, None, "a fifth of the answers is missing");
     }
@@ -300,5 +340,30 @@ mod tests {
         let waits = |at: f64| (-300.0..-150.0).contains(&at) || (100.0..500.0).contains(&at);
         let damage = judge(&trace(|who, at| (who == Who::Kept(0) && waits(at)).then_some(None)));
         assert_eq!(damage.hit, 0, "{damage:?}");
+    }
+
+    #[test]
+    fn newcomers_who_are_held_up_and_then_served_are_hit() {
+        let waits = |at: f64| (100.0..500.0).contains(&at);
+        let damage = judge(&trace(|who, at| (who == Who::Newcomer(0) && waits(at)).then_some(None)));
+        assert_eq!(damage.harm(), Harm::Newcomers);
+        assert_eq!((damage.newcomers_hit, damage.newcomers_failed, damage.newcomers_out), (1, 0, false));
+        assert!(damage.newcomers_longest_ms > 400.0, "{damage:?}");
+    }
+
+    #[test]
+    fn a_fault_that_holds_up_the_machine_does_not_excuse_itself() {
+        let still = |before: f64| {
+            let mut trace = trace(|_, at| (100.0..500.0).contains(&at).then_some(None));
+            trace.machine = Machine { before, after: 390.0 };
+            judge(&trace)
+        };
+        let damage = still(6.0);
+        assert_eq!(damage.harm(), Harm::All);
+        assert!(damage.machine_stood_still(), "{damage:?}");
+        // A machine that did so all along says nothing about the fault.
+        let damage = still(390.0);
+        assert_eq!(damage.harm(), Harm::Nobody);
+        assert!(!damage.machine_stood_still(), "{damage:?}");
     }
 }

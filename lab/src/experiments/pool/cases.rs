@@ -8,9 +8,9 @@ use postgres::Client;
 use postgres::error::SqlState;
 use serde::Serialize;
 
-use super::cluster::Database;
 use super::session::{Away, Job, Session};
 use super::shared::Pool;
+use crate::experiments::database::Database;
 
 /// The tables of one run, in a schema of their own that goes with this.
 pub(super) struct Ground<'a> {
@@ -31,7 +31,11 @@ impl<'a> Ground<'a> {
     }
 
     fn update(&self, id: u32) -> String {
-        format!("UPDATE {}.account SET n = n + 1 WHERE id = {id}", self.schema)
+        self.add(1, id)
+    }
+
+    fn add(&self, more: u32, id: u32) -> String {
+        format!("UPDATE {}.account SET n = n + {more} WHERE id = {id}", self.schema)
     }
 
     fn number(&self, client: &mut Client, id: u32) -> anyhow::Result<i64> {
@@ -77,7 +81,11 @@ impl Sharing {
     }
 }
 
-/// What became of transactions that add one each, of which every other is rolled back.
+/// What an application does between two statements, in the least.
+const BETWEEN: Duration = Duration::from_micros(100);
+
+/// What became of transactions that add one and are committed, and of others that add a thousand and are rolled back: what
+/// was wrongly lost can never make up for what was wrongly kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub(super) struct Shared {
     pub(super) sharing: Sharing,
@@ -99,26 +107,27 @@ pub(super) fn share(
     let one = Mutex::new(ground.database.connect()?);
     let pool: Vec<Client> = (0..2).map(|_| ground.database.connect()).collect::<Result<_, _>>()?;
     let pool = Pool::of(pool);
-    let (update, barrier) = (ground.update(1), Barrier::new(threads as usize));
+    let (kept, dropped) = (ground.add(1, 1), ground.add(1000, 1));
+    let barrier = Barrier::new(threads as usize);
     let alone = |statement: &str| one.lock().unwrap_or_else(PoisonError::into_inner).batch_execute(statement);
-    let transaction = |end: &str| -> Result<(), postgres::Error> {
+    let transaction = |update: &str, end: &str| -> anyhow::Result<()> {
         let all = |client: &mut Client| {
             client.batch_execute("BEGIN")?;
-            client.batch_execute(&update)?;
+            client.batch_execute(update)?;
+            std::thread::sleep(BETWEEN);
             client.batch_execute(end)
         };
         match sharing {
             Sharing::LockedByStatement => {
                 alone("BEGIN")?;
-                alone(&update)?;
-                alone(end)
+                alone(update)?;
+                std::thread::sleep(BETWEEN);
+                alone(end)?;
             }
-            Sharing::LockedByTransaction => all(&mut one.lock().unwrap_or_else(PoisonError::into_inner)),
-            Sharing::Pooled => {
-                let lent = pool.take(Duration::from_secs(20));
-                lent.and_then(|mut lent| lent.with(all)).unwrap_or(Ok(()))
-            }
+            Sharing::LockedByTransaction => all(&mut one.lock().unwrap_or_else(PoisonError::into_inner))?,
+            Sharing::Pooled => with_one(&pool, all)?,
         }
+        Ok(())
     };
     let committed = std::thread::scope(|scope| {
         let threads: Vec<_> = (0..threads)
@@ -127,11 +136,13 @@ pub(super) fn share(
                     barrier.wait();
                     let mut committed = 0;
                     for round in 0..rounds {
-                        let end = if round % 2 == 0 { "COMMIT" } else { "ROLLBACK" };
-                        transaction(end)?;
+                        match round % 2 {
+                            0 => transaction(&kept, "COMMIT")?,
+                            _ => transaction(&dropped, "ROLLBACK")?,
+                        }
                         committed += i64::from(round % 2 == 0);
                     }
-                    Ok::<i64, postgres::Error>(committed)
+                    anyhow::Ok(committed)
                 })
             })
             .collect();
@@ -147,6 +158,16 @@ pub(super) fn share(
     Ok(Shared { sharing, committed, counted })
 }
 
+/// Uses one of a pool. Whoever gets none within 20 s has done nothing, and says so.
+fn with_one<R>(
+    pool: &Pool<Client>,
+    use_it: impl FnOnce(&mut Client) -> Result<R, postgres::Error>,
+) -> anyhow::Result<R> {
+    let lent = pool.take(Duration::from_secs(20));
+    let used = lent.and_then(|mut lent| lent.with(use_it));
+    Ok(used.context("nobody gave a connection back for 20 s")??)
+}
+
 /// Clients that always want to do something, over so many connections.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub(super) struct Served {
@@ -156,7 +177,7 @@ pub(super) struct Served {
     pub(super) per_second: f64,
     /// For a connection, in ms: half waited less, and 99 of 100.
     pub(super) waited_ms: (f64, f64),
-    /// All processes of the server, if they can be seen.
+    /// All processes of the server, if they can be seen: when all have connected, and nobody has asked for anything yet.
     pub(super) server_mib: Option<f64>,
 }
 
@@ -172,6 +193,7 @@ pub(super) fn over_pool(
 ) -> anyhow::Result<Served> {
     let pool: Vec<Client> = (0..connections).map(|_| ground.database.connect()).collect::<Result<_, _>>()?;
     let pool = Pool::of(pool);
+    let server_mib = ground.database.usage().and_then(|it| it.pss_mib());
     let started = Instant::now();
     let mut waits: Vec<f64> = std::thread::scope(|scope| {
         let client = || {
@@ -180,9 +202,10 @@ pub(super) fn over_pool(
                 let asked = Instant::now();
                 let lent = pool.take(Duration::from_secs(20));
                 waits.push(asked.elapsed().as_secs_f64() * 1e3);
-                lent.and_then(|mut lent| lent.with(|client| client.batch_execute(WORK))).unwrap_or(Ok(()))?;
+                let used = lent.and_then(|mut lent| lent.with(|client| client.batch_execute(WORK)));
+                used.context("nobody gave a connection back for 20 s")??;
             }
-            Ok::<_, postgres::Error>(waits)
+            anyhow::Ok(waits)
         };
         let clients: Vec<_> = (0..clients).map(|_| scope.spawn(client)).collect();
         let mut all = Vec::new();
@@ -199,13 +222,7 @@ pub(super) fn over_pool(
         waits.get(nth).copied().unwrap_or(0.0)
     };
     let waited_ms = (part(0.5), part(0.99));
-    Ok(Served {
-        connections: Some(connections),
-        clients,
-        per_second,
-        waited_ms,
-        server_mib: ground.database.memory_mib(),
-    })
+    Ok(Served { connections: Some(connections), clients, per_second, waited_ms, server_mib })
 }
 
 /// Processes, each with its own.
@@ -214,7 +231,7 @@ pub(super) fn by_processes(ground: &Ground<'_>, clients: usize, time: Duration) 
         Job::Work { statement: WORK.to_owned(), time_ms: u64::try_from(time.as_millis()).unwrap_or(1000) };
     let mut sessions: Vec<Away> =
         (0..clients).map(|_| ground.session(&[], job.clone())).collect::<anyhow::Result<_>>()?;
-    let server_mib = ground.database.memory_mib();
+    let server_mib = ground.database.usage().and_then(|it| it.pss_mib());
     let started = Instant::now();
     for session in &mut sessions {
         session.go()?;
@@ -397,7 +414,7 @@ fn until_it_waits(watcher: &mut Client, pid: i32) -> anyhow::Result<()> {
 pub(super) struct Crossed {
     /// After waiting for so long the server looks for a circle.
     pub(super) timeout_ms: u64,
-    /// From when both waited.
+    /// From when both had their first row and the victim asked for its second.
     pub(super) broken_after_ms: f64,
     /// The error of the one that was chosen.
     pub(super) code: String,
@@ -421,10 +438,10 @@ pub(super) fn cross(ground: &Ground<'_>, timeout_ms: u64) -> anyhow::Result<Opti
     let party = |client: &mut Client, (first, second): (String, String)| {
         let begun = client.batch_execute(&format!("BEGIN; {first}"));
         barrier.wait();
+        let since = Instant::now();
         let through = begun.and_then(|()| client.batch_execute(&format!("{second}; COMMIT")));
-        (Instant::now(), through)
+        (since, Instant::now(), through)
     };
-    let since = Instant::now();
     let results = std::thread::scope(|scope| {
         let threads =
             [scope.spawn(|| party(&mut one, both(3, 4))), scope.spawn(|| party(&mut other, both(4, 3)))];
@@ -438,7 +455,7 @@ pub(super) fn cross(ground: &Ground<'_>, timeout_ms: u64) -> anyhow::Result<Opti
         went_through: (0, 0),
     };
     for (result, client) in results.into_iter().zip([&mut one, &mut other]) {
-        let (ended, through) = result.map_err(|_| anyhow::anyhow!("a thread has panicked"))?;
+        let (since, ended, through) = result.map_err(|_| anyhow::anyhow!("a thread has panicked"))?;
         let Err(error) = through else {
             crossed.went_through.0 += 1;
             crossed.went_through.1 += 1;

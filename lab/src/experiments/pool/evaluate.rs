@@ -4,7 +4,8 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::cases::{Crossed, Going, Leaked, Noticed, Served, Shared, Sharing};
-use crate::findings::{Answer, Axis, Bar, Outcome, Plot, Point, Series, Table, Verdict};
+use crate::experiments::database::MOST;
+use crate::findings::{Answer, Axis, Bar, Outcome, Plot, Point, Series, Table, Verdict, surprise};
 use crate::stats::{Spread, digits};
 
 /// All that was measured.
@@ -17,6 +18,8 @@ pub(super) struct Figures {
     pub(super) crossed: Vec<Crossed>,
     /// How many connections the server took, and what it said to the next one.
     pub(super) most: Option<(usize, String)>,
+    /// What was not measured, and why.
+    pub(super) not_run: Vec<String>,
 }
 
 pub(super) fn outcome(figures: &Figures) -> Outcome {
@@ -41,7 +44,7 @@ fn text(values: impl Iterator<Item = f64>) -> String {
 
 fn shared_table(shared: &[Shared]) -> Table {
     let columns = [
-        "four threads that add one, every other time rolled back",
+        "four threads that add one, or a thousand and roll back",
         "said to be committed",
         "in the table",
         "wrong in",
@@ -243,10 +246,11 @@ fn about_deadlock(figures: &Figures) -> Answer {
 }
 
 fn notes(figures: &Figures) -> Vec<String> {
-    let mut notes = Vec::new();
+    let mut notes = figures.not_run.clone();
     if let Some((most, said)) = &figures.most {
         notes.push(format!(
-            "A connection each has an end of its own: this server took {most}, and said to the next one: {said}."
+            "A connection each has an end of its own: this server, which the lab has given max_connections = {MOST}, took {most}, and said \
+             to the next one: {said}."
         ));
     } else {
         notes.push("How many connections the server takes was not tried: it is somebody else's.".to_owned());
@@ -260,12 +264,15 @@ fn notes(figures: &Figures) -> Vec<String> {
     for noticed in
         figures.noticed.iter().filter(|it| it.free_after_ms.is_none() != (it.going == Going::Frozen))
     {
-        notes.push(format!(
-            "Not as expected: {}, and the row was {} within {} ms.",
-            noticed.going.name(),
-            if noticed.free_after_ms.is_some() { "free" } else { "not free" },
-            noticed.patience_ms
-        ));
+        let words = |free: bool| {
+            format!(
+                "the row was {} within {} ms",
+                if free { "free" } else { "not free" },
+                noticed.patience_ms
+            )
+        };
+        let free = noticed.free_after_ms.is_some();
+        notes.push(surprise(noticed.going.name(), &words(free), &words(!free)));
     }
     if let Some(busy_ms) = figures.noticed.iter().find_map(|it| it.busy_ms) {
         notes.push(format!(
@@ -334,8 +341,13 @@ mod tests {
             ..Figures::default()
         };
         let notes = notes(&figures);
-        let odd: Vec<_> = notes.iter().filter(|it| it.starts_with("Not as expected")).collect();
-        assert_eq!(odd, ["Not as expected: killed in a statement, and the row was not free within 1000 ms."]);
+        let odd: Vec<_> = notes.iter().filter(|it| it.starts_with("other than expected")).collect();
+        assert_eq!(
+            odd,
+            [
+                "other than expected: killed in a statement: the row was not free within 1000 ms; expected was the row was free within 1000 ms"
+            ]
+        );
     }
 
     #[test]

@@ -19,7 +19,6 @@
 //!   with 40P01, and the other one goes on.
 
 mod cases;
-mod cluster;
 mod evaluate;
 mod session;
 mod shared;
@@ -27,32 +26,38 @@ mod shared;
 use std::time::Duration;
 
 use self::cases::{Going, Ground, Sharing};
-use self::cluster::Database;
 use self::evaluate::Figures;
 pub(super) use self::session::Session;
+use super::database::{self, Database};
 use super::{Bench, Experiment};
 use crate::findings::{Answer, Outcome, Verdict};
 
 pub(super) const QUESTION: &str =
     "What does it take to share a database, and what becomes of what a client held there that has gone?";
-pub(super) const METHOD: &str = "A PostgreSQL on the loopback address. Threads over pools of connections, and processes with one each; each transaction \
+pub(super) const METHOD: &str = "A PostgreSQL of its own behind a Unix socket, or the one that was named. Threads over pools of connections, and processes with one each; each transaction \
      costs 5 ms of waiting in the server; closed loop, no thinking. Medians over rounds in which all cases are taken in turn.";
 
 /// Clients at a time.
 const CLIENTS: usize = 16;
 
+/// The first version of the server that looks after clients while it works for them.
+const CHECKS_CLIENTS: u32 = 140_000;
+
 /// Whether there is a database to measure; if not, what to do about it.
 pub(super) fn is_possible(bench: &Bench) -> Result<(), String> {
-    if bench.database_url.is_some() { Ok(()) } else { cluster::is_installed() }
+    if bench.database_url.is_some() {
+        return Ok(());
+    }
+    database::is_installed().map_err(|missing| format!("{missing}, or name a server with --database-url"))
 }
 
 pub(super) fn measure(bench: &Bench) -> anyhow::Result<Outcome> {
     if let Err(missing) = is_possible(bench) {
         return Ok(not_run(&missing));
     }
-    let rounds = bench.size.pick(1, 2, 5);
+    let rounds = bench.size.pick(1, 1, 3);
     let pools: &[usize] = bench.size.pick(&[2, 16], &[1, 4, 16], &[1, 2, 4, 8, 16]);
-    let time = Duration::from_millis(bench.size.pick(200, 250, 2_000));
+    let time = Duration::from_millis(bench.size.pick(200, 250, 1_000));
     let (busy_ms, patience_ms) = bench.size.pick((800, 1_000), (800, 1_000), (3_000, 10_000));
     let timeouts: &[u64] = bench.size.pick(&[50], &[50, 400], &[50, 200, 1_000]);
     let each = Sharing::ALL.len() + pools.len() + 1 + 1 + Going::ALL.len() + timeouts.len();
@@ -62,6 +67,14 @@ pub(super) fn measure(bench: &Bench) -> anyhow::Result<Outcome> {
     let ground = Ground::prepare(&database)?;
     progress.step();
     let mut figures = Figures::default();
+    let ways_to_go: Vec<Going> = match database.version()? {
+        CHECKS_CLIENTS.. => Going::ALL.to_vec(),
+        older => {
+            let name = Going::KilledBusyChecked.name();
+            figures.not_run.push(format!("{name}: not run: the server is older than PostgreSQL 14: {older}"));
+            Going::ALL.into_iter().filter(|it| *it != Going::KilledBusyChecked).collect()
+        }
+    };
     for _ in 0..rounds {
         for sharing in Sharing::ALL {
             progress.doing(sharing.name());
@@ -79,7 +92,7 @@ pub(super) fn measure(bench: &Bench) -> anyhow::Result<Outcome> {
         progress.doing("leaks");
         figures.leaked.push(cases::leak(&ground, 4)?);
         progress.step();
-        for going in Going::ALL {
+        for &going in &ways_to_go {
             progress.doing(going.name());
             figures.noticed.push(cases::let_go(&ground, going, busy_ms, patience_ms)?);
             progress.step();

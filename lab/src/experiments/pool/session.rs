@@ -10,11 +10,17 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde::{Deserialize, Serialize};
 
 use crate::experiments::Party;
+use crate::janitor::{self, Belonging};
 use crate::play::{self, Part};
+
+/// The variable in which a session finds where the database is.
+const URL: &str = "BULKHEAD_LAB_DATABASE_URL";
 
 /// What a session is to do. It says `ready` when it has come so far, and ends with its standard input at the latest.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Session {
+    /// Told in [`URL`], for it may hold a password, and everybody may read a command line.
+    #[serde(skip)]
     pub(super) url: String,
     /// Statements that it sends first.
     pub(super) settings: Vec<String>,
@@ -40,7 +46,8 @@ pub(super) enum Job {
 impl Session {
     /// Does the job.
     pub(in crate::experiments) fn run(self) -> io::Result<()> {
-        let Self { url, settings, job } = self;
+        let Self { settings, job, .. } = self;
+        let url = std::env::var(URL).map_err(io::Error::other)?;
         let connect = || -> io::Result<Client> {
             let mut client = Client::connect(&url, NoTls).map_err(io::Error::other)?;
             for setting in &settings {
@@ -93,6 +100,8 @@ fn until_input_ends() -> io::Result<()> {
 /// A session, as its parent has it. It is killed when this is dropped.
 pub(super) struct Away {
     child: Child,
+    /// As the janitor knows it: one that is frozen does not see that its parent has ended.
+    belonging: Belonging,
     input: Option<ChildStdin>,
     output: BufReader<ChildStdout>,
 }
@@ -100,12 +109,16 @@ pub(super) struct Away {
 impl Away {
     /// Starts it, and waits until it has come so far.
     pub(super) fn start(session: Session) -> anyhow::Result<Self> {
+        let url = session.url.clone();
         let mut command = play::command(&Part::Party(Party::Session(session)))?;
+        command.env(URL, url);
         let mut child =
             command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().context("cannot start a session")?;
+        let belonging = Belonging::processes(Pid::from_child(&child));
+        janitor::have(belonging.clone());
         let input = child.stdin.take();
         let output = BufReader::new(child.stdout.take().context("a session has no output")?);
-        let mut away = Self { child, input, output };
+        let mut away = Self { child, belonging, input, output };
         let word = away.next_word()?;
         anyhow::ensure!(
             word == "ready",
@@ -149,5 +162,6 @@ impl Drop for Away {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+        janitor::gone(self.belonging.clone());
     }
 }

@@ -93,8 +93,14 @@ const SCENES: [Scene; 9] = [
 ];
 
 /// Where it is tried to end the greedy task.
-const ENDINGS: [Arrangement; 4] =
-    [Arrangement::Processes, Arrangement::Threads, Arrangement::EventLoop, Arrangement::EventLoopMovedOff];
+const ENDINGS: [Arrangement; 6] = [
+    Arrangement::Processes,
+    Arrangement::ProcessesNice,
+    Arrangement::ProcessesCapped,
+    Arrangement::Threads,
+    Arrangement::EventLoop,
+    Arrangement::EventLoopMovedOff,
+];
 
 impl Arrangement {
     fn name(self) -> &'static str {
@@ -138,7 +144,7 @@ impl Scene {
 }
 
 pub(super) fn measure(bench: &Bench) -> anyhow::Result<Outcome> {
-    let (rounds, rounds_of_endings) = bench.size.pick((1, 1), (2, 1), (7, 3));
+    let (rounds, rounds_of_endings) = bench.size.pick((1, 1), (1, 1), (5, 3));
     let greedy_for = bench.size.pick(200, 200, 600) * MS;
     // The order is given early and has most of this time to show.
     let greedy_until_ended = bench.size.pick(1000, 600, 1200) * MS;

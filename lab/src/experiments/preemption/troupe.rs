@@ -10,11 +10,11 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use serde::{Deserialize, Serialize};
 use tokio::task::{AbortHandle, JoinSet, LocalSet};
 
 use super::notes::{Notes, Pen, now_ns};
+use crate::cores;
 
 /// A process of the experiment.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -118,7 +118,8 @@ impl Troupe {
     pub(crate) fn play(&self) -> io::Result<()> {
         let mut control = UnixStream::from(rustix::io::fcntl_dupfd_cloexec(io::stdin(), 3)?);
         let notes = Notes::open(&self.notes)?;
-        pin_to_one_core()?;
+        // All tasks of all troupes on the same core, or there would be room for everybody.
+        cores::keep_to(1)?;
         if self.nice != 0 {
             rustix::process::nice(self.nice)?;
         }
@@ -172,15 +173,6 @@ fn obey(mut control: UnixStream, greedy: &Handle) {
         }
     }
     std::process::exit(1);
-}
-
-/// All tasks of all troupes on the same core, or there would be room for everybody.
-fn pin_to_one_core() -> io::Result<()> {
-    let allowed = sched_getaffinity(None)?;
-    let Some(core) = (0..CpuSet::MAX_CPU).find(|&core| allowed.is_set(core)) else { return Ok(()) };
-    let mut one = CpuSet::new();
-    one.set(core);
-    Ok(sched_setaffinity(None, &one)?)
 }
 
 impl Task {

@@ -3,7 +3,8 @@
 //! A crowd in a process of its own ([`crate::load::crowd`]) opens connections one after another, each answered
 //! once before the next one comes, and holds them: so it is seen what beginning with a client takes. Then all of them are at work at the same time. The ladder
 //! goes from 10 to 10,000 and beyond, for each model as far as it gets: a step ends where a client is not answered, and
-//! why is told in the words in which the system was refused. A model's ladder is also left where the next step would take
+//! why is told in the words in which the system was refused. Where it was the lab's own limits that refused, set so that the
+//! machine survives this, that is told, and says nothing of the machine ([`stop`]). A model's ladder is also left where the next step would take
 //! too long, which is this experiment's reason and is told as such.
 //!
 //! What stops it on a large machine is far up, and differs from machine to machine. So there is a second part, in which
@@ -18,6 +19,7 @@
 //! the p99 grows with the number, whatever the model: there are only so many cores.
 
 mod outcome;
+mod stop;
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -28,6 +30,7 @@ use anyhow::{Context, bail};
 use rustix::process::Pid;
 use serde::Serialize;
 
+use self::stop::{By, Caps, Stop, by};
 use super::{Bench, Experiment};
 use crate::compartment::Limits;
 use crate::findings::{Outcome, Size};
@@ -90,12 +93,12 @@ struct Step {
     /// Of the server, for each answer.
     switches_each: f64,
     threads: Option<Threads>,
-    stop: Option<String>,
+    stop: Option<Stop>,
 }
 
 impl Step {
     /// Of a system that could not even be started.
-    fn without_start(system: System, connections: usize, why: String) -> Self {
+    fn without_start(system: System, connections: usize, stop: Stop) -> Self {
         Self {
             system,
             connections,
@@ -106,7 +109,7 @@ impl Step {
             worked: Worked::default(),
             switches_each: 0.0,
             threads: None,
-            stop: Some(why),
+            stop: Some(stop),
         }
     }
 }
@@ -146,7 +149,7 @@ fn plan(size: Size) -> Plan {
         },
         Size::Quick => Plan {
             steps: &[10, 100, 1000],
-            rounds: 2,
+            rounds: 1,
             low_up_to: 100,
             rounds_of_high: 1,
             work: Duration::from_millis(250),
@@ -187,6 +190,12 @@ pub(super) fn measure(bench: &Bench) -> anyhow::Result<Outcome> {
     let files = raise_open_files();
     let wanted: &[System] = if bench.size == Size::Full { &super::ONE_OF_EACH_COST } else { &FEW };
     let (systems, mut notes) = super::here(wanted, bench);
+    let why = match bench.size {
+        Size::Full => super::WHY_ONE_OF_EACH,
+        _ => "where time is short those are taken that show what there is to see",
+    };
+    notes.extend(super::left_out(wanted, why));
+    let caps = Caps::of(plan.limits);
     let progress =
         bench.progress(Experiment::Scale, plan.rounds * systems.len() * plan.steps.len() + STOPPED.len());
     let mut steps: Vec<Step> = Vec::new();
@@ -200,6 +209,13 @@ pub(super) fn measure(bench: &Bench) -> anyhow::Result<Outcome> {
                 if ended.contains(&system) {
                     continue;
                 }
+                if let Some(stop) = caps.forbid(system, connections) {
+                    if round == 0 {
+                        steps.push(Step::without_start(system, connections, stop));
+                    }
+                    ended.push(system);
+                    continue;
+                }
                 if let Some(why) = too_long(&steps, system, connections, plan.budget) {
                     if round == 0 {
                         notes.push(why);
@@ -207,21 +223,29 @@ pub(super) fn measure(bench: &Bench) -> anyhow::Result<Outcome> {
                     ended.push(system);
                     continue;
                 }
-                let step = step(system, connections, &plan, bench)
-                    .with_context(|| format!("{system} with {connections} connections"))?;
-                if step.stop.is_some() {
-                    ended.push(system);
+                match step(system, connections, &plan, bench) {
+                    Ok(step) => {
+                        if step.stop.is_some() {
+                            ended.push(system);
+                        }
+                        steps.push(step);
+                    }
+                    // It costs this ladder's end, and not what is known of the others.
+                    Err(error) => {
+                        notes.push(format!("{system}, {connections} connections: not measured: {error:#}"));
+                        ended.push(system);
+                    }
                 }
-                steps.push(step);
             }
         }
     }
     let mut stopped = Vec::new();
     for system in STOPPED {
         progress.doing(&format!("{system}, with low limits"));
-        match run_into_limit(system, bench)? {
-            Ok(it) => stopped.push(it),
-            Err(why) => notes.push(why),
+        match run_into_limit(system, bench) {
+            Ok(Ok(it)) => stopped.push(it),
+            Ok(Err(why)) => notes.push(why),
+            Err(error) => notes.push(format!("{system} was not run into a limit: {error:#}")),
         }
         progress.step();
     }
@@ -265,14 +289,17 @@ fn step(system: System, connections: usize, plan: &Plan, bench: &Bench) -> anyho
     let begun = Instant::now();
     let shape = Shape { limits: plan.limits, ..Shape::of(workers_for(system, connections)) };
     // A system that has no room for its workers has come to its end, and this experiment has not.
-    let ready = bench.start(system, &shape).and_then(|running| {
-        await_workers(&running, system, connections)?;
-        Ok(running)
-    });
-    let running = match ready {
+    let running = match bench.start(system, &shape) {
         Ok(running) => running,
-        Err(error) => return Ok(Step::without_start(system, connections, format!("{error:#}"))),
+        Err(error) => {
+            let stop = Stop { by: By::Machine, words: format!("{error:#}") };
+            return Ok(Step::without_start(system, connections, stop));
+        }
     };
+    if let Err(error) = await_workers(&running, system, connections) {
+        let stop = Stop { by: by(&running, plan.limits), words: format!("{error:#}") };
+        return Ok(Step::without_start(system, connections, stop));
+    }
     let started_ms = begun.elapsed().as_secs_f64() * 1e3;
     let mut crowds = Vec::new();
     let mut opened = Opened::default();
@@ -283,6 +310,7 @@ fn step(system: System, connections: usize, plan: &Plan, bench: &Bench) -> anyho
         opened = Opened {
             answered: opened.answered + more.answered,
             took_ms: opened.took_ms + more.took_ms,
+            // Of several crowds those of the slowest: what they are of all together is not known, and is no more.
             median_ms: opened.median_ms.max(more.median_ms),
             p99_ms: opened.p99_ms.max(more.p99_ms),
             stopped: more.stopped,
@@ -291,9 +319,16 @@ fn step(system: System, connections: usize, plan: &Plan, bench: &Bench) -> anyho
             break;
         }
     }
-    let stop = opened.stopped.as_deref().map(|said| words(&running, said));
-    let usage = running.usage();
-    let charged_kib = running.compartment.charged().map(|bytes| bytes as f64 / 1024.0);
+    let stop = opened
+        .stopped
+        .as_deref()
+        .map(|said| Stop { by: by(&running, plan.limits), words: words(&running, said) });
+    let mut usage = running.usage();
+    let mut charged_kib = running.compartment.charged().map(|bytes| bytes as f64 / 1024.0);
+    if usage.processes == 0 {
+        // It has died, and what is still charged to its compartment is no connection's.
+        (usage.pss_kib, charged_kib) = (None, None);
+    }
     let threads = match system {
         System::Model(Model::ThreadPerConnection) if stop.is_none() => Some(count_threads(&running)?),
         _ => None,
@@ -339,7 +374,9 @@ fn await_workers(running: &Running, system: System, connections: usize) -> anyho
 /// Why a client was not answered: what the system itself was told, or what the kernel did to it, or what the client saw.
 fn words(running: &Running, client: &str) -> String {
     let said = running.last_words();
-    match (said.lines().next_back(), running.compartment.killed_for_memory()) {
+    // Of several lines the one with the kernel's own words; a runtime says more behind it.
+    let last = said.lines().rfind(|line| line.contains("os error")).or_else(|| said.lines().next_back());
+    match (last, running.compartment.killed_for_memory()) {
         (_, Some(killed @ 1..)) => format!("the kernel killed {killed} of its processes: no memory left"),
         (Some(last), _) if last != "nothing" => last.to_owned(),
         _ => format!("client: {client}"),

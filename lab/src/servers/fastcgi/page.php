@@ -3,6 +3,13 @@
 
 function number($name, $default) { return (int) ($_GET[$name] ?? $default); }
 
+// For how long this process has had a processor, in microseconds.
+function processor_us() {
+    $used = getrusage();
+    return ($used['ru_utime.tv_sec'] + $used['ru_stime.tv_sec']) * 1000000
+        + $used['ru_utime.tv_usec'] + $used['ru_stime.tv_usec'];
+}
+
 // Calls itself by way of the engine, which has a stack of the system's size and no eye on it.
 function deeper() { array_map('deeper', [1]); }
 
@@ -13,6 +20,13 @@ switch ($_SERVER['SCRIPT_NAME']) {
         echo "worked\n";
         break;
     case '/cpu':
+        if (isset($_GET['burn_ms'])) {
+            // This process has one thread, so what it uses is what this page uses.
+            $end = processor_us() + number('burn_ms', 20) * 1000;
+            while (processor_us() < $end) { }
+            echo "burned\n";
+            break;
+        }
         $end = hrtime(true) + number('ms', 20) * 1000000;
         while (hrtime(true) < $end) { }
         echo "burned\n";

@@ -9,8 +9,13 @@
 //! Besides counting, each bump is a piece of work for the processor, so that it can be seen what more cores are good for
 //! in each way.
 //!
-//! Expected: only the first way loses updates, a different number each time, and none with one thread. With the
-//! global lock the rate stays that of one core; with the others the work is spread over cores.
+//! That is done by more and more at once on all cores, and by as many as there are cores, kept to fewer of them. And
+//! because a race need not show, two threads bump a few times only, again and again.
+//!
+//! Expected: only the first way loses updates, a different number each time, and none with one thread; of a few bumps mostly
+//! none. With the global lock the rate stays that of one core; with the others the work is spread over cores.
+
+mod outcome;
 
 use std::io::{self, Read, Write};
 use std::process::Stdio;
@@ -18,19 +23,19 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Barrier, Mutex};
 use std::time::{Duration, Instant};
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 use serde::{Deserialize, Serialize};
-use serde_json::json;
 
 use super::{Bench, Experiment, Party};
-use crate::findings::{Answer, Axis, Outcome, Plot, Point, Series, Table, Verdict};
+use crate::cores;
+use crate::findings::Outcome;
 use crate::play::{self, Part};
-use crate::stats::{Spread, digits};
 
 pub(super) const QUESTION: &str =
     "What is lost when many bump one counter at once, and what does each remedy cost?";
 pub(super) const METHOD: &str = "Each of N threads (or processes) bumps as often as the others; all begin at once. Lost is what the counter lacks at the end. \
-     Medians over rounds in which all ways are taken in turn.";
+     The time is from when the first began to when the last was through. Medians over rounds in which all ways are taken in turn; what is \
+     compared with one thread, or with one core, is compared within a round.";
 
 /// A way to bump a counter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -68,59 +73,103 @@ impl Way {
 struct Round {
     way: Way,
     parties: usize,
+    /// Cores that they may run on.
+    cores: usize,
     expected: u64,
     counted: u64,
     took_ms: f64,
 }
 
+/// So many at once are enough to show what there is to see, however many cores there are.
+const MOST: usize = 32;
+/// Bumps of which a race may well lose none.
+const FEW: u64 = 10;
+
 pub(super) fn measure(bench: &Bench) -> anyhow::Result<Outcome> {
     let rounds = bench.size.pick(2, 3, 7);
     let bumps = bench.size.pick(20_000, 100_000, 400_000);
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let parties: Vec<usize> = [1, 2, 4, 8].into_iter().filter(|&n| n <= (2 * cores).max(4)).collect();
-    let progress = bench.progress(Experiment::Races, rounds * parties.len() * Way::ALL.len());
+    let tries = bench.size.pick(20, 50, 200);
+    let all_cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let parties = parties(all_cores);
+    let (a_core_each, fewer) = (all_cores.min(MOST), fewer_cores(all_cores.min(MOST)));
+    let progress =
+        bench.progress(Experiment::Races, rounds * (parties.len() + fewer.len()) * Way::ALL.len() + 1);
     let mut all = Vec::new();
     for _ in 0..rounds {
         for &parties in &parties {
             for way in Way::ALL {
                 progress.doing(&format!("{}, {parties} at once", way.name()));
-                all.push(round(way, parties, bumps)?);
+                all.push(round(way, parties, all_cores, bumps)?);
+                progress.step();
+            }
+        }
+        for &cores in &fewer {
+            for way in Way::ALL {
+                progress.doing(&format!("{}, {a_core_each} at once on {cores} cores", way.name()));
+                let before = cores::keep_to(cores)?;
+                let kept = round(way, a_core_each, cores, bumps);
+                cores::allow(&before)?;
+                all.push(kept?);
                 progress.step();
             }
         }
     }
-    Ok(outcome(&all, &parties, cores))
+    progress.doing("a few bumps, again and again");
+    let few: Vec<Round> =
+        (0..tries).map(|_| round(Way::LoadAndStore, 2, all_cores, FEW)).collect::<anyhow::Result<_>>()?;
+    progress.step();
+    Ok(outcome::of(&all, &few, all_cores))
 }
 
-fn round(way: Way, parties: usize, bumps: u64) -> anyhow::Result<Round> {
+/// How many bump at once: more and more, and as many as there are cores.
+fn parties(cores: usize) -> Vec<usize> {
+    let mut parties: Vec<usize> = [1, 2, 4, 8].into_iter().filter(|&n| n <= (2 * cores).max(4)).collect();
+    parties.push(cores.min(MOST));
+    parties.sort_unstable();
+    parties.dedup();
+    parties
+}
+
+/// Numbers of cores below that one, each twice the one before.
+fn fewer_cores(cores: usize) -> Vec<usize> {
+    std::iter::successors(Some(1), |n| Some(n * 2)).take_while(|n| *n < cores).collect()
+}
+
+fn round(way: Way, parties: usize, cores: usize, bumps: u64) -> anyhow::Result<Round> {
     let (counted, took) = match way {
         Way::Processes => by_processes(parties, bumps)?,
-        _ => by_threads(way, parties, bumps),
+        _ => by_threads(way, parties, bumps)?,
     };
-    Ok(Round { way, parties, expected: bumps * parties as u64, counted, took_ms: took.as_secs_f64() * 1e3 })
+    let expected = bumps * parties as u64;
+    Ok(Round { way, parties, cores, expected, counted, took_ms: took.as_secs_f64() * 1e3 })
 }
 
-fn by_threads(way: Way, threads: usize, bumps: u64) -> (u64, Duration) {
+fn by_threads(way: Way, threads: usize, bumps: u64) -> anyhow::Result<(u64, Duration)> {
     let (counter, lock) = (AtomicU64::new(0), Mutex::new(0_u64));
-    let barrier = Barrier::new(threads + 1);
-    let started = std::thread::scope(|scope| {
-        for _ in 0..threads {
-            scope.spawn(|| {
-                barrier.wait();
-                match way {
-                    Way::LoadAndStore => load_and_store(&counter, bumps),
-                    Way::Mutex => under_mutex(&lock, bumps),
-                    Way::GlobalLock => under_global_lock(&lock, bumps),
-                    Way::AtomicAdd | Way::Processes => atomic_add(&counter, bumps),
-                }
-            });
-        }
+    let barrier = Barrier::new(threads);
+    let bump = || {
         barrier.wait();
-        Instant::now()
-    });
-    let took = started.elapsed();
+        // Each looks at the clock itself: whoever looked for them would want the processor that they have.
+        let began = Instant::now();
+        match way {
+            Way::LoadAndStore => load_and_store(&counter, bumps),
+            Way::Mutex => under_mutex(&lock, bumps),
+            Way::GlobalLock => under_global_lock(&lock, bumps),
+            Way::AtomicAdd | Way::Processes => atomic_add(&counter, bumps),
+        }
+        (began, Instant::now())
+    };
+    let times: Vec<(Instant, Instant)> = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..threads).map(|_| scope.spawn(bump)).collect();
+        threads
+            .into_iter()
+            .map(|it| it.join().map_err(|_| anyhow!("a counting thread panicked")))
+            .collect::<anyhow::Result<_>>()
+    })?;
+    let first = times.iter().map(|it| it.0).min().context("there were no threads")?;
+    let last = times.iter().map(|it| it.1).max().context("there were no threads")?;
     let locked = lock.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
-    (counter.into_inner() + locked, took)
+    Ok((counter.into_inner() + locked, last - first))
 }
 
 fn load_and_store(counter: &AtomicU64, bumps: u64) {
@@ -217,91 +266,17 @@ fn by_processes(processes: usize, bumps: u64) -> anyhow::Result<(u64, Duration)>
     Ok((sum, took))
 }
 
-fn outcome(rounds: &[Round], parties: &[usize], cores: usize) -> Outcome {
-    let of =
-        |way: Way, parties: usize| rounds.iter().filter(move |it| it.way == way && it.parties == parties);
-    let lost = |it: &Round| (it.expected - it.counted) as f64 / it.expected as f64 * 100.0;
-    let rate = |it: &Round| it.expected as f64 / it.took_ms / 1e3;
-    let spread = |way, parties, figure: &dyn Fn(&Round) -> f64| Spread::of(of(way, parties).map(figure));
-    let mut table = Table::new(
-        "a counter, bumped by many at once",
-        &["how", "at once", "lost, %", "million bumps/s", "times one alone"],
-    );
-    let mut series = Vec::new();
-    for way in Way::ALL {
-        let mut points = Vec::new();
-        for &n in parties {
-            let (Some(lost), Some(rate), Some(alone)) =
-                (spread(way, n, &lost), spread(way, n, &rate), spread(way, 1, &rate))
-            else {
-                continue;
-            };
-            table.row([
-                way.name().to_owned(),
-                n.to_string(),
-                lost.to_string(),
-                rate.to_string(),
-                digits(rate.median / alone.median),
-            ]);
-            points.push(Point { x: n as f64, y: rate });
-        }
-        series.push(Series { name: way.name().to_owned(), points });
-    }
-    let plot = Plot::Lines {
-        title: "bumps a second over how many bump at once".to_owned(),
-        x: Axis::linear("threads or processes at once"),
-        y: Axis::linear("million bumps/s"),
-        series,
-    };
-    Outcome {
-        tables: vec![table],
-        plots: vec![plot],
-        answers: answers(rounds, parties, cores),
-        notes: Vec::new(),
-        data: json!({ "cores": cores, "rounds": rounds }),
-    }
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-fn answers(rounds: &[Round], parties: &[usize], cores: usize) -> Vec<Answer> {
-    let most = parties.iter().copied().max().unwrap_or(1);
-    let of = |way: Way| rounds.iter().filter(move |it| it.way == way && it.parties > 1);
-    let lost: Vec<u64> = of(Way::LoadAndStore).map(|it| it.expected - it.counted).collect();
-    let (least, worst) = (lost.iter().min().copied().unwrap_or(0), lost.iter().max().copied().unwrap_or(0));
-    let others = Way::ALL.iter().filter(|&&way| way != Way::LoadAndStore);
-    let nothing_else_lost = others.clone().all(|&way| of(way).all(|it| it.expected == it.counted));
-    let speed = |way: Way, n: usize| {
-        let rounds = rounds.iter().filter(move |it| it.way == way && it.parties == n);
-        Spread::of(rounds.map(|it| it.expected as f64 / it.took_ms)).map_or(f64::NAN, |it| it.median)
-    };
-    let gain = |way: Way| speed(way, cores.clamp(1, most)) / speed(way, 1);
-    let (global, atomic) = (gain(Way::GlobalLock), gain(Way::AtomicAdd));
-    vec![
-        Answer {
-            claim: 13,
-            verdict: Verdict::of(worst > 0 && least != worst),
-            evidence: format!(
-                "load and store lost between {} and {} updates a round",
-                digits(least as f64),
-                digits(worst as f64)
-            ),
-        },
-        Answer {
-            claim: 11,
-            verdict: Verdict::of(nothing_else_lost && worst > 0),
-            evidence: "with a mutex, an atomic add, a global lock or messages nothing was lost".to_owned(),
-        },
-        Answer {
-            claim: 14,
-            verdict: if cores < 2 {
-                Verdict::NotMeasured
-            } else {
-                Verdict::of(nothing_else_lost && global < 1.2 && atomic > 1.3)
-            },
-            evidence: format!(
-                "on {cores} cores {} times one thread's rate under the global lock, {} with an atomic add",
-                digits(global),
-                digits(atomic)
-            ),
-        },
-    ]
+    #[test]
+    fn as_many_as_there_are_cores_are_among_those_who_bump_at_once() {
+        for cores in 1..100 {
+            assert!(parties(cores).contains(&cores.min(MOST)), "{cores}");
+            assert_eq!(parties(cores)[0], 1);
+        }
+        assert_eq!((parties(2), parties(3)), (vec![1, 2, 4], vec![1, 2, 3, 4]));
+        assert_eq!((fewer_cores(1), fewer_cores(2), fewer_cores(6)), (vec![], vec![1], vec![1, 2, 4]));
+    }
 }

@@ -1,12 +1,12 @@
 //! A PostgreSQL to experiment on: one of its own in a temporary directory, or the one that somebody named.
 //!
-//! One of its own is made by Debian's `initdb` (a second or two), listens on a free port of the loopback address, holds
-//! no more than [`MOST`] connections, so that its limit can be reached, and does not wait for the disk. PostgreSQL
+//! One of its own is made by Debian's `initdb` (a second or two), holds no more than [`MOST`] connections, so that its limit
+//! can be reached, and does not wait for the disk. It lets everybody in who gets to it, and asks for no password: so it
+//! listens only on a Unix socket in its directory, into which no other user gets but root. PostgreSQL
 //! refuses to run as root; root therefore starts it as `postgres` or `nobody`. It ends with its compartment, and its
 //! directory goes with it.
 
 use std::ffi::OsString;
-use std::net::TcpListener;
 use std::os::unix::fs::chown;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -14,16 +14,28 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use postgres::{Client, Config, NoTls};
+use rustix::process::{Pid, Signal};
 
-use crate::compartment::{Compartment, Limits};
-use crate::systems::{self, Scratch};
+use crate::compartment::{Compartment, End, Limits};
+use crate::processes;
+use crate::systems::{self, Scratch, Usage};
 
 /// Connections that a server of the lab's own takes.
 pub(super) const MOST: usize = 40;
 
+/// Who asks it, and for what.
+const USER: &str = "lab";
+const DATABASE: &str = "postgres";
+
+/// What a server and its processes may have.
+const LIMITS: Limits = Limits { memory: 1 << 30, pids: 256 };
+
+/// How long its files may take to be made.
+const INITDB: Duration = Duration::from_secs(60);
+
 /// Where the server is.
 pub(super) struct Database {
-    /// How clients reach it, as text that another process can be given.
+    /// How clients reach it, as text that another process can be given: an address, or words with values.
     pub(super) url: String,
     config: Config,
     cluster: Option<Cluster>,
@@ -36,9 +48,9 @@ struct Cluster {
 }
 
 impl Drop for Cluster {
-    /// In peace, so that the server waits for its own processes and nobody else has to.
+    /// In order (a "fast shutdown"), so that the server waits for its own processes and gives its shared memory back.
     fn drop(&mut self) {
-        self.compartment.ask_to_end(Duration::from_secs(5));
+        self.compartment.ask_with(Signal::INT, Duration::from_secs(5));
     }
 }
 
@@ -57,9 +69,7 @@ struct User {
 /// Whether a server of the lab's own can be started here; if not, what to do about it.
 pub(super) fn is_installed() -> Result<(), String> {
     programs().map(|_| ()).ok_or_else(|| {
-        "PostgreSQL is not installed: `apt-get install --no-install-recommends postgresql`, or name a server with \
-         --database-url"
-            .to_owned()
+        "PostgreSQL is not installed: `apt-get install --no-install-recommends postgresql`".to_owned()
     })
 }
 
@@ -70,15 +80,7 @@ impl Database {
             let config = url.parse().with_context(|| format!("--database-url {url} is no address"))?;
             return Ok(Self { url: url.to_owned(), config, cluster: None });
         }
-        // Somebody else may take the port between looking for it and listening on it.
-        let mut last = None;
-        for _ in 0..3 {
-            match Self::start() {
-                Ok(database) => return Ok(database),
-                Err(error) => last = Some(error),
-            }
-        }
-        Err(last.unwrap_or_else(|| anyhow::anyhow!("PostgreSQL was not started")))
+        Self::start()
     }
 
     fn start() -> anyhow::Result<Self> {
@@ -91,33 +93,52 @@ impl Database {
         }
         let data = dir.path().join("data");
         let mut make = as_user(user.as_ref(), &initdb);
-        make.arg("-D").arg(&data).args(["-U", "lab", "-A", "trust", "-E", "UTF8", "--no-locale", "-N"]);
-        let made = make.current_dir(dir.path()).output().context("cannot run initdb")?;
-        if !made.status.success() {
-            bail!("initdb has failed: {}", String::from_utf8_lossy(&made.stderr).trim());
+        make.arg("-D").arg(&data).args(["-U", USER, "-A", "trust", "-E", "UTF8", "--no-locale", "-N"]);
+        make.current_dir(dir.path());
+        let said = dir.path().join("initdb");
+        let output = std::fs::File::create(&said).context("cannot make a file for what initdb says")?;
+        let mut making = Compartment::new(LIMITS);
+        let errors = Stdio::from(output.try_clone()?);
+        // Asked to end it ends the servers that it has started, which give their shared memory back.
+        making
+            .start_to_end(make, End::AskAll(Signal::TERM), Stdio::null(), Stdio::from(output), errors)
+            .context("cannot run initdb")?;
+        if !making.await_success(INITDB) {
+            let said = std::fs::read_to_string(&said).unwrap_or_default();
+            bail!("initdb has failed: {}", said.trim());
         }
-        let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+        drop(making);
         let server = as_user(user.as_ref(), &postgres);
         let log = dir.path().join("log");
         // What it says goes into a file of its own: the terminal is for what was found.
         let mut command = Command::new("/bin/sh");
         command.args(["-c", "log=$1; shift; exec \"$@\" >\"$log\" 2>&1", "sh"]).arg(&log);
         command.arg(server.get_program()).args(server.get_args()).arg("-D").arg(&data);
-        command.args(["-p", &port.to_string()]);
+        let socket_dir =
+            dir.path().to_str().context("the directory for scratch files has no name in UTF-8")?;
         for setting in [
-            "listen_addresses=127.0.0.1",
-            "unix_socket_directories=",
+            "listen_addresses=",
+            // It names the socket; nobody else's can be in this directory.
+            "port=5432",
+            &format!("unix_socket_directories={socket_dir}"),
             &format!("max_connections={MOST}"),
             "superuser_reserved_connections=0",
             "fsync=off",
+            // In its directory, which goes with it, and not in /dev/shm.
+            "dynamic_shared_memory_type=mmap",
             "shared_buffers=16MB",
         ] {
             command.args(["-c", setting]);
         }
         command.current_dir(dir.path());
-        let mut compartment = Compartment::new(Limits { memory: 1 << 30, pids: 256 });
-        compartment.start(command, Stdio::null()).context("cannot start PostgreSQL")?;
-        let url = format!("postgresql://lab@127.0.0.1:{port}/postgres");
+        let mut compartment = Compartment::new(LIMITS);
+        compartment
+            // An "immediate shutdown": it waits for nobody, and removes its shared memory.
+            .start_to_end(command, End::Ask(Signal::QUIT), Stdio::null(), Stdio::inherit(), Stdio::inherit())
+            .context("cannot start PostgreSQL")?;
+        // An apostrophe would end the value.
+        let quoted = socket_dir.replace('\\', "\\\\").replace('\'', "\\'");
+        let url = format!("host='{quoted}' user={USER} dbname={DATABASE}");
         let mut database =
             Self { config: url.parse()?, url, cluster: Some(Cluster { compartment, _dir: dir }) };
         database.await_service(&log)?;
@@ -142,15 +163,30 @@ impl Database {
         self.config.connect(NoTls)
     }
 
+    /// The server's version, as one number: 150_004 is 15.4.
+    pub(super) fn version(&self) -> anyhow::Result<u32> {
+        let row = self.connect()?.query_one("SHOW server_version_num", &[])?;
+        row.try_get::<_, String>(0)?.parse().context("the server's version is no number")
+    }
+
     /// Whether the lab may use it up.
     pub(super) fn is_own(&self) -> bool {
         self.cluster.is_some()
     }
 
-    /// What its processes take together, in MiB, if they can be seen.
-    pub(super) fn memory_mib(&self) -> Option<f64> {
-        let members = self.cluster.as_ref()?.compartment.members();
-        Some(systems::usage(&members).pss_kib as f64 / 1024.0)
+    /// What its processes take together, if they can be seen.
+    pub(super) fn usage(&self) -> Option<Usage> {
+        Some(systems::usage(&self.cluster.as_ref()?.compartment.members()))
+    }
+
+    /// Of the processes that serve a session the one that has been running longest.
+    pub(super) fn oldest_session(&self) -> Option<Pid> {
+        let mut members = self.cluster.as_ref()?.compartment.members();
+        // PostgreSQL's processes say what they do: `postgres: USER DATABASE ADDRESS STATEMENT` is one of these.
+        let serves = format!("postgres: {USER} {DATABASE} ");
+        members
+            .retain(|pid| systems::command_line(*pid).first().is_some_and(|said| said.starts_with(&serves)));
+        members.into_iter().min_by_key(|pid| processes::start_time(*pid))
     }
 }
 

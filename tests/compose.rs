@@ -104,9 +104,8 @@ fn a_killed_worker_costs_no_request(deployment: &Deployment) {
     let answer = client.response();
     assert_eq!((answer.status, answer.text().as_str()), (200, "worked 1000 ms\n"));
 
-    let incident = deployment.api().incident(&victim.life(), |it| {
-        it["steps_ms"]["ready"].is_number() && it["cause"]["kind"] == "signal"
-    });
+    let incident = deployment.api().told(&victim.life());
+    assert_eq!(incident["cause"]["kind"], "signal", "{incident:#}");
     assert_eq!(incident["cause"]["detail"], "SIGKILL", "{incident:#}");
     assert_eq!(incident["held"][0]["outcome"], "redelivered", "{incident:#}");
     let told = deployment.bulkhead(&["incidents"]).unwrap();

@@ -57,7 +57,7 @@ fn an_engine_that_is_restarted_under_load_costs_no_request() {
     stack.signal(&victim, Signal::KILL);
     engine.start_again();
     found_again(&stack, 2);
-    stack.api().incident(&victim.life(), |it| it["steps_ms"]["ready"].is_number());
+    stack.api().told(&victim.life());
     let after = lives(&stack.ready("web", 3));
     assert_eq!(
         before.difference(&after).collect::<Vec<_>>(),

@@ -139,9 +139,8 @@ fn killed_workers_cost_no_request(deployment: &Deployment) {
         let (pod, node) = (victim.pod.as_deref().unwrap(), victim.node.as_deref().unwrap());
         if round % 2 == 0 {
             deployment.kill_past_the_cluster(pod, node, "worker");
-            let incident = deployment.api().incident(&victim.life(), |it| {
-                it["steps_ms"]["ready"].is_number() && it["cause"]["detail"] == "SIGKILL"
-            });
+            let incident = deployment.api().told(&victim.life());
+            assert_eq!(incident["cause"]["detail"], "SIGKILL", "{incident:#}");
             assert!(incident["unit"].as_str().is_some_and(|unit| unit.contains(pod)), "{incident:#}");
         } else {
             deployment.must(&["delete", "pod", pod, "--grace-period=0", "--force"]);
@@ -160,9 +159,7 @@ fn a_kill_is_no_order_to_finish(deployment: &Deployment) {
     let victim = deployment.holder_of("GET /work?ms=1500");
     let answer = deployment.api().kill(&victim.id, "SIGKILL");
     assert!(answer.status < 300, "{}", answer.text());
-    let incident = deployment.api().incident(&victim.life(), |it| {
-        it["steps_ms"]["ready"].is_number() && it["held"][0]["outcome"].is_string()
-    });
+    let incident = deployment.api().told(&victim.life());
     // A worker that is told to finish would have finished this one.
     assert_eq!(incident["held"][0]["outcome"], "redelivered", "{incident:#}");
     assert_eq!(client.response().text(), "worked 1500 ms\n");
@@ -176,7 +173,7 @@ fn what_dies_now_is_seen_and_replaced(deployment: &Deployment) {
         victim.node.as_deref().unwrap(),
         "worker",
     );
-    deployment.api().incident(&victim.life(), |it| it["steps_ms"]["ready"].is_number());
+    deployment.api().told(&victim.life());
 }
 
 fn a_pod_says_what_its_worker_does(deployment: &Deployment) {
@@ -465,7 +462,7 @@ fn workers_are_cut_off_without_a_word(deployment: &Deployment) {
         ["-s", "-d"].map(|way| ["FORWARD", way, &address].map(str::to_owned).to_vec())
     }));
     for worker in &there {
-        let incident = deployment.api().incident(&worker.life(), |it| it["steps_ms"]["ready"].is_number());
+        let incident = deployment.api().told(&worker.life());
         assert_eq!(incident["cause"]["kind"], "lost", "{incident:#}");
     }
     let took = began.elapsed();

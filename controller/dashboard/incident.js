@@ -22,6 +22,7 @@ const KINDS = {
   start_timeout: 'killed: not ready in time',
   protocol: 'killed: broke the protocol',
   lost: 'gone, and nobody saw how',
+  not_known_yet: 'what it died of is not known yet',
 };
 
 const STEPS = [
@@ -77,41 +78,8 @@ export class Incidents {
   #paint = () => {
     const latest = [...this.#store.incidents.values()].slice(-this.#shown).reverse();
     this.#list.show(latest);
-    const known = this.#store.incidents.size;
-    const total = Math.max(this.#store.frame?.incidents.total ?? 0, known);
-    const counted = this.#store.frame?.incidents;
-    const isSome = counted !== undefined && counted.total > counted.kept;
-    const forgotten = isSome ? `; the latest ${count(known)} are remembered` : '';
-    say(this.#count, total === 0 ? 'Nobody has died.' : `${count(total)} in all${forgotten}`);
-    this.#more.hidden = latest.length === known;
-    if (this.#open !== null) this.#paintCard();
-  };
-
-  #makeLine({ id }) {
-    const record = {
-      time: el('time', {}),
-      name: el('strong', {}),
-      cause: el('span', { class: 'cause' }),
-      held: el('span', { class: 'held' }),
-      ready: el('span', { class: 'ready' }),
-    };
-    const button = on(
-      el(
-        'button',
-        { type: 'button', 'data-incident': id, 'aria-haspopup': 'dialog' },
-        record.time,
-        record.name,
-        record.cause,
-        record.held,
-        record.ready,
-      ),
-      'click',
-      () => this.show(id),
-    );
-    record.root = el('li', {}, button);
-    record.button = button;
-    return record;
-  }
+    return incident.complete;
+}
 
   #paintCard() {
     const incident = this.#store.incidents.get(this.#open);
@@ -122,11 +90,6 @@ export class Incidents {
     this.#dialog.replaceChildren(card(incident, () => this.#dialog.close()));
     if (hadFocus) this.#dialog.querySelector('[data-action="close"]').focus();
   }
-}
-
-/** How much is known of it. */
-export function isComplete(incident) {
-  return incident.steps_ms.ready !== null && incident.held.every((held) => held.outcome !== 'pending');
 }
 
 /** Why it died, in words. */
@@ -156,7 +119,7 @@ function updateLine(record, incident) {
     record.ready,
     incident.steps_ms.ready === null ? 'no replacement yet' : `replaced in ${duration(incident.steps_ms.ready)}`,
   );
-  mark(record.button, 'data-complete', String(isComplete(incident)));
+  mark(record.button, 'data-complete', String(incident.complete));
   mark(record.button, 'data-outcome', incident.held[0]?.outcome ?? 'none');
 }
 

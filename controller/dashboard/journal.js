@@ -6,7 +6,7 @@
 
 import { el, Keyed, on } from './dom.js';
 import { paintSoon } from './frame.js';
-import { cause, isComplete, outcome } from './incident.js';
+import { cause, outcome } from './incident.js';
 import { clock, duration, moment, plain, plural, short } from './text.js';
 
 const PAUSE_MS = 2_500;
@@ -85,7 +85,7 @@ function line(event) {
     case 'incident': {
       const { incident, stage } = event;
       const held = incident.held.map((each) => `; ${short(plain(each.request), 120)}: ${outcome(each)}`).join('');
-      const end = isComplete(incident) ? `; replaced in ${duration(incident.steps_ms.ready)}` : '';
+      const end = incident.complete ? `; replaced in ${duration(incident.steps_ms.ready)}` : '';
       return `incident ${incident.id} ${stage}: ${cause(incident)}${held}${end}`;
     }
     case 'pool':

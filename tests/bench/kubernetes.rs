@@ -50,7 +50,7 @@ fn kills(deployment: &Deployment) {
         // By the clock of this machine, which is that of all nodes.
         let killed = Timestamp::now();
         kill_process(process, Signal::KILL).unwrap();
-        let told = deployment.api().incident(&victim.life(), |it| it["steps_ms"]["ready"].is_number());
+        let told = deployment.api().told(&victim.life());
         let at: Timestamp = told["at"].as_str().unwrap().parse().unwrap();
         noticed.push(at.duration_since(killed).as_secs_f64() * 1e3);
         ready.extend(told["steps_ms"]["ready"].as_f64());

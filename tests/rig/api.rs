@@ -144,6 +144,11 @@ impl Api {
         })
     }
 
+    /// Waits for the incident of that life until nothing more will be said of it.
+    pub fn told(self, life: &str) -> Value {
+        self.incident(life, |it| it["complete"] == true)
+    }
+
     pub fn kill(self, worker: &str, signal: &str) -> Response {
         self.post(&format!("/api/v1/workers/{worker}/kill"), &json!({ "signal": signal }))
     }

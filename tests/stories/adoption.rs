@@ -34,7 +34,7 @@ pub fn the_controller_can_die_and_the_next_one_adopts(backend: Backend) {
     // It is their master now: it notices a death and replaces the dead.
     let victim = stack.api().worker("web-1");
     stack.kill_from_outside(&victim);
-    stack.api().incident(&victim.life(), |it| it["steps_ms"]["ready"].is_number());
+    stack.api().told(&victim.life());
     assert_eq!(stack.ready("web", 3).len(), 3);
     stack.down();
 }

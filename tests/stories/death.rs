@@ -12,20 +12,11 @@ use crate::rig::load::Load;
 use crate::rig::worker::FakeWorker;
 use crate::rig::{Backend, Stack, eventually};
 
-/// All that an incident is to tell has been told.
-fn is_told(incident: &Value) -> bool {
-    let settled =
-        incident["held"].as_array().is_some_and(|held| held.iter().all(|it| it["outcome"] != "pending"));
-    let cause = incident["cause"]["detail"].as_str();
-    let known = cause.is_some_and(|detail| !detail.ends_with("not known yet"));
-    settled && known && incident["steps_ms"]["ready"].is_number()
-}
-
 pub fn killed_while_idle_is_replaced(backend: Backend) {
     let stack = Stack::web(backend, 2, "");
     let victim = stack.ready("web", 2)[0].clone();
     stack.kill_from_outside(&victim);
-    let incident = stack.api().incident(&victim.life(), is_told);
+    let incident = stack.api().told(&victim.life());
     assert_eq!(incident["cause"]["kind"], "signal", "{incident:#}");
     assert_eq!(incident["cause"]["detail"], "SIGKILL", "{incident:#}");
     assert_eq!(incident["held"], serde_json::json!([]), "{incident:#}");
@@ -47,7 +38,7 @@ pub fn killed_in_a_get_is_answered_by_another(backend: Backend) {
     assert_eq!((answer.status, answer.text().as_str()), (200, "worked 300 ms\n"));
     // The connection goes on as if nothing had happened.
     assert_eq!(client.get("/work?ms=1").status, 200);
-    let incident = stack.api().incident(&victim.life(), is_told);
+    let incident = stack.api().told(&victim.life());
     let held = &incident["held"][0];
     assert_eq!(
         (&held["request"], &held["outcome"]),
@@ -74,7 +65,7 @@ pub fn killed_in_a_post_is_executed_at_most_once(backend: Backend) {
     assert_eq!(answer.status, 502);
     assert_eq!(answer.json()["incident"], victim.life(), "{}", answer.text());
     assert_eq!(stack.api().pool("web")["counters"]["deliveries"], 1, "it was delivered again");
-    let incident = stack.api().incident(&victim.life(), is_told);
+    let incident = stack.api().told(&victim.life());
     assert_eq!(incident["held"][0]["outcome"], "answered", "{incident:#}");
     assert_eq!(incident["held"][0]["status"], 502, "{incident:#}");
     // One that says that it may be repeated is.
@@ -108,7 +99,7 @@ pub fn killed_in_an_answer_cuts_it_and_answers_once(backend: Backend) {
     };
     assert_eq!(stack.api().pool("web")["counters"]["deliveries"], 1, "it was delivered again");
     let incident = eventually("there is an incident", || stack.api().incidents().pop().ok_or("none"));
-    let incident = stack.api().incident(incident["id"].as_str().unwrap(), is_told);
+    let incident = stack.api().told(incident["id"].as_str().unwrap());
     assert_eq!(incident["held"][0]["outcome"], "closed", "{incident:#}");
     assert_eq!(incident["cause"]["detail"], died_of, "{incident:#}");
     // Where the end of the connection is the end of the answer, a cut one must not end like a whole one.
@@ -171,7 +162,7 @@ pub fn a_poison_get_stops_at_the_limit(backend: Backend) {
     let answer = stack.connect().get("/segv");
     assert_eq!(answer.status, 502);
     let last = answer.json()["incident"].as_str().unwrap().to_owned();
-    let incident = stack.api().incident(&last, is_told);
+    let incident = stack.api().told(&last);
     assert_eq!(incident["cause"]["detail"], "SIGSEGV", "{incident:#}");
     let incidents = stack.api().incidents();
     assert_eq!(incidents.len(), 2, "two deliveries is the limit: {incidents:#?}");
@@ -203,7 +194,7 @@ pub fn killed_under_load_loses_no_get(backend: Backend) {
         // The next victim is whoever is at work once the pool is whole again.
         let workers = stack.ready("web", 4);
         stack.kill_from_outside(&workers[kill % 4]);
-        stack.api().incident(&workers[kill % 4].life(), is_told);
+        stack.api().told(&workers[kill % 4].life());
         // Until every client has been answered: a request may be delivered twice, and no more.
         let enough = load.answered() + 16;
         eventually("the clients have moved on", || match load.answered() {
@@ -262,7 +253,7 @@ pub fn a_raw_connection_is_closed_with_its_worker(backend: Backend) {
     assert_eq!(client.rest().unwrap_or_default(), b"");
     other.send("c");
     assert_eq!(other.exactly(7), b"Echo: c", "the other connection was harmed");
-    let incident = stack.api().incident(&victim.life(), is_told);
+    let incident = stack.api().told(&victim.life());
     assert_eq!(incident["held"][0]["outcome"], "closed", "{incident:#}");
     drop(other);
     stack.down();

@@ -10,7 +10,7 @@ pub fn a_hang_is_ended_named_and_answered_504(backend: Backend) {
     let answer = stack.connect().get("/hang");
     assert_eq!(answer.status, 504);
     let life = answer.json()["incident"].as_str().unwrap().to_owned();
-    let incident = stack.api().incident(&life, |it| it["steps_ms"]["ready"].is_number());
+    let incident = stack.api().told(&life);
     assert_eq!(incident["cause"]["kind"], "request_timeout", "{incident:#}");
     assert!(incident["cause"]["detail"].as_str().unwrap().contains("GET /hang"), "{incident:#}");
     assert_eq!(
@@ -25,7 +25,7 @@ pub fn a_hang_is_ended_named_and_answered_504(backend: Backend) {
     let answer = client.response();
     assert_eq!((answer.status, client.rest().unwrap()), (504, Vec::new()));
     let life = answer.json()["incident"].as_str().unwrap().to_owned();
-    let incident = stack.api().incident(&life, |it| it["steps_ms"]["ready"].is_number());
+    let incident = stack.api().told(&life);
     assert_eq!(incident["cause"]["kind"], "request_timeout", "{incident:#}");
     stack.ready("web", 2);
     stack.down();
@@ -107,7 +107,7 @@ pub fn out_of_memory_is_told_as_such(backend: Backend) {
     let answer = stack.connect().get("/leak?mb=256");
     assert_eq!(answer.status, 502, "{}", answer.text());
     let life = answer.json()["incident"].as_str().unwrap().to_owned();
-    let incident = stack.api().incident(&life, |it| it["steps_ms"]["ready"].is_number());
+    let incident = stack.api().told(&life);
     assert_eq!(incident["cause"]["kind"], "oom", "{incident:#}");
     assert!(
         incident["cause"]["detail"].as_str().unwrap().contains("32"),
@@ -125,7 +125,7 @@ pub fn a_fork_bomb_stays_in_its_compartment(backend: Backend) {
     let load = Load::start(stack.address("web"), 2, "/work?ms=2");
     let bombed = stack.api().workers().into_iter().max_by_key(|it| it.turns).unwrap();
     stack.kill_from_outside(&bombed);
-    stack.api().incident(&bombed.life(), |it| it["steps_ms"]["ready"].is_number());
+    stack.api().told(&bombed.life());
     let tally = load.stop();
     assert_eq!(tally.failed, Vec::<String>::new());
     stack.ready("web", 2);
@@ -169,7 +169,7 @@ pub fn a_child_that_keeps_the_link_does_not_hide_a_death(backend: Backend) {
     )
     .unwrap();
     assert_eq!(client.response().text(), "worked 400 ms\n");
-    stack.api().incident(&victim.life(), |it| it["steps_ms"]["ready"].is_number());
+    stack.api().told(&victim.life());
     stack.ready("web", 2);
     stack.down();
 }

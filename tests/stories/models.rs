@@ -25,7 +25,7 @@ pub fn threads_share_a_fault_and_catch_a_panic(backend: Backend) {
     stack.holder_of("GET /work?ms=5000");
     assert_eq!(stack.connect().get("/segv").status, 502);
     assert_eq!(sibling.response().status, 502);
-    let incident = stack.api().incident(&worker.life(), |it| it["steps_ms"]["ready"].is_number());
+    let incident = stack.api().told(&worker.life());
     assert_eq!(incident["held"].as_array().unwrap().len(), 2, "{incident:#}");
     stack.down();
 }
@@ -92,7 +92,7 @@ pub fn an_event_loop_waits_for_many_and_blocks_for_all(backend: Backend) {
     let poison = stack.connect().get("/panic");
     assert_eq!(poison.status, 502, "{}", poison.text());
     drop(sibling);
-    stack.api().incident(&worker.life(), |it| it["steps_ms"]["ready"].is_number());
+    stack.api().told(&worker.life());
     stack.ready("web", 1);
     // It takes no body that it has no room for, and says so at once.
     let mut large = stack.connect();

@@ -399,6 +399,7 @@ const PHASES: [(PhaseView, &str); 5] = [
     (PhaseView::Dead, "dead"),
 ];
 
+/// All but [`CauseKind::NotKnownYet`]: a death is counted once it is known what it was.
 const CAUSES: [(CauseKind, &str); 7] = [
     (CauseKind::Signal, "signal"),
     (CauseKind::Exit, "exit"),

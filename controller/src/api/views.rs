@@ -137,6 +137,10 @@ pub struct IncidentView {
     /// Why its replacement does not run yet, in the engine's words, when something is wrong.
     #[serde(default)]
     pub trouble: Option<String>,
+    /// Whether all has been said: what it died of and what became of all that it held are known, and its replacement
+    /// is ready.
+    #[serde(default)]
+    pub complete: bool,
 }
 
 /// The memory of a worker that died for want of it.
@@ -175,6 +179,9 @@ pub enum CauseKind {
     Protocol,
     /// It is gone and nobody saw how.
     Lost,
+    /// Its link closed, and the backend has not said yet what it died of: a pod's end may be told after its
+    /// replacement is ready. One of the others follows.
+    NotKnownYet,
 }
 
 /// A turn that a dead worker had held.

@@ -124,6 +124,7 @@ pub(super) fn cause_in_short(CauseView { kind, detail }: &CauseView) -> String {
         CauseKind::StartTimeout => "start time-out".to_owned(),
         CauseKind::Protocol => "broke protocol".to_owned(),
         CauseKind::Lost => "lost".to_owned(),
+        CauseKind::NotKnownYet => "not known yet".to_owned(),
     }
 }
 
@@ -136,6 +137,7 @@ fn cause_in_full(CauseView { kind, detail }: &CauseView) -> String {
         CauseKind::StartTimeout => "killed because it was not ready in time",
         CauseKind::Protocol => "killed because it broke the link's protocol",
         CauseKind::Lost => "it is gone, and nobody saw how",
+        CauseKind::NotKnownYet => "what it died of is not known yet",
     };
     if detail.is_empty() || detail == told { told.to_owned() } else { format!("{told} ({detail})") }
 }

@@ -70,6 +70,7 @@ fn incident_among(
         backend: backend_name(backend).to_owned(),
         unit: incident.unit.as_ref().map(unit_name),
         trouble: replacement(state, incident).and_then(Tenant::trouble).map(str::to_owned),
+        complete: incident.is_complete(),
     }
 }
 
@@ -178,9 +179,7 @@ fn cause(reason: &Reason) -> CauseView {
             (CauseKind::Signal, "SIGKILL, still busy when its time to drain was over".to_owned())
         }
         Reason::Vanished(why) => (CauseKind::Lost, why.clone()),
-        Reason::NotKnownYet => {
-            (CauseKind::Lost, "its link closed; what it died of is not known yet".to_owned())
-        }
+        Reason::NotKnownYet => (CauseKind::NotKnownYet, "its link closed".to_owned()),
         Reason::Asked(signal) => (CauseKind::Signal, format!("{}, sent on request", signal_name(*signal))),
         Reason::Found(cause) => {
             let kind = match cause {

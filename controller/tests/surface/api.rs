@@ -54,7 +54,7 @@ async fn pools_and_incidents_are_listed() {
     let mut incident = get(&surface, "/api/v1/incidents/web-0.1").await;
     assert_eq!(incident["id"], incidents[1]["id"]);
     incident["at"] = json!("[time]");
-    insta::assert_snapshot!(incident.to_string(), @r#"{"at":"[time]","backend":"process","cause":{"detail":"64 MiB","kind":"oom"},"held":[],"id":"web-0.1","last_output":[],"memory":{"limit_bytes":67108864,"peak_bytes":null},"pool":"web","reproduce":null,"siblings":1,"siblings_failed":null,"steps_ms":{"detected":null,"ready":null,"redelivered":null,"spawned":null},"trouble":"Unschedulable: no node has as much","unit":"pid 4711","worker":"web-0"}"#);
+    insta::assert_snapshot!(incident.to_string(), @r#"{"at":"[time]","backend":"process","cause":{"detail":"64 MiB","kind":"oom"},"complete":false,"held":[],"id":"web-0.1","last_output":[],"memory":{"limit_bytes":67108864,"peak_bytes":null},"pool":"web","reproduce":null,"siblings":1,"siblings_failed":null,"steps_ms":{"detected":null,"ready":null,"redelivered":null,"spawned":null},"trouble":"Unschedulable: no node has as much","unit":"pid 4711","worker":"web-0"}"#);
 }
 
 #[tokio::test]

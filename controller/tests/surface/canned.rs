@@ -450,6 +450,7 @@ fn redelivered() -> IncidentView {
         backend: "process".to_owned(),
         unit: Some("pid 4714".to_owned()),
         trouble: None,
+        complete: true,
     }
 }
 
@@ -470,5 +471,6 @@ fn out_of_memory() -> IncidentView {
         backend: "process".to_owned(),
         unit: Some("pid 4711".to_owned()),
         trouble: Some("Unschedulable: no node has as much".to_owned()),
+        complete: false,
     }
 }

@@ -14,12 +14,6 @@ const LOST_AFTER: Duration = Duration::from_secs(3);
 /// How long everything else may take on a machine that has other things to do.
 const SLACK: Duration = Duration::from_secs(7);
 
-fn is_told(incident: &Value) -> bool {
-    let settled =
-        incident["held"].as_array().is_some_and(|held| held.iter().all(|it| it["outcome"] != "pending"));
-    settled && incident["steps_ms"]["ready"].is_number()
-}
-
 /// The incident says that nothing was heard, and nothing else.
 fn assert_lost(incident: &Value) {
     assert_eq!(incident["cause"]["kind"], "lost", "{incident:#}");
@@ -44,7 +38,7 @@ pub fn a_worker_that_has_stopped_is_lost_and_replaced(backend: Backend) {
     assert_eq!(client.response().text(), "worked 300 ms\n");
     let took = since.elapsed();
     assert!((LOST_AFTER - Duration::from_millis(1500)..LOST_AFTER + SLACK).contains(&took), "after {took:?}");
-    let incident = stack.api().incident(&victim.life(), is_told);
+    let incident = stack.api().told(&victim.life());
     assert_lost(&incident);
     assert_eq!(incident["held"][0]["outcome"], "redelivered", "{incident:#}");
     // It is dead by now, or will be as soon as it goes on.
@@ -60,7 +54,7 @@ pub fn a_worker_that_has_stopped_is_lost_and_replaced(backend: Backend) {
     kill_process(stack.pid_of(&victim), Signal::STOP).unwrap();
     let answer = client.response();
     assert_eq!((answer.status, &answer.json()["incident"]), (502, &Value::from(victim.life())));
-    let incident = stack.api().incident(&victim.life(), is_told);
+    let incident = stack.api().told(&victim.life());
     assert_lost(&incident);
     assert_eq!(incident["held"][0]["outcome"], "answered", "{incident:#}");
     // Nor is one that it has not been heard to begin: nobody knows what it has heard.
@@ -74,7 +68,7 @@ pub fn a_worker_that_has_stopped_is_lost_and_replaced(backend: Backend) {
     assert_eq!((answer.status, &answer.json()["incident"]), (502, &Value::from(victim.life())));
     let deliveries = &stack.api().pool("one")["counters"]["deliveries"];
     assert_eq!(deliveries, 2, "one each; it was delivered again");
-    assert_lost(&stack.api().incident(&victim.life(), is_told));
+    assert_lost(&stack.api().told(&victim.life()));
     stack.ready("one", 1);
     let mut client = Connection::to(stack.address("one"));
     assert_eq!(client.get("/work?ms=0").status, 200);
@@ -95,10 +89,10 @@ pub fn what_is_lost_goes_to_nobody_who_is_silent_too(backend: Backend) {
     assert_eq!(second.response().status, 200);
     kill_process(stack.pid_of(&other), Signal::STOP).unwrap();
     assert_eq!(first.response().text(), "worked 400 ms\n");
-    let incident = stack.api().incident(&victim.life(), is_told);
+    let incident = stack.api().told(&victim.life());
     assert_lost(&incident);
     assert_eq!(incident["held"][0]["outcome"], "redelivered", "{incident:#}");
-    let incident = stack.api().incident(&other.life(), is_told);
+    let incident = stack.api().told(&other.life());
     assert_lost(&incident);
     assert_eq!(incident["held"], Value::Array(Vec::new()), "{incident:#}");
     stack.down();

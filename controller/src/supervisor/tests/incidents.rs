@@ -432,7 +432,8 @@ fn an_incident_reads_like_this() {
       "reproduce": "curl -g --path-as-is http://127.0.0.1:0/crash",
       "backend": "docker",
       "unit": "web-0.1",
-      "trouble": null
+      "trouble": null,
+      "complete": false
     }
     "#);
 }

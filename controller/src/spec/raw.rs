@@ -246,7 +246,7 @@ pub(super) struct Restart {
     pub(super) longest: Setting<Time>,
     /// A worker that lived so long was healthy: its place starts over without a wait.
     pub(super) healthy_after: Setting<Time>,
-    /// More deaths than this within the time below, and the pool is degraded.
+    /// More deaths than this within the time below, and the pool is degraded; each of its workers may die once all the same.
     pub(super) deaths: Setting<u32>,
     /// The time within which deaths are counted.
     pub(super) within: Setting<Time>,

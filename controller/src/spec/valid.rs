@@ -169,7 +169,7 @@ pub struct Restart {
     pub longest: Duration,
     /// A worker that lived so long was healthy: its place starts over without a wait.
     pub healthy_after: Duration,
-    /// More deaths than this within [`Restart::within`] make the pool degraded.
+    /// More deaths than this within [`Restart::within`], and than the pool has workers, make it degraded.
     pub deaths: u32,
     /// The window in which deaths are counted.
     pub within: Duration,

@@ -9,7 +9,8 @@
 //! the other brake is the only one. That is the setting for a pool whose workers are expected to be killed.
 //!
 //! **Intensity, per pool.** More than `deaths` within `within` make the pool degraded: from then on every place
-//! waits `longest` after each death. It stays so until a whole window has passed in which somebody was ready and
+//! waits `longest` after each death. Each of a pool's workers may die once all the same, however many it has: a machine
+//! that dies, or a hand that kills them all, says nothing about what ran there. The pool stays degraded until a whole window has passed in which somebody was ready and
 //! nobody died. Trying never ends; a pool that nobody looks at must come back by itself when what ailed it is
 //! gone.
 //!
@@ -79,11 +80,12 @@ impl Intensity {
         &self.health
     }
 
-    /// Counts a death (OTP's `add_restart`: add, forget what is out of the window, compare).
-    pub fn count_death(&mut self, policy: &Restart, now: Instant) {
+    /// Counts a death in a pool of so many workers (OTP's `add_restart`: add, forget what is out of the window, compare).
+    pub fn count_death(&mut self, policy: &Restart, workers: u32, now: Instant) {
         self.recent.push_back(now);
         self.recent.retain(|death| now.duration_since(*death) <= policy.within);
-        let too_many = self.recent.len() > usize::try_from(policy.deaths).unwrap_or(usize::MAX);
+        let most = policy.deaths.max(workers);
+        let too_many = self.recent.len() > usize::try_from(most).unwrap_or(usize::MAX);
         if too_many || matches!(self.health, Health::Degraded { .. }) {
             self.health = Health::Degraded { calm_since: now };
         }
@@ -180,6 +182,7 @@ mod tests {
         #[test]
         fn a_pool_is_degraded_by_exactly_one_death_too_many(
             policy in policies(),
+            workers in 0_u32..50,
             gaps in proptest::collection::vec(0_u64..5_000, 1..100),
         ) {
             let mut intensity = Intensity::new();
@@ -188,9 +191,9 @@ mod tests {
             for gap in gaps {
                 now += Duration::from_millis(gap);
                 deaths.push(now);
-                intensity.count_death(&policy, now);
+                intensity.count_death(&policy, workers, now);
                 let in_window = deaths.iter().filter(|d| now.duration_since(**d) <= policy.within).count();
-                if in_window > usize::try_from(policy.deaths).unwrap() {
+                if in_window > usize::try_from(policy.deaths.max(workers)).unwrap() {
                     prop_assert_ne!(intensity.health(), &Health::Sound);
                     return Ok(());
                 }
@@ -203,7 +206,7 @@ mod tests {
             let start = Instant::now();
             let mut intensity = Intensity::new();
             for _ in 0..=policy.deaths {
-                intensity.count_death(&policy, start);
+                intensity.count_death(&policy, 0, start);
             }
             let much_later = start + policy.within * 10;
             intensity.settle(&policy, false, much_later);

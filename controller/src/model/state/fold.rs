@@ -204,7 +204,7 @@ impl State {
             }
             // A machine's end says nothing about what ran on it.
             if !matches!(how, Departure::Astray) {
-                pool.intensity.count_death(&policy, now.at);
+                pool.intensity.count_death(&policy, pool.wanted, now.at);
             }
             let wait = restart::wait(&policy, place.streak, pool.intensity.health(), now.luck);
             place.streak = place.streak.saturating_add(1);

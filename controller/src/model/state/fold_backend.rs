@@ -109,7 +109,7 @@ impl State {
             restart::SILENCE_PAUSE
         } else {
             let policy = pool.spec.restart;
-            pool.intensity.count_death(&policy, now.at);
+            pool.intensity.count_death(&policy, pool.wanted, now.at);
             let health = pool.intensity.health();
             let wait = restart::wait_after_refusal(&policy, place.streak, health, now.luck);
             place.streak = place.streak.saturating_add(1);

@@ -646,6 +646,18 @@ fn capacity_is_back_as_soon_as_a_spawn_takes_at_the_two_hundredth_kill_as_at_the
 }
 
 #[test]
+fn a_pool_that_dies_as_a_whole_is_back_at_once_and_one_that_goes_on_dying_waits() {
+    let mut world = World::new(24);
+    world.run_until(1_000);
+    (0..24).for_each(|worker| world.trouble(Trouble::Death(worker)));
+    world.run_until(1_100);
+    assert_eq!(world.state.pools[0].live(), 24, "each has died once");
+    (0..24).for_each(|worker| world.trouble(Trouble::Death(worker)));
+    world.run_until(1_500);
+    assert_eq!(world.state.pools[0].live(), 0, "that is a loop");
+}
+
+#[test]
 fn an_engine_that_does_not_bury_is_not_filled_up() {
     let mut world = World::new(4);
     world.unburied = true;

@@ -166,6 +166,8 @@ async fn told_to_go() {
 
 /// How long it is waited for a descriptor.
 const NO_DESCRIPTOR: Duration = Duration::from_millis(20);
+/// Whoever is done within this time is done at once. As short as the clock of the event loop can tell.
+const AT_ONCE: Duration = Duration::from_millis(1);
 /// So many frames are heard of a worker before others have their turn.
 const AT_A_TIME: u32 = 32;
 
@@ -191,6 +193,8 @@ struct Shared {
     /// How long a client may stall; as the door has it.
     patience: Cell<Option<Duration>>,
     turns: RefCell<HashMap<u64, Rc<Turn>>>,
+    /// Rung when there is another.
+    a_turn_began: Notify,
     /// Rung when one of them is over.
     a_turn_left: Notify,
     pairs: Pairs,
@@ -240,6 +244,7 @@ async fn run(stream: Stream, severity: Severity, link: OwnedFd, credit: u16, sen
         credit,
         patience: Cell::new(None),
         turns: RefCell::default(),
+        a_turn_began: Notify::new(),
         a_turn_left: Notify::new(),
         pairs: Pairs::default(),
         scratch: RefCell::new(Box::new([0; MOST_DATA])),
@@ -262,6 +267,7 @@ async fn run(stream: Stream, severity: Severity, link: OwnedFd, credit: u16, sen
         () = &mut door => false,
         () = speaking => true,
         () = shared.tell_worker_later() => false,
+        () = shared.attend_to_the_slow() => false,
         // The door is less patient: it is to say first that this worker is lost.
         _silent = shared.end.keep_watch(2, || {}) => false,
     };
@@ -367,6 +373,7 @@ impl Shared {
                 };
                 let turn = Turn::new(frame, pair, self.end.window());
                 self.turns.borrow_mut().insert(frame.turn, Rc::clone(&turn));
+                self.a_turn_began.notify_one();
                 turn.begin(self)
             }
             ToWorker::Farewell => {
@@ -434,6 +441,21 @@ impl Shared {
                 Some(Sent::Whole | Sent::Closed) => drop(self.to_worker.borrow_mut().pop_front()),
                 None => {}
             }
+        }
+    }
+
+    /// Has the answers of turns that are not over at once passed on as they come. Most are, and their answer goes out with the
+    /// worker's last word: who is woken by the one and again by the other pays twice, and so does the door.
+    async fn attend_to_the_slow(self: &Rc<Self>) {
+        loop {
+            let unattended = |turn: &&Rc<Turn>| turn.is_unattended();
+            let new: Vec<_> = self.turns.borrow().values().filter(unattended).cloned().collect();
+            if new.is_empty() {
+                self.a_turn_began.notified().await;
+                continue;
+            }
+            tokio::time::sleep(AT_ONCE).await;
+            new.iter().for_each(|turn| turn.attend(self));
         }
     }
 

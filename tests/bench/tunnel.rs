@@ -1,4 +1,5 @@
-//! What the tunnel link costs beside the fd link, on loopback: requests a second, and latency added to one client's.
+//! What the tunnel link costs beside the fd link, on loopback: requests a second, and latency added to one client's. And
+//! what it costs that all turns of a worker share a connection, beside a connection for each.
 
 use std::time::{Duration, Instant};
 
@@ -12,52 +13,81 @@ use crate::{Sample, dispatch, have};
 const ROUNDS: usize = 5;
 const ROUND: Duration = Duration::from_secs(2);
 
+const TUNNEL: &str = "link: tunnel\ntunnel: { listen: 127.0.0.1:0 }\n";
+const TLS: &str = "link: tunnel\ntunnel: { listen: 127.0.0.1:0, tls: true }\n";
+/// Each with a link, and a connection, of its own.
+const PROCESSES: (u32, &str) = (4, "worker: { limits: { cpus: none } }");
+/// All on the link of one.
+const THREADS: (u32, &str) = (1, "worker: { model: { threads: 4 }, limits: { cpus: none } }");
+
+/// One way to reach four who take a turn at a time, and what was measured of it.
+struct Way {
+    name: &'static str,
+    stack: Stack,
+    rates: Vec<f64>,
+    latencies: Vec<f64>,
+}
+
 pub(crate) fn measure() {
     println!(
-        "\ntunnel: 4 process workers on loopback, GET /work?ms=0, {ROUNDS} rounds in turn; wrk as in dispatch, \
-         and one client with one connection"
+        "\ntunnel: 4 process workers on loopback, or 1 of 4 threads, GET /work?ms=0, {ROUNDS} rounds in turn; wrk as in \
+         dispatch, and one client with one connection"
     );
-    let links = [("fd link", ""), ("tunnel", TUNNEL), ("tunnel with TLS", TLS)];
-    let stacks = links.map(|(name, link)| (name, stack(link)));
+    let way = |name, link, workers| Way {
+        name,
+        stack: stack(link, workers),
+        rates: Vec::new(),
+        latencies: Vec::new(),
+    };
+    // Each family begins with what its others are compared with.
+    let mut families = [
+        vec![
+            way("fd link", "", PROCESSES),
+            way("tunnel", TUNNEL, PROCESSES),
+            way("tunnel with TLS", TLS, PROCESSES),
+        ],
+        vec![way("fd link, threads", "", THREADS), way("tunnel, threads on one connection", TUNNEL, THREADS)],
+    ];
     let has_wrk = have("wrk");
-    let mut rates = [const { Vec::new() }; 3];
-    let mut latencies = [const { Vec::new() }; 3];
     for _ in 0..ROUNDS {
-        for (at, (_, stack)) in stacks.iter().enumerate() {
+        for way in families.iter_mut().flatten() {
             if has_wrk {
-                rates[at].push(dispatch::wrk(&format!("http://{}/work?ms=0", stack.address("web"))));
+                way.rates.push(dispatch::wrk(&format!("http://{}/work?ms=0", way.stack.address("web"))));
             }
-            latencies[at].push(p50(stack));
+            way.latencies.push(p50(&way.stack));
         }
     }
-    let [fd, ..] = &rates;
-    for ((name, _), rate) in stacks.iter().zip(&rates).filter(|_| has_wrk) {
-        println!("  {:<40}{}", format!("{name}, requests/s"), Sample::of(rate.clone()));
+    for family in &families {
+        tell(family);
     }
-    for ((name, _), rate) in stacks.iter().zip(&rates).skip(1).filter(|_| has_wrk) {
-        let ratio = Sample::of(rate.iter().zip(fd).map(|(a, b)| a / b));
-        println!("  {:<40}{ratio}", format!("{name}, ratio to the fd link"));
+    families.into_iter().flatten().for_each(|way| drop(way.stack.down()));
+}
+
+fn tell(family: &[Way]) {
+    let (first, others) = family.split_first().unwrap();
+    let line = |what: String, sample: Vec<f64>| println!("  {what:<48}{}", Sample::of(sample));
+    let compared = |of: &[f64], with: &[f64], how: fn(f64, f64) -> f64| {
+        of.iter().zip(with).map(|(a, b)| how(*a, *b)).collect::<Vec<_>>()
+    };
+    for way in family.iter().filter(|way| !way.rates.is_empty()) {
+        line(format!("{}, requests/s", way.name), way.rates.clone());
     }
-    let [fd, ..] = &latencies;
-    for ((name, _), latency) in stacks.iter().zip(&latencies) {
-        println!("  {:<40}{}", format!("{name}, p50 in µs"), Sample::of(latency.clone()));
+    for way in others.iter().filter(|way| !way.rates.is_empty()) {
+        let ratio = compared(&way.rates, &first.rates, |a, b| a / b);
+        line(format!("{}, ratio to the fd link", way.name), ratio);
     }
-    for ((name, _), latency) in stacks.iter().zip(&latencies).skip(1) {
-        let added = Sample::of(latency.iter().zip(fd).map(|(a, b)| a - b));
-        println!("  {:<40}{added}", format!("{name}, added at p50, µs"));
+    for way in family {
+        line(format!("{}, p50 in µs", way.name), way.latencies.clone());
     }
-    for (_, stack) in stacks {
-        stack.down();
+    for way in others {
+        let added = compared(&way.latencies, &first.latencies, |a, b| a - b);
+        line(format!("{}, added at p50, µs", way.name), added);
     }
 }
 
-const TUNNEL: &str = "link: tunnel\ntunnel: { listen: 127.0.0.1:0 }\n";
-const TLS: &str = "link: tunnel\ntunnel: { listen: 127.0.0.1:0, tls: true }\n";
-
-fn stack(link: &str) -> Stack {
-    let limits = "worker: { limits: { cpus: none } }";
-    let stack = Stack::up_linked(Backend::Process, link, &crate::rig::stack::web(4, limits));
-    stack.ready("web", 4);
+fn stack(link: &str, (workers, pool): (u32, &str)) -> Stack {
+    let stack = Stack::up_linked(Backend::Process, link, &crate::rig::stack::web(workers, pool));
+    stack.ready("web", workers as usize);
     stack
 }
 

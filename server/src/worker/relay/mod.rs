@@ -5,7 +5,8 @@
 //! ```
 //! So a worker is the same program on both links. The local socket of a turn is one end of a Unix stream pair. The relay
 //! keeps a duplicate of the worker's end, as the door does on an fd link: a worker that closes its own says nothing by
-//! that, and one that shuts it down does. The whole of a request is in the pair before the worker hears of the turn.
+//! that, and one that shuts it down does. The whole of a request is in the pair before the worker hears of the turn. The pair
+//! is watched when a turn is not over at once; of the others the answer is fetched when the worker says that it is done.
 //!
 //! Its thread waits on an event loop and runs no handler, so it answers the door's signs of life whatever the worker is
 //! at. It dies with the worker's process, like everything in it. When the worker leaves in order, it waits until the

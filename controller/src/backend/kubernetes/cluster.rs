@@ -97,6 +97,13 @@ impl Cluster {
         Ok(cluster)
     }
 
+    /// One that is nowhere but in a test.
+    #[cfg(test)]
+    pub(super) fn of(client: Client, namespace: &str) -> Self {
+        let nowhere = || "nowhere".to_owned();
+        Self { client, namespace: namespace.to_owned(), name: nowhere(), address: nowhere(), own_pod: None }
+    }
+
     /// Its name for people.
     pub fn name(&self) -> &str {
         &self.name

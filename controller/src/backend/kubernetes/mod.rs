@@ -223,7 +223,7 @@ impl Backend for KubernetesBackend {
     }
 
     async fn list(&self) -> Result<Vec<Found>, BackendError> {
-        self.listing().await
+        self.listing(examine::ALL_LOGS).await
     }
 
     async fn logs(&self, life: &Incarnation, unit: &Unit, lines: usize) -> Result<Vec<String>, BackendError> {

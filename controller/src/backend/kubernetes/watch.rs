@@ -151,7 +151,9 @@ async fn report(backend: &Arc<KubernetesBackend>, news: News, tell: &mpsc::Sende
             }
             let (backend, tell) = (Arc::clone(backend), tell.clone());
             tokio::spawn(async move {
-                let autopsy = backend.autopsy(&life, &pod.name_any(), cause, last_words).await;
+                let name = pod.name_any();
+                let log = backend.last_lines_of(&life, &name).await;
+                let autopsy = backend.autopsy(&name, cause, last_words, log);
                 // Nobody listens any more: the controller is on its way out.
                 let _ = tell.send(Sighting::Died { life, autopsy }).await;
             });

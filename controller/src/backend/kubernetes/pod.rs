@@ -187,14 +187,11 @@ pub(super) fn made_from(mould: &Mould, pod: &Pod, tags: &Tags) -> String {
     if runs == Some(&mould.image) { tags.spec_hash.clone() } else { OUT_OF_DATE.to_owned() }
 }
 
-/// Whether a pod is what was ordered by those labels, whatever it has come to do since.
+/// Whether a pod is what was ordered by those labels, whatever it has come to do since, and whatever somebody has added on
+/// the way in, as a cluster's admission may.
 pub(super) fn is_as_ordered(there: &BTreeMap<String, String>, ordered: &BTreeMap<String, String>) -> bool {
-    let lasting = |labels: &BTreeMap<String, String>| {
-        let mut labels = labels.clone();
-        labels.remove(PHASE_LABEL);
-        labels
-    };
-    lasting(there) == lasting(ordered)
+    let mut lasting = ordered.iter().filter(|(label, _)| *label != PHASE_LABEL);
+    lasting.all(|(label, value)| there.get(label) == Some(value))
 }
 
 /// What everything of ours carries that we have made.
@@ -472,6 +469,23 @@ mod tests {
         assert_eq!(whole_seconds(Duration::from_millis(1)), 1);
         assert_eq!(whole_seconds(Duration::from_secs(30)), 30);
         assert_eq!([millicpus(0.5), millicpus(0.0001), millicpus(2.0)], [500, 1, 2000]);
+    }
+
+    #[test]
+    fn a_pod_is_what_was_ordered_whatever_others_have_written_on_it() {
+        let ordered = labels("me", &order("web-3.7"));
+        let with = |label: &str, value: &str| {
+            let mut there = ordered.clone();
+            there.insert(label.to_owned(), value.to_owned());
+            there
+        };
+        assert!(is_as_ordered(&ordered, &ordered));
+        assert!(is_as_ordered(&with("mesh/injected", "true"), &ordered), "somebody has added a label");
+        assert!(is_as_ordered(&with(PHASE_LABEL, Doing::Ready.name()), &ordered), "it has gone on");
+        assert!(!is_as_ordered(&with(SPEC_LABEL, "another"), &ordered));
+        let mut lacking = ordered.clone();
+        lacking.remove(GENERATION_LABEL);
+        assert!(!is_as_ordered(&lacking, &ordered));
     }
 
     proptest! {

@@ -118,7 +118,7 @@ impl Seen {
         self.spec.as_ref()?.holder_identity.as_deref().filter(|holder| !holder.is_empty())
     }
 
-    /// By whom it was renewed last, and when by that one's clock: what a living holder changes every two seconds.
+    /// By whom it was renewed last, and when by that one's clock: what a living holder changes every second.
     pub(super) fn renewal(&self) -> Option<(Option<String>, Option<MicroTime>)> {
         let spec = self.spec.as_ref()?;
         Some((spec.holder_identity.clone(), spec.renew_time.clone()))
@@ -161,7 +161,7 @@ mod tests {
         longer.spec.as_mut().unwrap().lease_duration_seconds = Some(60);
         assert_eq!(decide(Some(&longer), "us", 59 * second), Step::Follow);
         longer.spec.as_mut().unwrap().lease_duration_seconds = Some(1);
-        assert_eq!(decide(Some(&longer), "us", 9 * second), Step::Follow, "its leader still acts for eight");
+        assert_eq!(decide(Some(&longer), "us", GIVE_UP), Step::Follow, "its leader has acted until now");
     }
 
     #[test]
@@ -210,8 +210,8 @@ mod tests {
         /// do both act.
         #[test]
         fn never_do_two_act(
-            renewals in proptest::collection::vec(0_u64..6_000, 1..30),
-            looks in proptest::collection::vec(0_u64..6_000, 1..60),
+            renewals in proptest::collection::vec(0_u64..3_000, 1..30),
+            looks in proptest::collection::vec(0_u64..3_000, 1..60),
         ) {
             let start = Instant::now();
             let mut lease = held_by("them");

@@ -6,9 +6,10 @@
 //! differ by more than one, and have for [`PATIENCE`], one worker is sent from the fullest to the emptiest, and then nobody
 //! for [`PACE`]. Each move brings the two nearer by two, and none is made for a difference of one: it converges, and ends.
 //!
-//! A worker that is told to move goes when it has done what it holds, and gets nothing more until then. So those that hold
-//! nothing are asked first; and where a turn is a whole connection, which may last for days, nobody else is. One that
-//! has not come anywhere within [`LOST_PATIENCE`] is waited for no longer, and another may be sent.
+//! A worker that is told to move goes when it has done what it holds, and gets nothing more until then. So doors are asked
+//! who holds nothing, while shares are uneven, and those are sent first; where a turn is a whole connection, which may last
+//! for days, nobody else is. One that has not come anywhere within [`LOST_PATIENCE`] is waited for no longer, and another
+//! may be sent.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -118,10 +119,9 @@ impl Balance {
         self.connections = connections;
     }
 
-    /// Whether somebody may be moved before long where it takes somebody idle: then it is good to know who is.
+    /// Whether somebody may be moved before long: then it is good to know who is idle.
     pub(super) fn looks_for_idle(&self) -> bool {
-        let uneven = |name| self.pools.get(name).is_some_and(|pool| pool.uneven.is_some());
-        self.connections.iter().any(uneven)
+        self.pools.values().any(|pool| pool.uneven.is_some())
     }
 
     /// Who is to be moved `now`. `idle` are those who held nothing when the doors were last asked.
@@ -267,7 +267,9 @@ mod tests {
         let at = |ms| start + Duration::from_millis(ms);
         let uneven = roll(&[&[0, 1, 2, 3], &[]]);
         let idle = BTreeSet::from([life(1)]);
+        assert!(!balance.looks_for_idle());
         assert_eq!(balance.look(&uneven, &idle, at(0)), []);
+        assert!(balance.looks_for_idle(), "before anybody is moved");
         assert_eq!(balance.look(&uneven, &idle, at(2_999)), []);
         let moved = [Move { worker: life(1), to: "10.0.0.1:7411".to_owned() }];
         assert_eq!(balance.look(&uneven, &idle, at(3_000)), moved, "one that holds nothing goes first");
@@ -277,6 +279,7 @@ mod tests {
         assert_eq!(balance.look(&nearer, &idle, at(30_001)).len(), 1);
         let even = roll(&[&[0, 2], &[1, 3]]);
         assert_eq!(balance.look(&even, &idle, at(60_000)), []);
+        assert!(!balance.looks_for_idle());
         assert_eq!(
             balance.look(&roll(&[&[0, 2], &[1, 3, 4]]), &idle, at(90_000)),
             [],

@@ -12,6 +12,7 @@ use server::config::Tunnel;
 use server::door::{Config, DoorError, MouthError, TunnelMouth};
 use server::link::tunnel::TlsIdentity;
 
+use super::doorkeeper::Wanted;
 use super::launch::DeploymentArgs;
 use super::{doorkeeper, in_runtime, logging};
 use crate::certificates::Identity;
@@ -45,13 +46,21 @@ pub(super) struct DoorArgs {
     /// otherwise. For the health checks of clusters and Compose: the kernel accepts clients for a door that hangs
     #[arg(long)]
     probe: bool,
+    /// With --probe: 1 as well while one of its pools has no worker here, until it has been there for so long. For a cluster
+    /// that is not to send clients to a door before they can be served
+    #[arg(long, value_name = "TIME", requires = "probe", value_parser = read_time)]
+    staffed_or_after: Option<Duration>,
 }
 
 /// Serves until it is told to go; or asks whether the door that is here does.
 pub(super) fn run(args: &DoorArgs) -> anyhow::Result<()> {
     if args.probe {
         let run_dir = args.deployment.run_dir()?;
-        return in_runtime(doorkeeper::probe(&run_dir, doorkeeper::VERSION_PATIENCE));
+        let wanted = match args.staffed_or_after {
+            Some(or_there_for) => Wanted::Workers { or_there_for },
+            None => Wanted::SignOfLife,
+        };
+        return in_runtime(doorkeeper::probe(&run_dir, wanted, doorkeeper::VERSION_PATIENCE));
     }
     serve(args)
 }

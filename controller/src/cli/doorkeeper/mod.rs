@@ -43,7 +43,7 @@ use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 
 use self::process::Process;
-pub(super) use self::question::{VERSION_PATIENCE, probe};
+pub(super) use self::question::{VERSION_PATIENCE, Wanted, probe};
 use self::question::{ask_version, dial};
 use crate::bounded;
 use crate::rundir::RunDir;

@@ -139,24 +139,56 @@ async fn a_door_that_does_not_go_is_cut_off() {
     assert!(!alive(&pid));
 }
 
+/// Answers whoever asks next with a line.
+fn answers_once(listener: &UnixListener, line: &str) -> std::thread::JoinHandle<io::Result<()>> {
+    let (listener, line) = (listener.try_clone().unwrap(), format!("{line}\n"));
+    std::thread::spawn(move || {
+        let (stream, _) = listener.accept()?;
+        let mut asked = String::new();
+        io::BufRead::read_line(&mut io::BufReader::new(&stream), &mut asked)?;
+        io::Write::write_all(&mut &stream, line.as_bytes())
+    })
+}
+
 #[tokio::test]
 async fn a_door_that_is_asked_whether_it_lives_has_to_say_so() {
     let (_dir, doorway) = doorway("");
-    let probed = || probe(&doorway.run_dir, Duration::from_millis(100));
+    let probed = || probe(&doorway.run_dir, Wanted::SignOfLife, Duration::from_millis(100));
     assert!(probed().await.unwrap_err().to_string().contains("no door listens"));
     let listener = UnixListener::bind(doorway.run_dir.control_socket()).unwrap();
     let hung = probed().await.unwrap_err().to_string();
     assert!(hung.contains("no sign of life"), "its kernel accepts: {hung}");
     // Who has come before is heard, too late, before who comes now.
     drop(listener.accept().unwrap());
-    let answering = std::thread::spawn(move || {
-        let (stream, _) = listener.accept()?;
-        let mut asked = String::new();
-        io::BufRead::read_line(&mut io::BufReader::new(&stream), &mut asked)?;
-        io::Write::write_all(&mut &stream, b"{\"version\":1}\n")
-    });
-    assert!(probe(&doorway.run_dir, DEADLINE).await.is_ok());
+    let answering = answers_once(&listener, r#"{"version":1}"#);
+    assert!(probe(&doorway.run_dir, Wanted::SignOfLife, DEADLINE).await.is_ok());
     answering.join().unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn a_door_is_staffed_when_each_of_its_pools_has_a_worker_or_when_it_has_been_there_for_long() {
+    let (_dir, doorway) = doorway("");
+    let listener = UnixListener::bind(doorway.run_dir.control_socket()).unwrap();
+    let probed = async |linked: &[&str], or_there_for| {
+        let welcome = server::control::Notice::Welcome {
+            version: server::control::VERSION,
+            pid: 1,
+            pools: ["echo", "web"].map(|pool| (pool.parse().unwrap(), ([0, 0, 0, 0], 80).into())).into(),
+            tunnel: None,
+            linked: linked.iter().map(|life| life.parse().unwrap()).collect(),
+            // Whose lives are over it may know of without ever having had them.
+            seen: vec!["echo-0.1".parse().unwrap()],
+        };
+        let answering = answers_once(&listener, &serde_json::to_string(&welcome).unwrap());
+        let outcome = probe(&doorway.run_dir, Wanted::Workers { or_there_for }, DEADLINE).await;
+        answering.join().unwrap().unwrap();
+        outcome
+    };
+    let hour = Duration::from_secs(60 * 60);
+    let lacking = probed(&["web-0.1"], hour).await.unwrap_err().to_string();
+    assert!(lacking.starts_with("pool echo has no worker"), "{lacking}");
+    assert!(probed(&["web-0.1", "echo-0.2"], hour).await.is_ok());
+    assert!(probed(&[], Duration::ZERO).await.is_ok());
 }
 
 #[test]

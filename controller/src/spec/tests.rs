@@ -489,7 +489,7 @@ fn any_pool() -> impl Strategy<Value = Pool> {
 }
 
 fn any_tunnel() -> impl Strategy<Value = Tunnel> {
-    (any::<[u8; 4]>(), any::<bool>(), 10..=60_000_u64, 2..10_u32, 16_384..=16_777_216_u32).prop_map(
+    (any::<[u8; 4]>(), any::<bool>(), 10..=60_000_u64, 3..10_u32, 16_384..=16_777_216_u32).prop_map(
         |(ip, tls, heartbeat, times, window_bytes)| {
             let heartbeat = Duration::from_millis(heartbeat);
             // A port of its own, which no pool has here.

@@ -37,7 +37,7 @@ pub(super) struct Tunnel {
     tls: Option<Setting<bool>>,
     /// How often each side says that it is there.
     heartbeat: Setting<Time>,
-    /// A peer that has not been heard of for so long is lost: at least twice the heartbeat.
+    /// A peer that has not been heard of for so long is lost: at least three times the heartbeat.
     lost_after: Setting<Time>,
     /// Bytes of a turn that may be under way in each direction: 16KiB to 16MiB. Never less than what may be sent whole,
     /// which is a pool's clients.head and clients.buffered_body together.
@@ -128,7 +128,9 @@ fn tunnel(keys: &mut Keys<'_>, raw: &Tunnel, kubernetes: bool) -> Option<config:
         Some(Time(heartbeat)) => keys.within(
             "lost_after",
             &raw.lost_after,
-            Time(heartbeat * 2)..=LONGEST_TIME,
+            // Twice would be no slack: who is silent for half of it gets no turns, and one heartbeat that is lost is made
+            // up for by the next, which takes its time to come.
+            Time(heartbeat * 3)..=LONGEST_TIME,
             "a single heartbeat that is late must cost nobody",
         ),
         None => keys.value("lost_after", &raw.lost_after),
@@ -255,7 +257,7 @@ mod tests {
         bulkhead.yaml:2:30: tunnel.tls: "yes" is not a yes or no
             write true or false
         bulkhead.yaml:2:62: tunnel.lost_after: 3s is too little
-            use 4s to 720h: a single heartbeat that is late must cost nobody
+            use 6s to 720h: a single heartbeat that is late must cost nobody
         bulkhead.yaml:2:74: tunnel.window: 1KiB is too little
             use 16KiB to 16MiB: less makes every turn wait for its own acknowledgements, and more is memory, as much for each turn
         "#);

@@ -143,7 +143,7 @@ impl End {
     /// for how long. `doubt` is called once in each silence, when half of that time is up.
     ///
     /// Half is enough for this: all who are on a machine that has died were heard of within one heartbeat, and a heartbeat
-    /// is half of `lost_after` at the most. So when the first of them is lost, the others are in doubt.
+    /// is a third of `lost_after` at the most. So when the first of them is lost, the others are in doubt.
     pub(crate) async fn keep_watch(&self, patience: u32, doubt: impl Fn()) -> Duration {
         let mut beaten = Instant::now();
         let mut doubted = None;

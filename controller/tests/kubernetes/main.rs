@@ -30,7 +30,7 @@ fn main() -> ExitCode {
     if args.get(1).is_some_and(|role| role == "worker") {
         worker::play(&args);
     }
-    let stories: [(&'static str, Story); 13] = [
+    let stories: [(&'static str, Story); 14] = [
         ("killed", |rig| Box::pin(killed(rig))),
         ("ended_on_request", |rig| Box::pin(ended_on_request(rig))),
         ("exits_with_its_last_words", |rig| Box::pin(exits_with_its_last_words(rig))),
@@ -41,6 +41,9 @@ fn main() -> ExitCode {
         ("adopted", |rig| Box::pin(adopted(rig))),
         ("api_away", |rig| Box::pin(api_away(rig))),
         ("one_leads_at_a_time", |rig| Box::pin(shared::one_leads_at_a_time(rig))),
+        ("who_is_cut_off_stops_before_another_leads", |rig| {
+            Box::pin(shared::who_is_cut_off_stops_before_another_leads(rig))
+        }),
         ("who_is_alone_keeps_its_lease", |rig| Box::pin(shared::who_is_alone_keeps_its_lease(rig))),
         ("secrets_are_made_once", |rig| Box::pin(shared::secrets_are_made_once(rig))),
         ("spec_and_doors_are_told", |rig| Box::pin(shared::spec_and_doors_are_told(rig))),

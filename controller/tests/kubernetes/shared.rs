@@ -52,6 +52,36 @@ pub(crate) async fn one_leads_at_a_time(rig: &Rig) -> Result<()> {
     Ok(())
 }
 
+/// How long it may take until another leads when the one that did has fallen silent: a lease's time, seen late, looked at late.
+const TAKEN_OVER: Duration = Duration::from_secs(7);
+
+pub(crate) async fn who_is_cut_off_stops_before_another_leads(rig: &Rig) -> Result<()> {
+    let wire = Wire::to_the_api().await?;
+    let theirs = Cluster::at(wire.config.clone(), Some(&rig.namespace)).await?;
+    let first = timeout(DEADLINE, lease::win(&theirs, "leader", "first", |_| {})).await?;
+    let cluster = Cluster::find(Some(&rig.namespace)).await?;
+    let (follows, mut follower) = tokio::sync::watch::channel(false);
+    let mut second = pin!(lease::win(&cluster, "leader", "second", |_| {
+        follows.send_replace(true);
+    }));
+    tokio::select! {
+        _ = &mut second => anyhow::bail!("two lead"),
+        told = timeout(DEADLINE, follower.wait_for(|follows| *follows)) => drop(told??),
+    }
+
+    wire.cut();
+    let cut = Instant::now();
+    let stopped = async { (first.lost().await, cut.elapsed()) };
+    let taken = async { (second.await, cut.elapsed()) };
+    let ((lost, stopped), (second, taken)) =
+        timeout(DEADLINE, futures_util::future::join(stopped, taken)).await?;
+    ensure!(matches!(lost, Lost::NotRenewed { .. }), "{lost}");
+    ensure!(stopped < taken, "one stopped after {stopped:?}, and another led after {taken:?}");
+    ensure!(taken < TAKEN_OVER, "nobody led for {taken:?}");
+    second.release().await;
+    Ok(())
+}
+
 /// How long the API is away from whoever has a lease: longer than it is good for.
 const AWAY: Duration = Duration::from_secs(6);
 

@@ -70,7 +70,7 @@ impl Surface {
 
     /// Whose states are so long that nobody's buffers hold many of them.
     pub(crate) async fn open_with_long_states() -> Self {
-        Self::of(Canned { ballast: 1 << 20, ..Canned::new(4, true) }, Access::Open).await
+        Self::of(Canned { ballast: 512 << 10, ..Canned::new(4, true) }, Access::Open).await
     }
 
     async fn of(master: Canned, access: Access) -> Self {

@@ -120,7 +120,7 @@ pub(super) fn dial(
                     return;
                 }
             };
-            let work = async {
+            let work = async move {
                 let reached = tokio::select! {
                     reached = reach(&doors, &preface, &connector) => reached,
                     () = told_to_go() => Err(NoTunnel::Away(io::ErrorKind::Interrupted.into())),
@@ -135,7 +135,10 @@ pub(super) fn dial(
                     }
                 }
             };
-            runtime.block_on(LocalSet::new().run_until(work));
+            // As a task like the others, what it does to wake itself is seen to before anybody waits for the kernel again.
+            let set = LocalSet::new();
+            let work = set.spawn_local(work);
+            let _ = runtime.block_on(set.run_until(work));
             // A name that is still being looked up is nobody's concern any more.
             runtime.shutdown_background();
         });

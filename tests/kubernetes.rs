@@ -23,10 +23,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use libtest_mimic::Arguments;
-use rig::api::Worker;
+use rig::api::{Api, Worker};
 use rig::http::Connection;
-use rig::kubernetes::{self, CLUSTERS_PATIENCE, Cut, Deployment};
+use rig::kubernetes::{self, CLUSTERS_PATIENCE, Cut, Deployment, Forward};
 use rig::load::{Load, Tally};
+use rig::restricted::offences;
 use rig::{Missing, eventually, eventually_within};
 use serde_json::Value;
 
@@ -46,10 +47,13 @@ echo:
 
 type Story = fn(&Deployment);
 
-const STORIES: [(&str, Story); 18] = [
+const STORIES: [(&str, Story); 21] = [
     ("the_api_takes_what_is_written", the_api_takes_what_is_written),
+    ("the_controller_may_what_it_must_and_no_more", the_controller_may_what_it_must_and_no_more),
     ("killed_workers_cost_no_request", killed_workers_cost_no_request),
     ("a_kill_is_no_order_to_finish", a_kill_is_no_order_to_finish),
+    ("a_deleted_pod_costs_no_request", a_deleted_pod_costs_no_request),
+    ("the_ways_in_are_as_written", the_ways_in_are_as_written),
     ("a_pod_says_what_its_worker_does", a_pod_says_what_its_worker_does),
     ("the_api_server_is_restarted", the_api_server_is_restarted),
     ("the_api_server_is_out_of_reach", the_api_server_is_out_of_reach),
@@ -131,6 +135,50 @@ fn the_api_takes_what_is_written(deployment: &Deployment) {
     }
 }
 
+fn the_controller_may_what_it_must_and_no_more(deployment: &Deployment) {
+    let must = [
+        "create pods",
+        "watch pods",
+        "delete pods",
+        "patch pods",
+        "get pods --subresource=log",
+        "get secrets/bulkhead-ca",
+        "update leases/bulkhead-controller",
+        "watch configmaps/bulkhead",
+    ];
+    for what in must {
+        assert!(deployment.may("bulkhead-controller", what), "the controller may not {what}");
+    }
+    let never = [
+        "list secrets",
+        "get secrets/another",
+        "create pods --subresource=exec",
+        "list nodes",
+        "get secrets/bulkhead-ca -n default",
+        "list pods -n default",
+    ];
+    for what in never {
+        assert!(!deployment.may("bulkhead-controller", what), "the controller may {what}");
+    }
+    // Whom doors and workers run as.
+    for account in ["bulkhead-door", "default"] {
+        for what in ["get pods", "get secrets/bulkhead-ca", "get configmaps/bulkhead"] {
+            assert!(!deployment.may(account, what), "{account} may {what}");
+        }
+    }
+
+    for (component, has_a_token) in [("worker", false), ("door", false), ("controller", true)] {
+        for pod in deployment.pods_as_they_are(component) {
+            assert_eq!(offences(&pod), Vec::<String>::new(), "{pod:#}");
+            let (name, node) = (&pod["metadata"]["name"], &pod["spec"]["nodeName"]);
+            let process = deployment.process(name.as_str().unwrap(), node.as_str().unwrap(), component);
+            let account = "var/run/secrets/kubernetes.io/serviceaccount";
+            let token = format!("/proc/{}/root/{account}/token", process.as_raw_nonzero());
+            assert_eq!(std::fs::exists(&token).unwrap(), has_a_token, "{name}: {token}");
+        }
+    }
+}
+
 fn killed_workers_cost_no_request(deployment: &Deployment) {
     let load = Load::start(deployment.web(), 4, "/work?ms=20");
     for round in 0..6 {
@@ -141,7 +189,7 @@ fn killed_workers_cost_no_request(deployment: &Deployment) {
             deployment.kill_past_the_cluster(pod, node, "worker");
             let incident = deployment.api().told(&victim.life());
             assert_eq!(incident["cause"]["detail"], "SIGKILL", "{incident:#}");
-            assert!(incident["unit"].as_str().is_some_and(|unit| unit.contains(pod)), "{incident:#}");
+            assert_eq!(incident["unit"], format!("{pod} on {node}"), "{incident:#}");
         } else {
             deployment.must(&["delete", "pod", pod, "--grace-period=0", "--force"]);
         }
@@ -164,6 +212,70 @@ fn a_kill_is_no_order_to_finish(deployment: &Deployment) {
     assert_eq!(incident["held"][0]["outcome"], "redelivered", "{incident:#}");
     assert_eq!(client.response().text(), "worked 1500 ms\n");
     assert_eq!(incident["cause"]["detail"], "SIGKILL, sent on request", "{incident:#}");
+}
+
+fn a_deleted_pod_costs_no_request(deployment: &Deployment) {
+    let load = Load::start(deployment.web(), 4, "/work?ms=20");
+    goes_on(&load, 50);
+    let victim = deployment.ready("web", 4).remove(0);
+    // As anybody would, without force and with the time that its pod gives it.
+    deployment.must(&["delete", "pod", victim.pod.as_deref().unwrap(), "--wait=false"]);
+    let next = deployment
+        .ready_where("web", 4, "one anew", |it| it.id != victim.id || it.generation > victim.generation);
+    let next = next.iter().find(|it| it.id == victim.id).unwrap();
+    assert_eq!(next.generation, victim.generation + 1);
+    goes_on(&load, 50);
+    nobody_lost(load);
+
+    let told = |what: &str| {
+        eventually(&format!("{} is told to have {what}", victim.life()), || {
+            let events = deployment.bulkhead(&["events", "--json"])?;
+            let ours = events
+                .lines()
+                .map(|line| serde_json::from_str::<Value>(line).unwrap())
+                .filter(|it| it["worker"] == victim.id.as_str() && it["generation"] == victim.generation);
+            let ours: Vec<_> = ours.map(|it| it["what"].to_string()).collect();
+            if ours.contains(&format!("{what:?}")) { Ok(()) } else { Err(ours.join(" ")) }
+        });
+    };
+    told("left");
+    // It was asked to go, and has gone: nothing has happened to it.
+    let incidents = deployment.api().incidents();
+    assert!(incidents.iter().all(|it| it["id"] != victim.life()), "{incidents:#?}");
+}
+
+/// Those of the README: by `kubectl exec` to the command line, by `kubectl port-forward` to the dashboard.
+fn the_ways_in_are_as_written(deployment: &Deployment) {
+    let json = |arguments: &[&str]| -> Vec<Value> {
+        let said = deployment.bulkhead(arguments).unwrap_or_else(|why| panic!("{why}"));
+        serde_json::from_str(&said).unwrap_or_else(|error| panic!("{error} in {said}"))
+    };
+    let workers = deployment.ready("web", 4);
+    let listed = json(&["ps", "--json"]);
+    for worker in &workers {
+        let pod = worker.pod.as_deref().unwrap();
+        let is_listed = listed.iter().any(|it| it["id"] == worker.id.as_str() && it["pod"] == pod);
+        assert!(is_listed, "{worker:?} is not in {listed:#?}");
+    }
+
+    let victim = &workers[0];
+    // It has had nothing to say.
+    assert_eq!(json(&["logs", "--json", &victim.id]), Vec::<Value>::new());
+    let refusal = deployment.bulkhead(&["kill", &victim.id, "--signal", "SIGSEGV"]).unwrap_err();
+    assert!(refusal.contains("Kubernetes knows SIGTERM and SIGKILL alone"), "{refusal}");
+    deployment.bulkhead(&["kill", &victim.id]).unwrap_or_else(|why| panic!("{why}"));
+    deployment.api().told(&victim.life());
+    let incidents = json(&["incidents", "--json"]);
+    let incident = incidents.iter().find(|it| it["id"] == victim.life());
+    let incident = incident.unwrap_or_else(|| panic!("{} is not in {incidents:#?}", victim.life()));
+    assert_eq!(incident["cause"]["detail"], "SIGKILL, sent on request", "{incident:#}");
+
+    let forward = Forward::to(deployment, "service/bulkhead-controller", 9090);
+    let page = Api::at(forward.address).get("/");
+    assert_eq!(page.status, 200, "{}", page.text());
+    assert!(page.text().contains("<title>Bulkhead"), "{}", page.text());
+    assert_eq!(Api::at(forward.address).get("/api/v1/workers").status, 401, "no token was asked for");
+    assert_eq!(deployment.api().by_way_of(forward.address).workers().len(), workers.len() + 1);
 }
 
 fn what_dies_now_is_seen_and_replaced(deployment: &Deployment) {
@@ -473,6 +585,16 @@ fn workers_are_cut_off_without_a_word(deployment: &Deployment) {
     assert!(took < Duration::from_secs(15), "replaced after {}", kubernetes::seconds(took));
 }
 
+/// Who is lost is named, with the pod and the node that it was on, before anybody can tell more of it.
+fn each_has_its_incident(deployment: &Deployment, lost: &[Worker]) {
+    assert!(!lost.is_empty());
+    for worker in lost {
+        let (pod, node) = (worker.pod.as_deref().unwrap(), worker.node.as_deref().unwrap());
+        let incident = deployment.api().incident(&worker.life(), |_| true);
+        assert_eq!(incident["unit"], format!("{pod} on {node}"), "{incident:#}");
+    }
+}
+
 fn a_node_dies(deployment: &Deployment) {
     let second = deployment.nodes[1].name.clone();
     let there = |it: &Worker| it.node.as_deref() == Some(&second);
@@ -488,11 +610,13 @@ fn a_node_dies(deployment: &Deployment) {
     });
     let load = Load::start(deployment.web(), 4, "/work?ms=20");
     goes_on(&load, 50);
+    let lost: Vec<_> = deployment.ready("web", 4).into_iter().filter(there).collect();
     let began = Instant::now();
     kubernetes::cluster("stop-node2");
     deployment.ready_where("web", 4, "none is on the dead node", |it| !there(it));
     let took = began.elapsed();
     goes_on(&load, 100);
+    each_has_its_incident(deployment, &lost);
     kubernetes::cluster("start-node2");
     nobody_lost(load);
     assert!(took < Duration::from_secs(10), "replaced after {}", kubernetes::seconds(took));
@@ -524,11 +648,13 @@ fn a_node_dies_with_its_door(deployment: &Deployment) {
     // Of what its clients have to a door that dies nobody can say anything; others must not notice.
     let load = Load::start(deployment.pod_address(&stays, 8080), 4, "/work?ms=20");
     goes_on(&load, 50);
+    let lost: Vec<_> = deployment.ready("web", 8).into_iter().filter(there).collect();
     let began = Instant::now();
     kubernetes::cluster("stop-node2");
     deployment.ready_where("web", 8, "none is on the dead node", |it| !there(it));
     let took = began.elapsed();
     goes_on(&load, 100);
+    each_has_its_incident(deployment, &lost);
     kubernetes::cluster("start-node2");
     assert!(deployment.api().scale("web", 4).status < 300);
     deployment.must(&["delete", "pod", &goes, "--grace-period=0", "--force"]);

@@ -57,6 +57,11 @@ impl Api {
         Self { token, ..self }
     }
 
+    /// The same API by another way.
+    pub fn by_way_of(self, address: SocketAddr) -> Self {
+        Self { address, ..self }
+    }
+
     pub fn address(self) -> SocketAddr {
         self.address
     }

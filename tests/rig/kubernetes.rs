@@ -9,9 +9,10 @@
 //! Doors and controllers stay on the first node, unless a story has one elsewhere: what a client has to a door on a machine
 //! that dies, dies with it. Workers are anywhere.
 
+use std::io::{BufRead, BufReader};
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
@@ -162,6 +163,26 @@ patches:
         self.kubectl(arguments).unwrap_or_else(|why| panic!("{why}"))
     }
 
+    /// The command line, in the pod of the controller that leads: its Service has that one alone.
+    pub fn bulkhead(&self, arguments: &[&str]) -> Result<String, String> {
+        let inside = ["exec", "service/bulkhead-controller", "--", "/bulkhead"];
+        self.kubectl(&[&inside, arguments].concat())
+    }
+
+    /// Whether the API lets a service account of ours do that, in the words of `kubectl auth can-i`.
+    pub fn may(&self, account: &str, what: &str) -> bool {
+        let account = format!("--as=system:serviceaccount:{}:{account}", self.namespace);
+        let mut asks = Command::new("kubectl");
+        asks.args(["-n", &self.namespace, "auth", "can-i", &account]).args(what.split(' '));
+        // That it may not is said with an exit code, too.
+        let said = asks.stdin(Stdio::null()).output().unwrap();
+        match String::from_utf8_lossy(&said.stdout).split_whitespace().next() {
+            Some("yes") => true,
+            Some("no") => false,
+            _ => panic!("{asks:?}: {said:?}"),
+        }
+    }
+
     /// Where the Service of that name is.
     pub fn service(&self, name: &str, port: u16) -> SocketAddr {
         let address = self.must(&["get", "service", name, "-o", "jsonpath={.spec.clusterIP}"]);
@@ -245,13 +266,18 @@ patches:
 
     /// The names of the pods of a component, those on their way out left aside.
     pub fn pods(&self, component: &str) -> Vec<String> {
-        let label = format!("app.kubernetes.io/component={component}");
-        let listed: Value =
-            serde_json::from_str(&self.must(&["get", "pods", "-l", &label, "-o", "json"])).unwrap();
-        let pods = listed["items"].as_array().unwrap().iter();
+        let pods = self.pods_as_they_are(component).into_iter();
         pods.filter(|it| it["metadata"]["deletionTimestamp"].is_null())
             .map(|it| it["metadata"]["name"].as_str().unwrap().to_owned())
             .collect()
+    }
+
+    /// All pods of a component, as the API tells of them.
+    pub fn pods_as_they_are(&self, component: &str) -> Vec<Value> {
+        let label = format!("app.kubernetes.io/component={component}");
+        let listed: Value =
+            serde_json::from_str(&self.must(&["get", "pods", "-l", &label, "-o", "json"])).unwrap();
+        listed["items"].as_array().unwrap().clone()
     }
 
     /// One more door, which is on that node and nobody's replica. Whoever has made it takes it away.
@@ -322,6 +348,46 @@ impl Drop for Deployment {
     fn drop(&mut self) {
         let _ =
             run("kubectl", &["delete", "namespace", &self.namespace, "--ignore-not-found", "--wait=false"]);
+    }
+}
+
+/// `kubectl port-forward`, for as long as this is there.
+#[derive(Debug)]
+pub struct Forward {
+    kubectl: Child,
+    /// It says a line for each connection, and would die of a pipe that nobody reads from.
+    _says: BufReader<ChildStdout>,
+    /// Where it listens on this machine.
+    pub address: SocketAddr,
+}
+
+impl Forward {
+    /// To a port of whatever `what` names.
+    pub fn to(deployment: &Deployment, what: &str, port: u16) -> Self {
+        // A port of this machine that nobody has.
+        let ports = format!(":{port}");
+        let mut kubectl = Command::new("kubectl")
+            .args(["-n", &deployment.namespace, "port-forward", what, &ports])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let (mut says, mut line) = (BufReader::new(kubectl.stdout.take().unwrap()), String::new());
+        says.read_line(&mut line).unwrap();
+        let address =
+            line.strip_prefix("Forwarding from ").and_then(|it| it.split(" -> ").next()?.parse().ok());
+        let address = address.unwrap_or_else(|| {
+            let _ = kubectl.kill();
+            panic!("kubectl port-forward said {line:?}, and then {:?}", kubectl.wait())
+        });
+        Self { kubectl, _says: says, address }
+    }
+}
+
+impl Drop for Forward {
+    fn drop(&mut self) {
+        let _ = self.kubectl.kill();
+        let _ = self.kubectl.wait();
     }
 }
 

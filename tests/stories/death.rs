@@ -2,8 +2,6 @@
 
 use std::time::Instant;
 
-use serde_json::Value;
-
 use server::control::Order;
 
 use crate::rig::controller::FakeController;

@@ -24,7 +24,7 @@ use std::process::ExitCode;
 use libtest_mimic::Arguments;
 use rig::Missing;
 use rig::backend::{Availability, Backend};
-use stories::{adoption, tunnel::partition};
+use stories::{adoption, throttled, tunnel::partition};
 
 fn main() -> ExitCode {
     if let Some(socket) = rig::old_door::asked_for() {
@@ -53,6 +53,11 @@ fn main() -> ExitCode {
         format!("{pods}::whose_workers_are_somebody_elses_is_refused"),
         move || missing(pods),
         move || adoption::whose_workers_are_somebody_elses_is_refused(pods),
+    ));
+    trials.push(rig::trial(
+        format!("{pods}::an_api_that_throttles_costs_no_request"),
+        move || missing(pods),
+        move || throttled::an_api_that_throttles_costs_no_request(pods),
     ));
     let conclusion = libtest_mimic::run(&Arguments::from_args(), trials);
     rig::pods::leave();

@@ -16,6 +16,7 @@ pub mod old_door;
 pub mod pods;
 pub mod restricted;
 pub mod stack;
+pub mod throttle;
 pub mod tunnel;
 pub mod worker;
 

@@ -28,6 +28,8 @@ pub struct Stack {
     pub dir: TempDir,
     /// The engine, where it is not the usual one: as in `DOCKER_HOST`.
     engine: Option<String>,
+    /// What leads to the cluster, where it is not what leads everybody there: as in `KUBECONFIG`.
+    kubeconfig: Option<PathBuf>,
     /// What the API is asked with.
     token: Option<&'static str>,
     up: Option<Up>,
@@ -76,6 +78,14 @@ impl Stack {
         Self::up_saying(BULKHEAD, backend, None, None, &format!("backend: {}\n{link}", backend.word()), pools)
     }
 
+    /// Starts a deployment in the cluster to which this leads.
+    pub fn up_by_way_of(kubeconfig: &Path, backend: Backend, pools: &str) -> Self {
+        let mut stack = Self::new(BULKHEAD, backend, None, None, &backend.in_spec(), pools);
+        stack.kubeconfig = Some(kubeconfig.to_owned());
+        stack.start();
+        stack
+    }
+
     fn up_as(
         program: &str,
         backend: Backend,
@@ -87,6 +97,20 @@ impl Stack {
     }
 
     fn up_saying(
+        program: &str,
+        backend: Backend,
+        engine: Option<String>,
+        tokens: Option<Tokens>,
+        first: &str,
+        pools: &str,
+    ) -> Self {
+        let mut stack = Self::new(program, backend, engine, tokens, first, pools);
+        stack.start();
+        stack
+    }
+
+    /// One that has not been started.
+    fn new(
         program: &str,
         backend: Backend,
         engine: Option<String>,
@@ -113,9 +137,7 @@ impl Stack {
         }
         std::fs::write(dir.path().join("bulkhead.yaml"), spec).unwrap();
         let token = tokens.map(|tokens| tokens.operator);
-        let mut stack = Self { program: program.to_owned(), backend, dir, engine, token, up: None };
-        stack.start();
-        stack
+        Self { program: program.to_owned(), backend, dir, engine, kubeconfig: None, token, up: None }
     }
 
     /// A pool `web` of that many prefork demo workers, and what else is to be said of it.
@@ -201,6 +223,7 @@ impl Stack {
         }
         if self.backend.is_pods() {
             command.envs(pods::quarters().environment());
+            command.envs(self.kubeconfig.iter().map(|path| ("KUBECONFIG", path)));
         }
         command
     }

@@ -12,6 +12,7 @@ mod life;
 mod models;
 mod observation;
 mod storm;
+pub mod throttled;
 pub mod tunnel;
 mod watching;
 

@@ -87,9 +87,9 @@ pub fn what_is_lost_goes_to_nobody_who_is_silent_too(backend: Backend) {
     second.send_get("/work?ms=300");
     let other = stack.holder_of("GET /work?ms=300");
     assert_eq!(second.response().status, 200);
-    eventually("the door has heard that it is done", || match stack.api().worker(&other.id) {
-        now if now.phase == "idle" => Ok(()),
-        now => Err(now),
+    eventually("the door has heard that it is done", || match stack.api().worker(&other.id).phase {
+        phase if phase == "idle" => Ok(()),
+        phase => Err(phase),
     });
     kill_process(stack.pid_of(&other), Signal::STOP).unwrap();
     assert_eq!(first.response().text(), "worked 400 ms\n");

@@ -5,8 +5,7 @@
 //! ```
 //! So a worker is the same program on both links. The local socket of a turn is one end of a Unix stream pair. The relay
 //! keeps a duplicate of the worker's end, as the door does on an fd link: a worker that closes its own says nothing by
-//! that, and one that shuts it down does. The whole of a request is in the pair before the worker hears of the turn. The pair
-//! is watched when a turn is not over at once; of the others the answer is fetched when the worker says that it is done.
+//! that, and one that shuts it down does. The whole of a request is in the pair before the worker hears of the turn.
 //!
 //! Its thread waits on an event loop and runs no handler, so it answers the door's signs of life whatever the worker is
 //! at. It dies with the worker's process, like everything in it. When the worker leaves in order, it waits until the
@@ -120,7 +119,7 @@ pub(super) fn dial(
                     return;
                 }
             };
-            let work = async move {
+            let work = async {
                 let reached = tokio::select! {
                     reached = reach(&doors, &preface, &connector) => reached,
                     () = told_to_go() => Err(NoTunnel::Away(io::ErrorKind::Interrupted.into())),
@@ -135,10 +134,7 @@ pub(super) fn dial(
                     }
                 }
             };
-            // As a task like the others, what it does to wake itself is seen to before anybody waits for the kernel again.
-            let set = LocalSet::new();
-            let work = set.spawn_local(work);
-            let _ = runtime.block_on(set.run_until(work));
+            runtime.block_on(LocalSet::new().run_until(work));
             // A name that is still being looked up is nobody's concern any more.
             runtime.shutdown_background();
         });
@@ -170,8 +166,6 @@ async fn told_to_go() {
 
 /// How long it is waited for a descriptor.
 const NO_DESCRIPTOR: Duration = Duration::from_millis(20);
-/// Whoever is done within this time is done at once. As short as the clock of the event loop can tell.
-const AT_ONCE: Duration = Duration::from_millis(1);
 /// So many frames are heard of a worker before others have their turn.
 const AT_A_TIME: u32 = 32;
 
@@ -197,8 +191,6 @@ struct Shared {
     /// How long a client may stall; as the door has it.
     patience: Cell<Option<Duration>>,
     turns: RefCell<HashMap<u64, Rc<Turn>>>,
-    /// Rung when there is another.
-    a_turn_began: Notify,
     /// Rung when one of them is over.
     a_turn_left: Notify,
     pairs: Pairs,
@@ -248,7 +240,6 @@ async fn run(stream: Stream, severity: Severity, link: OwnedFd, credit: u16, sen
         credit,
         patience: Cell::new(None),
         turns: RefCell::default(),
-        a_turn_began: Notify::new(),
         a_turn_left: Notify::new(),
         pairs: Pairs::default(),
         scratch: RefCell::new(Box::new([0; MOST_DATA])),
@@ -271,7 +262,6 @@ async fn run(stream: Stream, severity: Severity, link: OwnedFd, credit: u16, sen
         () = &mut door => false,
         () = speaking => true,
         () = shared.tell_worker_later() => false,
-        () = shared.attend_to_the_slow() => false,
         // The door is less patient: it is to say first that this worker is lost.
         _silent = shared.end.keep_watch(2, || {}) => false,
     };
@@ -377,7 +367,6 @@ impl Shared {
                 };
                 let turn = Turn::new(frame, pair, self.end.window());
                 self.turns.borrow_mut().insert(frame.turn, Rc::clone(&turn));
-                self.a_turn_began.notify_one();
                 turn.begin(self)
             }
             ToWorker::Farewell => {
@@ -445,21 +434,6 @@ impl Shared {
                 Some(Sent::Whole | Sent::Closed) => drop(self.to_worker.borrow_mut().pop_front()),
                 None => {}
             }
-        }
-    }
-
-    /// Has the answers of turns that are not over at once passed on as they come. Most are, and their answer goes out with the
-    /// worker's last word: who is woken by the one and again by the other pays twice, and so does the door.
-    async fn attend_to_the_slow(self: &Rc<Self>) {
-        loop {
-            let unattended = |turn: &&Rc<Turn>| turn.is_unattended();
-            let new: Vec<_> = self.turns.borrow().values().filter(unattended).cloned().collect();
-            if new.is_empty() {
-                self.a_turn_began.notified().await;
-                continue;
-            }
-            tokio::time::sleep(AT_ONCE).await;
-            new.iter().for_each(|turn| turn.attend(self));
         }
     }
 

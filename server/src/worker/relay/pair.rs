@@ -6,6 +6,7 @@
 use std::cell::RefCell;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -27,7 +28,7 @@ const BUFFER: usize = 512 * 1024;
 /// One turn's.
 #[derive(Debug)]
 pub(super) struct Pair {
-    pub(super) ours: OwnedFd,
+    pub(super) ours: AsyncFd<OwnedFd>,
     /// What the worker gets a duplicate of. Blocking, as a client's own is.
     pub(super) theirs: Option<OwnedFd>,
     is_kept: bool,
@@ -45,26 +46,22 @@ impl Pair {
         }
     }
 
-    /// Waits, when asked, for an answer or for room for more of the request. Each has a watch of its own, for the turns that
-    /// need it: whoever is told of all that happens to a pair is woken by each piece that the worker reads or writes.
-    pub(super) fn watch(&self, interest: Interest) -> io::Result<AsyncFd<OwnedFd>> {
-        sys::watch(self.ours.try_clone()?, interest)
+    /// Waits, when asked, until there is room for more of the request. A watch of its own, for the turns that need one: whoever
+    /// is always told that there is room is woken by each byte that the worker reads.
+    pub(super) fn watch_for_room(&self) -> io::Result<AsyncFd<OwnedFd>> {
+        sys::watch(self.ours.get_ref().try_clone()?, Interest::WRITABLE)
     }
 
-    /// Whether there is nothing in it, in either direction, and nobody has shut down the worker's end.
+    /// Whether there is nothing in it for us, and nobody has shut down the worker's end.
     fn is_quiet(&self) -> bool {
-        let Some(theirs) = &self.theirs else { return false };
-        let mut asked = [
-            PollFd::new(&self.ours, PollFlags::IN | PollFlags::RDHUP),
-            PollFd::new(theirs, PollFlags::IN | PollFlags::RDHUP),
-        ];
+        let mut asked = [PollFd::new(self.ours.get_ref(), PollFlags::IN | PollFlags::RDHUP)];
         let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
         poll(&mut asked, Some(&at_once)) == Ok(0)
     }
 
     /// Whether nobody has the worker's end any more. That it only does not write any more is something else.
     pub(super) fn is_closed(&self) -> bool {
-        let mut asked = [PollFd::new(&self.ours, PollFlags::empty())];
+        let mut asked = [PollFd::new(self.ours.get_ref(), PollFlags::empty())];
         let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
         poll(&mut asked, Some(&at_once)).is_ok() && asked[0].revents().contains(PollFlags::HUP)
     }
@@ -82,6 +79,7 @@ impl Pairs {
         let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
         set_socket_timeout(&theirs, Timeout::Recv, patience)?;
         set_socket_timeout(&theirs, Timeout::Send, patience)?;
+        let ours = sys::watch(ours, Interest::READABLE)?;
         let pair = Pair { ours, theirs: Some(theirs), is_kept: credit <= FEW_TURNS };
         make_room(&pair, whole);
         Ok(pair)
@@ -89,7 +87,13 @@ impl Pairs {
 
     /// Keeps one for the next turn, if that is possible and nothing is left in it. It has not been shut down by either side.
     pub(super) fn put_back(&self, pair: Pair) {
-        if pair.is_quiet() {
+        // What has been heard of it is read by now, and would have its next turn look once more.
+        let mut nobody = Context::from_waker(Waker::noop());
+        if let Poll::Ready(Ok(mut ready)) = pair.ours.poll_read_ready(&mut nobody) {
+            ready.clear_ready();
+        }
+        let is_empty = |theirs| rustix::io::ioctl_fionread(theirs).is_ok_and(|bytes| bytes == 0);
+        if pair.theirs.as_ref().is_some_and(is_empty) && pair.is_quiet() {
             self.0.borrow_mut().push(pair);
         }
     }
@@ -99,6 +103,6 @@ impl Pairs {
 /// the kernel counts as the worker's memory.
 fn make_room(pair: &Pair, whole: u32) {
     if whole > FITS_BY_DEFAULT {
-        let _ = set_socket_send_buffer_size(&pair.ours, BUFFER);
+        let _ = set_socket_send_buffer_size(pair.ours.get_ref(), BUFFER);
     }
 }

@@ -2,19 +2,17 @@
 
 use std::cell::{Cell, RefCell};
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::rc::Rc;
 use std::task::Poll;
 
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, Shutdown, recv, send, shutdown};
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 
 use super::pair::Pair;
-use super::{ForWorker, NO_DESCRIPTOR, Shared};
+use super::{ForWorker, Shared};
 use crate::link::tunnel::Frame;
 use crate::link::{self, After, Sent, ToWorker, TurnFrame};
 
@@ -46,20 +44,13 @@ pub(super) struct Turn {
     done: RefCell<Option<LastWord>>,
     /// Rung when there is room again, or something else that its flow waits for.
     pub(super) changed: Notify,
-    flow: RefCell<Option<AbortHandle>>,
+    flow: Cell<Option<AbortHandle>>,
 }
 
 /// What a worker says of a turn in the end.
 struct LastWord {
     frame: Vec<u8>,
     after: After,
-}
-
-/// Whether somebody is told of what a turn waits for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Watched {
-    AsWanted,
-    InVain,
 }
 
 impl Turn {
@@ -79,31 +70,15 @@ impl Turn {
             answered: Cell::new(false),
             done: RefCell::default(),
             changed: Notify::new(),
-            flow: RefCell::default(),
+            flow: Cell::new(None),
         })
     }
 
     /// Starts what has to be started for it; `None`: the link is over.
     pub(super) fn begin(self: &Rc<Self>, shared: &Rc<Shared>) -> Option<()> {
-        if self.missing.get() > 0 {
-            return Some(());
-        }
-        // Nobody knows where its request ends, and it may be answered while it comes.
-        self.attend(shared);
-        self.announce(shared, self.frame)
-    }
-
-    /// From here on it is passed on as it comes, and not only when its worker is done with it.
-    pub(super) fn attend(self: &Rc<Self>, shared: &Rc<Shared>) {
-        if self.is_unattended() {
-            let flow = flow(Rc::clone(shared), Rc::clone(self));
-            *self.flow.borrow_mut() = Some(tokio::task::spawn_local(flow).abort_handle());
-        }
-    }
-
-    /// Whether it is under way and nobody watches its pair.
-    pub(super) fn is_unattended(&self) -> bool {
-        self.flow.borrow().is_none() && self.pair.borrow().is_some()
+        let flow = flow(Rc::clone(shared), Rc::clone(self));
+        self.flow.set(Some(tokio::task::spawn_local(flow).abort_handle()));
+        if self.missing.get() == 0 { self.announce(shared, self.frame) } else { Some(()) }
     }
 
     /// Has the worker hear of it, behind all that it is to hear before.
@@ -129,7 +104,7 @@ impl Turn {
     }
 
     /// Takes what has come from the client; `None`: the link is over.
-    pub(super) fn feed(self: &Rc<Self>, shared: &Rc<Shared>, bytes: &[u8]) -> Option<()> {
+    pub(super) fn feed(self: &Rc<Self>, shared: &Shared, bytes: &[u8]) -> Option<()> {
         if self.inbox.borrow().len() + bytes.len() > shared.end.window() {
             return None;
         }
@@ -138,7 +113,6 @@ impl Turn {
         self.missing.set(self.missing.get().saturating_sub(bytes.len()));
         if !self.inbox.borrow().is_empty() {
             // Somebody has to watch for room from here on.
-            self.attend(shared);
             self.changed.notify_one();
         }
         match (self.handed_over.get(), self.inbox.borrow().is_empty()) {
@@ -156,7 +130,7 @@ impl Turn {
         let pair = self.pair.borrow();
         let Some(pair) = pair.as_ref() else { return bytes.len() };
         while taken < bytes.len() {
-            match send(&pair.ours, &bytes[taken..], SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
+            match send(pair.ours.get_ref(), &bytes[taken..], SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
                 Ok(sent) => taken += sent,
                 Err(Errno::INTR) => {}
                 Err(Errno::AGAIN) => break,
@@ -191,7 +165,7 @@ impl Turn {
     fn shut(&self, how: Shutdown) {
         self.worn.set(true);
         if let Some(pair) = &*self.pair.borrow() {
-            let _ = shutdown(&pair.ours, how);
+            let _ = shutdown(pair.ours.get_ref(), how);
         }
     }
 
@@ -201,11 +175,9 @@ impl Turn {
     }
 
     /// The worker is done: `last_word` goes out behind its answer.
-    pub(super) fn finish(self: &Rc<Self>, shared: &Rc<Shared>, last_word: &[u8], after: After) {
+    pub(super) fn finish(self: &Rc<Self>, shared: &Shared, last_word: &[u8], after: After) {
         self.done.replace(Some(LastWord { frame: last_word.to_vec(), after }));
         self.pass_answer_on(shared);
-        // What there was no room for goes out when there is some.
-        self.attend(shared);
         self.changed.notify_one();
     }
 
@@ -248,7 +220,7 @@ impl Turn {
             return None;
         }
         let pair = self.pair.borrow();
-        let ours = pair.as_ref()?.ours.as_fd();
+        let ours = pair.as_ref()?.ours.get_ref().as_fd();
         match receive(ours, &mut piece[..room]) {
             Ok(0) if pair.as_ref()?.is_closed() => {
                 // The worker has closed its end: its last word is on its way, and says what becomes of the connection.
@@ -291,14 +263,6 @@ impl Turn {
         self.done.borrow().is_some()
     }
 
-    /// Sees to it that `watch` is there where it is wanted.
-    fn watch(&self, watch: &mut Option<AsyncFd<OwnedFd>>, wanted: bool, interest: Interest) -> Watched {
-        if wanted && watch.is_none() {
-            *watch = self.pair.borrow().as_ref().and_then(|pair| pair.watch(interest).ok());
-        }
-        if wanted && watch.is_none() { Watched::InVain } else { Watched::AsWanted }
-    }
-
     /// It is over.
     fn leave(&self, shared: &Shared) {
         shared.turns.borrow_mut().remove(&self.frame.turn);
@@ -324,19 +288,18 @@ fn receive(from: BorrowedFd<'_>, into: &mut [u8]) -> Result<usize, Errno> {
 
 /// Sees to a turn whenever its pair can be read or written, or something has changed.
 async fn flow(shared: Rc<Shared>, turn: Rc<Turn>) {
-    let (mut answer, mut room) = (None, None);
+    let mut room = None;
     loop {
         let wants_to_read = turn.room.get() > 0 && !shared.end.is_clogged() && !turn.answered.get();
         let wants_to_write = !turn.inbox.borrow().is_empty();
-        let watched = [
-            turn.watch(&mut answer, wants_to_read, Interest::READABLE),
-            turn.watch(&mut room, wants_to_write, Interest::WRITABLE),
-        ];
+        if wants_to_write && room.is_none() {
+            // Where there is no descriptor for it, it is tried again at the next sign of life.
+            room = turn.pair.borrow().as_ref().and_then(|pair| pair.watch_for_room().ok());
+        }
         let ready = std::future::poll_fn(|context| {
-            if wants_to_read
-                && let Some(answer) = &answer
-                && let Poll::Ready(ready) = answer.poll_read_ready(context)
-            {
+            let pair = turn.pair.borrow();
+            let Some(pair) = pair.as_ref() else { return Poll::Pending };
+            if wants_to_read && let Poll::Ready(ready) = pair.ours.poll_read_ready(context) {
                 if let Ok(mut ready) = ready {
                     ready.clear_ready();
                 }
@@ -356,8 +319,6 @@ async fn flow(shared: Rc<Shared>, turn: Rc<Turn>) {
         tokio::select! {
             () = ready => {}
             () = turn.changed.notified() => {}
-            // There was no descriptor to wait with.
-            () = tokio::time::sleep(NO_DESCRIPTOR), if watched.contains(&Watched::InVain) => {}
         }
         turn.pass_answer_on(&shared);
         if !turn.inbox.borrow().is_empty() {

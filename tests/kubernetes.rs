@@ -188,7 +188,10 @@ fn killed_workers_cost_no_request(deployment: &Deployment) {
         if round % 2 == 0 {
             deployment.kill_past_the_cluster(pod, node, "worker");
             let incident = deployment.api().told(&victim.life());
-            assert_eq!(incident["cause"]["detail"], "SIGKILL", "{incident:#}");
+            // Of one that had something unread the kernel resets the connection, which may be anybody's doing: then it is
+            // killed once more, for certainty, and nobody can tell which of the two it was.
+            let detail = incident["cause"]["detail"].as_str().unwrap();
+            assert!(detail == "SIGKILL" || detail.contains("reset"), "{incident:#}");
             assert_eq!(incident["unit"], format!("{pod} on {node}"), "{incident:#}");
         } else {
             deployment.must(&["delete", "pod", pod, "--grace-period=0", "--force"]);
@@ -569,10 +572,7 @@ fn workers_are_cut_off_without_a_word(deployment: &Deployment) {
     let load = Load::start(deployment.web(), 4, "/work?ms=20");
     goes_on(&load, 50);
     let began = Instant::now();
-    let cut = Cut::of(there.iter().flat_map(|worker| {
-        let address = deployment.pod_address(worker.pod.as_deref().unwrap(), 0).ip().to_string();
-        ["-s", "-d"].map(|way| ["FORWARD", way, &address].map(str::to_owned).to_vec())
-    }));
+    let cut = deployment.silence(&there);
     for worker in &there {
         let incident = deployment.api().told(&worker.life());
         assert_eq!(incident["cause"]["kind"], "lost", "{incident:#}");
@@ -611,12 +611,15 @@ fn a_node_dies(deployment: &Deployment) {
     let load = Load::start(deployment.web(), 4, "/work?ms=20");
     goes_on(&load, 50);
     let lost: Vec<_> = deployment.ready("web", 4).into_iter().filter(there).collect();
+    // As when its power is cut: no kernel is left that would end its connections.
+    let silence = deployment.silence(&lost);
     let began = Instant::now();
     kubernetes::cluster("stop-node2");
     deployment.ready_where("web", 4, "none is on the dead node", |it| !there(it));
     let took = began.elapsed();
     goes_on(&load, 100);
     each_has_its_incident(deployment, &lost);
+    drop(silence);
     kubernetes::cluster("start-node2");
     nobody_lost(load);
     assert!(took < Duration::from_secs(10), "replaced after {}", kubernetes::seconds(took));

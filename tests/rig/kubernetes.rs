@@ -195,6 +195,14 @@ patches:
         SocketAddr::new(address.parse::<IpAddr>().unwrap(), port)
     }
 
+    /// Lets nothing through to these workers, and nothing from them: to others their machine has vanished.
+    pub fn silence<'w>(&self, workers: impl IntoIterator<Item = &'w Worker>) -> Cut {
+        Cut::of(workers.into_iter().flat_map(|worker| {
+            let address = self.pod_address(worker.pod.as_deref().unwrap(), 0).ip().to_string();
+            ["-s", "-d"].map(|way| ["FORWARD", way, &address].map(str::to_owned).to_vec())
+        }))
+    }
+
     pub fn web(&self) -> SocketAddr {
         self.service("bulkhead", 80)
     }

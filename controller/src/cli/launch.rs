@@ -23,7 +23,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::follow::Source;
 use super::interrupts::Interrupts;
-use super::pods::{Lead, Pods, PodsOptions, Whereabouts};
+use super::pods::{self, Lead, Pods, PodsOptions, Whereabouts};
 use super::quarters::Quarters;
 use super::tokens::{self, Audience};
 use super::tunnel;
@@ -210,7 +210,7 @@ pub(super) async fn prepare(args: &MasterArgs, meeting: Meeting) -> anyhow::Resu
         Some(Quarters::Process) => !Quarters::Process.living(&home, &args.docker).await?.is_empty(),
         Some(Quarters::Docker { .. } | Quarters::Kubernetes { .. }) | None => false,
     };
-    let (choice, ground) = choose(deployment.backend, at_home, args, meeting).await?;
+    let (choice, ground) = choose(deployment.backend, at_home, args, meeting, &api).await?;
     if let Ground::Cluster(_, Whereabouts::Here) = ground {
         home.owner = args.owner_abroad(&run_dir);
     }
@@ -319,12 +319,14 @@ enum Ground {
     Cluster(Cluster, Whereabouts),
 }
 
-/// The backend, and what it needs. `at_home`: workers of an earlier run live as processes.
+/// The backend, and what it needs. `at_home`: workers of an earlier run live as processes. `api`: where a controller answers
+/// that waits for its cluster.
 async fn choose(
     asked: BackendChoice,
     at_home: bool,
     args: &MasterArgs,
     meeting: Meeting,
+    api: &TcpListener,
 ) -> anyhow::Result<(Choice, Ground)> {
     let namespace = args.pods.kubernetes.namespace.as_deref();
     // Whoever makes the run directory starts a door in it.
@@ -339,13 +341,18 @@ async fn choose(
             (BackendKind::Docker, Why::Asked, Ground::Engine(engine))
         }
         BackendChoice::Kubernetes => {
-            let cluster =
-                Cluster::find(namespace).await.context("there is no cluster for `backend: kubernetes`")?;
+            let cluster = match (doors_are, kubernetes::is_inside()) {
+                (Whereabouts::InTheCluster, true) => pods::our_cluster(namespace, api).await,
+                (Whereabouts::InTheCluster, false) | (Whereabouts::Here, _) => {
+                    Cluster::find(namespace).await.map_err(Into::into)
+                }
+            };
+            let cluster = cluster.context("there is no cluster for `backend: kubernetes`")?;
             (BackendKind::Kubernetes, Why::Asked, Ground::Cluster(cluster, doors_are))
         }
         BackendChoice::Auto if at_home => (BackendKind::Process, Why::AtHome, Ground::Machine),
         BackendChoice::Auto if kubernetes::is_inside() => {
-            let cluster = Cluster::find(namespace).await?;
+            let cluster = pods::our_cluster(namespace, api).await?;
             let why = Why::Inside(cluster.name().to_owned());
             (BackendKind::Kubernetes, why, Ground::Cluster(cluster, doors_are))
         }

@@ -34,6 +34,7 @@ mod ps;
 mod quarters;
 mod scale;
 mod schema;
+mod standby;
 mod storm;
 mod stream;
 mod tokens;

@@ -19,25 +19,21 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::AsFd;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context;
-use axum::Router;
-use axum::http::StatusCode;
-use axum::routing::get;
 use clap::Args;
 use futures_util::StreamExt as _;
 use futures_util::stream::BoxStream;
 use server::identity::Secret;
 use tokio::net::TcpListener;
-use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::follow::Source;
 use super::quarters::Quarters;
+use super::standby::{self, Standby};
 use crate::backend::kubernetes::lease::{self, Leadership, NotOurs, Word};
 use crate::backend::kubernetes::secrets::{self, Material};
 use crate::backend::kubernetes::{Cluster, KubernetesBackend, KubernetesOptions, flag, observe};
@@ -237,8 +233,13 @@ impl Quarters {
     }
 }
 
+/// The cluster whose pod this is, once its API answers. `api`: where we answer meanwhile.
+pub(super) async fn our_cluster(namespace: Option<&str>, api: &TcpListener) -> anyhow::Result<Cluster> {
+    standby::until_it_answers(api, || Cluster::find(namespace)).await
+}
+
 async fn lead(cluster: &Cluster, owner: &str, api: &TcpListener) -> anyhow::Result<Leadership> {
-    let leader = Arc::new(Mutex::new("nobody yet".to_owned()));
+    let why = Arc::new(Mutex::new("nobody yet leads".to_owned()));
     // What an earlier life of this pod's may have left there.
     let lowered = CancellationToken::new();
     let lowering = {
@@ -248,13 +249,13 @@ async fn lead(cluster: &Cluster, owner: &str, api: &TcpListener) -> anyhow::Resu
             lowered.cancel();
         })
     };
-    let _standby = Standby::at(api, Arc::clone(&leader), lowered)
+    let _standby = Standby::at(api, Arc::clone(&why), lowered)
         .context("cannot answer while another controller leads")?;
     let (lease, us) = (lease::name(owner), cluster.identity());
     let leadership = lease::win(cluster, &lease, &us, |who| {
         let who = who.unwrap_or("nobody").to_owned();
         tracing::info!(leader = who, "another controller leads; this one waits");
-        *leader.lock().unwrap_or_else(PoisonError::into_inner) = who;
+        *why.lock().unwrap_or_else(PoisonError::into_inner) = format!("{who} leads");
     });
     let leadership = leadership.await;
     tracing::info!(us, "this controller leads");
@@ -299,75 +300,10 @@ fn site(door: observe::DoorPod, port: u16) -> Site {
     Site { name: door.name, address: Address::There(address), machine: door.node }
 }
 
-/// What answers at the API's address while we wait to lead.
-struct Standby(JoinHandle<()>);
-
-impl Standby {
-    /// From when `may_be_ready` on, `/` says that we are, as the page does that is there when we lead.
-    fn at(
-        api: &TcpListener,
-        leader: Arc<Mutex<String>>,
-        may_be_ready: CancellationToken,
-    ) -> io::Result<Self> {
-        // The same socket once more: when this one stops to accept, the other goes on.
-        let listener = std::net::TcpListener::from(api.as_fd().try_clone_to_owned()?);
-        let listener = TcpListener::from_std(listener)?;
-        let waits = move |status| {
-            let leader = leader.lock().unwrap_or_else(PoisonError::into_inner).clone();
-            std::future::ready((status, format!("this controller waits; {leader} leads\n")))
-        };
-        let page = {
-            let waits = waits.clone();
-            move || match may_be_ready.is_cancelled() {
-                true => waits(StatusCode::OK),
-                false => waits(StatusCode::SERVICE_UNAVAILABLE),
-            }
-        };
-        let answers = Router::new()
-            .route("/healthz", get(|| async { "ok\n" }))
-            .route("/", get(page))
-            .fallback(move || waits(StatusCode::SERVICE_UNAVAILABLE));
-        let serving = tokio::spawn(async move {
-            if let Err(error) = axum::serve(listener, answers).await {
-                tracing::warn!(%error, "nobody is told that this controller waits");
-            }
-        });
-        Ok(Self(serving))
-    }
-}
-
-impl Drop for Standby {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
-}
-
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 mod tests {
     use super::*;
-
-    #[tokio::test]
-    async fn who_waits_is_well_and_answers_nothing_else() {
-        let api = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let at = |path: &str| format!("http://{}{path}", api.local_addr().unwrap());
-        let may_be_ready = CancellationToken::new();
-        let leader = Arc::new(Mutex::new("the-other".to_owned()));
-        let standby = Standby::at(&api, leader, may_be_ready.clone()).unwrap();
-        assert_eq!(reqwest::get(at("/healthz")).await.unwrap().status(), 200);
-        assert_eq!(reqwest::get(at("/")).await.unwrap().status(), 503);
-        may_be_ready.cancel();
-        assert_eq!(reqwest::get(at("/")).await.unwrap().status(), 200);
-        let answer = reqwest::get(at("/readyz")).await.unwrap();
-        assert_eq!(answer.status(), 503);
-        insta::assert_snapshot!(answer.text().await.unwrap(), @"this controller waits; the-other leads");
-        drop(standby);
-        let (asked, ()) = tokio::join!(reqwest::get(at("/readyz")), async {
-            // Whoever comes now is the API's.
-            drop(api.accept().await.unwrap());
-        });
-        assert!(asked.is_err());
-    }
 
     #[test]
     fn what_is_made_is_enough_to_reach_a_door() {

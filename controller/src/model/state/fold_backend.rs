@@ -300,8 +300,9 @@ impl State {
         matches!(phase, Some(Phase::Live { tenant, joined }) if tenant.life == *life && then <= *joined)
     }
 
-    /// Gives a live worker of an earlier controller's the place that its name says, if it is to be had.
-    fn adopt(&mut self, tenant: Tenant, now: Now) {
+    /// Gives a live worker the place that its name says, if it is to be had. It is an earlier controller's, or one that was
+    /// made although the answer to the order was lost or said otherwise: then it succeeds whom it was ordered for.
+    fn adopt(&mut self, mut tenant: Tenant, now: Now) {
         let linked = self.is_linked(&tenant.life);
         let life = tenant.life.clone();
         let stopping = self.stopping.is_some();
@@ -311,10 +312,20 @@ impl State {
             pool.places.entry(life.worker.place).or_insert(place)
         });
         match place {
-            Some(place) if matches!(place.phase, Phase::Empty { .. }) => {
-                place.phase = Phase::Starting { tenant, since: now.at };
+            Some(Place { phase: phase @ Phase::Empty { .. }, .. }) => {
+                if let Phase::Empty { lost, .. } = phase {
+                    tenant.succeeds = lost.take();
+                }
+                let succeeded = tenant.succeeds.clone();
+                *phase = Phase::Starting { tenant, since: now.at };
                 if linked {
-                    place.phase.join(now.at);
+                    phase.join(now.at);
+                }
+                if let Some(incident) = succeeded.and_then(|lost| self.incidents.known(&lost)) {
+                    incident.spawned.get_or_insert(now.stamp);
+                    if linked {
+                        incident.ready.get_or_insert(now.stamp);
+                    }
                 }
             }
             _ => {

@@ -3,12 +3,13 @@
 use std::time::{Duration, SystemTime};
 
 use rustix::process::Signal;
+use server::control::Notice;
 use server::identity::Incarnation;
 
 use super::stories::left;
 use super::{notice, two_live, unmanned};
 use crate::backend::{BackendError, Found, Sighting, Vital};
-use crate::model::{Action, Cause, Errand, Event, Incident, Now, Reason, Stage, State};
+use crate::model::{Action, ActionError, Cause, Errand, Event, Incident, Now, Reason, Stage, State};
 use crate::supervisor::plan::plan;
 use crate::supervisor::testing::{died_of, life, unit};
 
@@ -116,4 +117,29 @@ fn what_a_worker_died_of_that_is_gone_when_it_is_to_be_killed_a_listing_tells() 
     state.fold(Event::Listed { began: after(now, 600).at, result: Ok(found) }, after(now, 700));
     assert_eq!(cause(&state), Some(Reason::Found(Cause::Exit(3))));
     assert!(matches!(state.remains[&victim].stage, Stage::Dead(_)));
+}
+
+#[test]
+fn who_was_made_after_all_succeeds_whom_it_was_ordered_for() {
+    for joins_first in [true, false] {
+        let (mut state, now) = two_live();
+        let (dead, next) = (life("web-0.1"), life("web-0.2"));
+        notice(&mut state, left("web-0.1", vec![]), now);
+        state.fold(
+            Event::Sighted(Sighting::Died { life: dead.clone(), autopsy: died_of(Cause::Exit(1)) }),
+            now,
+        );
+        assert!(plan(&state, now.at).actions.contains(&Action::Spawn { life: next.clone() }));
+        state.begin(&Action::Spawn { life: next.clone() }, now);
+        let silence = ActionError::Silence { operation: "spawn", allowed: Duration::from_secs(1) };
+        state.fold(Event::Spawned { life: next.clone(), result: Err(silence) }, now);
+        let joined = Notice::Joined { worker: next, at: now.stamp };
+        if joins_first {
+            notice(&mut state, joined.clone(), now);
+        }
+        listed(&mut state, after(now, 1), &["web-0.2", "web-1.1"], after(now, 2));
+        notice(&mut state, joined, after(now, 3));
+        let incident = state.incidents.get(&dead).unwrap();
+        assert!(incident.spawned.is_some() && incident.is_complete(), "{incident:?}");
+    }
 }

@@ -236,15 +236,7 @@ impl Leadership {
     pub async fn release(self) {
         self.renewing.abort();
         let _ = self.renewing.await;
-        let released = async {
-            match self.post.look().await? {
-                Some(there) if holder(&there) == Some(&self.post.us) => {
-                    self.post.claim(Some(there), Step::Release).await
-                }
-                _ => Ok(()),
-            }
-        };
-        if let Err(error) = released.await {
+        if let Err(error) = self.post.until_it_stands_still(End::Released).await {
             tracing::warn!(%error, "the lease could not be released; it runs out in {} s", GOOD_FOR.as_secs());
         }
     }
@@ -253,11 +245,18 @@ impl Leadership {
     pub async fn remove(self) {
         self.renewing.abort();
         let _ = self.renewing.await;
-        if let Err(error) = self.post.remove().await {
+        if let Err(error) = self.post.until_it_stands_still(End::Removed).await {
             let lease = &self.post.lease;
             tracing::warn!(%error, lease, "the lease stays; it runs out in {} s", GOOD_FOR.as_secs());
         }
     }
+}
+
+/// What becomes of a lease that its holder has done with.
+#[derive(Debug, Clone, Copy)]
+enum End {
+    Released,
+    Removed,
 }
 
 /// Somebody who would like to have a lease.
@@ -348,6 +347,30 @@ impl Post {
         Ok(())
     }
 
+    /// Ends it, and once more where the API says that it has changed since we looked: the last renewal may have been on its
+    /// way when we gave it up.
+    async fn until_it_stands_still(&self, end: End) -> Result<(), NoAnswer> {
+        match self.end(end).await {
+            Err(NoAnswer::Api(kube::Error::Api(status))) if status.code == CONFLICT => self.end(end).await,
+            ended => ended,
+        }
+    }
+
+    async fn end(&self, end: End) -> Result<(), NoAnswer> {
+        match end {
+            End::Released => self.release().await,
+            End::Removed => self.remove().await,
+        }
+    }
+
+    /// Gives it up, if it is ours. The API refuses if it has changed since.
+    async fn release(&self) -> Result<(), NoAnswer> {
+        match self.look().await?.filter(|there| holder(there) == Some(&self.us)) {
+            Some(there) => self.claim(Some(there), Step::Release).await,
+            None => Ok(()),
+        }
+    }
+
     /// Removes it, if it is ours. The API refuses if it has changed since.
     async fn remove(&self) -> Result<(), NoAnswer> {
         let Some(there) = self.look().await?.filter(|there| holder(there) == Some(&self.us)) else {
@@ -434,8 +457,11 @@ enum Renewal {
 mod tests {
     use std::sync::atomic::{AtomicU32, Ordering};
 
-    use axum::Router;
+    use axum::http::StatusCode;
+    use axum::routing::get;
+    use axum::{Json, Router};
     use kube::Client;
+    use serde_json::json;
 
     use super::*;
 
@@ -455,5 +481,29 @@ mod tests {
         assert!(matches!(lost, Lost::NotRenewed { .. }), "{lost}");
         assert!(led_for >= GIVE_UP && led_for < GOOD_FOR, "it led for {led_for:?}");
         assert_eq!(asked.load(Ordering::Relaxed), 2);
+    }
+
+    #[tokio::test]
+    async fn a_renewal_that_comes_late_does_not_keep_the_lease_from_being_removed() {
+        let (tries, lease) =
+            (Arc::new(AtomicU32::new(0)), "/apis/coordination.k8s.io/v1/namespaces/here/leases/leader");
+        let counted = Arc::clone(&tries);
+        let there = written(None, "leader", "us", Step::Take, Timestamp::now());
+        let api = Router::new().route(
+            lease,
+            get(async move || Json(there)).delete(async move || {
+                if counted.fetch_add(1, Ordering::Relaxed) == 0 {
+                    let status =
+                        json!({ "status": "Failure", "reason": "Conflict", "code": 409, "message": "" });
+                    return (StatusCode::CONFLICT, Json(status));
+                }
+                (StatusCode::OK, Json(json!({ "status": "Success" })))
+            }),
+        );
+        let cluster = Cluster::of(Client::new(api, "here"), "here");
+        let post = Candidate::at(&cluster, "leader", "us").post;
+        let removed = post.until_it_stands_still(End::Removed).await;
+        assert!(removed.is_ok(), "{removed:?}");
+        assert_eq!(tries.load(Ordering::Relaxed), 2);
     }
 }

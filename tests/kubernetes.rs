@@ -181,6 +181,7 @@ fn the_controller_may_what_it_must_and_no_more(deployment: &Deployment) {
 
 fn killed_workers_cost_no_request(deployment: &Deployment) {
     let load = Load::start(deployment.web(), 4, "/work?ms=20");
+    let mut named = 0;
     for round in 0..6 {
         let workers = deployment.ready("web", 4);
         let victim = &workers[round % workers.len()];
@@ -192,6 +193,7 @@ fn killed_workers_cost_no_request(deployment: &Deployment) {
             // killed once more, for certainty, and nobody can tell which of the two it was.
             let detail = incident["cause"]["detail"].as_str().unwrap();
             assert!(detail == "SIGKILL" || detail.contains("reset"), "{incident:#}");
+            named += usize::from(detail == "SIGKILL");
             assert_eq!(incident["unit"], format!("{pod} on {node}"), "{incident:#}");
         } else {
             deployment.must(&["delete", "pod", pod, "--grace-period=0", "--force"]);
@@ -201,6 +203,7 @@ fn killed_workers_cost_no_request(deployment: &Deployment) {
             it.id != id || it.generation > generation
         });
     }
+    assert!(named > 0, "not one of three was said to have died of what killed it");
     nobody_lost(load);
 }
 
@@ -574,10 +577,13 @@ fn workers_are_cut_off_without_a_word(deployment: &Deployment) {
     let began = Instant::now();
     let cut = deployment.silence(&there);
     for worker in &there {
+        deployment.api().incident(&worker.life(), |it| it["steps_ms"]["ready"].is_number());
+    }
+    let took = began.elapsed();
+    for worker in &there {
         let incident = deployment.api().told(&worker.life());
         assert_eq!(incident["cause"]["kind"], "lost", "{incident:#}");
     }
-    let took = began.elapsed();
     goes_on(&load, 100);
     drop(cut);
     deployment.ready("web", 4);

@@ -78,8 +78,41 @@ export class Incidents {
   #paint = () => {
     const latest = [...this.#store.incidents.values()].slice(-this.#shown).reverse();
     this.#list.show(latest);
-    return incident.complete;
-}
+    const known = this.#store.incidents.size;
+    const total = Math.max(this.#store.frame?.incidents.total ?? 0, known);
+    const counted = this.#store.frame?.incidents;
+    const isSome = counted !== undefined && counted.total > counted.kept;
+    const forgotten = isSome ? `; the latest ${count(known)} are remembered` : '';
+    say(this.#count, total === 0 ? 'Nobody has died.' : `${count(total)} in all${forgotten}`);
+    this.#more.hidden = latest.length === known;
+    if (this.#open !== null) this.#paintCard();
+  };
+
+  #makeLine({ id }) {
+    const record = {
+      time: el('time', {}),
+      name: el('strong', {}),
+      cause: el('span', { class: 'cause' }),
+      held: el('span', { class: 'held' }),
+      ready: el('span', { class: 'ready' }),
+    };
+    const button = on(
+      el(
+        'button',
+        { type: 'button', 'data-incident': id, 'aria-haspopup': 'dialog' },
+        record.time,
+        record.name,
+        record.cause,
+        record.held,
+        record.ready,
+      ),
+      'click',
+      () => this.show(id),
+    );
+    record.root = el('li', {}, button);
+    record.button = button;
+    return record;
+  }
 
   #paintCard() {
     const incident = this.#store.incidents.get(this.#open);

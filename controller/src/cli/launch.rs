@@ -23,7 +23,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::follow::Source;
 use super::interrupts::Interrupts;
-use super::pods::{self, Lead, Pods, PodsOptions, Whereabouts};
+use super::pods::{Lead, Pods, PodsOptions, Whereabouts};
 use super::quarters::Quarters;
 use super::tokens::{self, Audience};
 use super::tunnel;
@@ -341,18 +341,13 @@ async fn choose(
             (BackendKind::Docker, Why::Asked, Ground::Engine(engine))
         }
         BackendChoice::Kubernetes => {
-            let cluster = match (doors_are, kubernetes::is_inside()) {
-                (Whereabouts::InTheCluster, true) => pods::our_cluster(namespace, api).await,
-                (Whereabouts::InTheCluster, false) | (Whereabouts::Here, _) => {
-                    Cluster::find(namespace).await.map_err(Into::into)
-                }
-            };
+            let cluster = doors_are.cluster(namespace, api).await;
             let cluster = cluster.context("there is no cluster for `backend: kubernetes`")?;
             (BackendKind::Kubernetes, Why::Asked, Ground::Cluster(cluster, doors_are))
         }
         BackendChoice::Auto if at_home => (BackendKind::Process, Why::AtHome, Ground::Machine),
         BackendChoice::Auto if kubernetes::is_inside() => {
-            let cluster = pods::our_cluster(namespace, api).await?;
+            let cluster = doors_are.cluster(namespace, api).await?;
             let why = Why::Inside(cluster.name().to_owned());
             (BackendKind::Kubernetes, why, Ground::Cluster(cluster, doors_are))
         }

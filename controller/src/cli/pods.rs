@@ -36,7 +36,7 @@ use super::quarters::Quarters;
 use super::standby::{self, Standby};
 use crate::backend::kubernetes::lease::{self, Leadership, NotOurs, Word};
 use crate::backend::kubernetes::secrets::{self, Material};
-use crate::backend::kubernetes::{Cluster, KubernetesBackend, KubernetesOptions, flag, observe};
+use crate::backend::kubernetes::{Cluster, KubernetesBackend, KubernetesOptions, flag, is_inside, observe};
 use crate::certificates::{Authority, CertificateError, today};
 use crate::door::{Address, Approach, Site};
 use crate::spec::Deployment;
@@ -233,9 +233,15 @@ impl Quarters {
     }
 }
 
-/// The cluster whose pod this is, once its API answers. `api`: where we answer meanwhile.
-pub(super) async fn our_cluster(namespace: Option<&str>, api: &TcpListener) -> anyhow::Result<Cluster> {
-    standby::until_it_answers(api, || Cluster::find(namespace)).await
+impl Whereabouts {
+    /// The cluster that workers are to run in. A controller that is a pod of it waits for its API, and answers at `api`
+    /// meanwhile.
+    pub(super) async fn cluster(self, namespace: Option<&str>, api: &TcpListener) -> anyhow::Result<Cluster> {
+        match (self, is_inside()) {
+            (Self::InTheCluster, true) => standby::until_it_answers(api, || Cluster::find(namespace)).await,
+            (Self::InTheCluster, false) | (Self::Here, _) => Ok(Cluster::find(namespace).await?),
+        }
+    }
 }
 
 async fn lead(cluster: &Cluster, owner: &str, api: &TcpListener) -> anyhow::Result<Leadership> {

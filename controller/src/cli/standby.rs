@@ -71,17 +71,23 @@ pub(super) async fn until_it_answers<T>(
     api: &TcpListener,
     find: impl AsyncFn() -> Result<T, ConnectError>,
 ) -> anyhow::Result<T> {
+    let why = Arc::new(Mutex::new(String::new()));
     let mut standby = None;
     loop {
         let error = match find().await {
             Err(ConnectError::Api(error @ BackendError::Unreachable { .. })) => error,
             found => return Ok(found?),
         };
+        let told = format!("{:#}", anyhow::Error::new(error));
+        let before =
+            std::mem::replace(&mut *why.lock().unwrap_or_else(PoisonError::into_inner), told.clone());
+        if before != told {
+            tracing::warn!("{told}; it is waited for");
+        }
         if standby.is_none() {
-            let why = Arc::new(Mutex::new(error.to_string()));
             let never = CancellationToken::new();
-            standby = Some(Standby::at(api, why, never).context("cannot answer while the cluster does not")?);
-            tracing::warn!("{:#}; it is waited for", anyhow::Error::new(error));
+            let there = Standby::at(api, Arc::clone(&why), never);
+            standby = Some(there.context("cannot answer while the cluster does not")?);
         }
         tokio::time::sleep(LOOK_AGAIN).await;
     }
@@ -137,7 +143,7 @@ mod tests {
             assert_eq!(answer.status(), 503);
             Ok(answer.text().await.unwrap())
         });
-        insta::assert_snapshot!(found.await.unwrap(), @"this controller waits; Kubernetes at 10.0.0.1 does not answer (version)");
+        insta::assert_snapshot!(found.await.unwrap(), @"this controller waits; Kubernetes at 10.0.0.1 does not answer (version): refused");
     }
 
     #[tokio::test]

@@ -53,7 +53,7 @@ pub(crate) async fn one_leads_at_a_time(rig: &Rig) -> Result<()> {
 }
 
 /// How long it may take until another leads when the one that did has fallen silent: a lease's time, seen late, looked at late.
-const TAKEN_OVER: Duration = Duration::from_secs(7);
+const TAKEN_OVER: Duration = Duration::from_secs(10);
 
 pub(crate) async fn who_is_cut_off_stops_before_another_leads(rig: &Rig) -> Result<()> {
     let wire = Wire::to_the_api().await?;
@@ -83,7 +83,7 @@ pub(crate) async fn who_is_cut_off_stops_before_another_leads(rig: &Rig) -> Resu
 }
 
 /// How long the API is away from whoever has a lease: longer than it is good for.
-const AWAY: Duration = Duration::from_secs(6);
+const AWAY: Duration = Duration::from_secs(8);
 
 pub(crate) async fn who_is_alone_keeps_its_lease(rig: &Rig) -> Result<()> {
     let wire = Wire::to_the_api().await?;

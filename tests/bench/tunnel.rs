@@ -65,7 +65,7 @@ pub(crate) fn measure() {
 
 fn tell(family: &[Way]) {
     let (first, others) = family.split_first().unwrap();
-    let line = |what: String, sample: Vec<f64>| println!("  {what:<48}{}", Sample::of(sample));
+    let line = |what: String, sample: Vec<f64>| println!("  {what:<56}{}", Sample::of(sample));
     let compared = |of: &[f64], with: &[f64], how: fn(f64, f64) -> f64| {
         of.iter().zip(with).map(|(a, b)| how(*a, *b)).collect::<Vec<_>>()
     };

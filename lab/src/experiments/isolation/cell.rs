@@ -23,8 +23,9 @@ const LONGEST: Duration = Duration::from_secs(120);
 const SETTLE: Duration = Duration::from_secs(20);
 /// How long a fault that ends somebody may take to do so.
 const FATAL: Duration = Duration::from_secs(15);
-/// How often a system is started again because all clients were in one of its processes.
-const TRIES: usize = 8;
+/// How often a system is started again because all clients were in one of its processes. They come at once, and an event loop
+/// often takes all of them before the next one has woken.
+const TRIES: usize = 40;
 /// How often a cell is measured in which the machine stood still: somebody else's doing does not come that often.
 const STILL: usize = 3;
 /// The share of the time after the fault, at its end, in which who is not answered is out.

@@ -13,7 +13,7 @@ use crate::backend::{Found, Sighting, Unit, Vital};
 use crate::model::death::{Autopsy, Cause};
 use crate::model::event::ActionError;
 use crate::model::in_full::in_full;
-use crate::model::incident::{Finish, Notes};
+use crate::model::incident::{Finish, Incident, Notes};
 use crate::model::now::Now;
 use crate::model::place::{Came, Compartment, Errand, Fate, Launch, Phase, Place, Tenant, Told};
 use crate::model::remains::{Burial, Remains, Stage};
@@ -62,8 +62,7 @@ impl State {
                 if let Some(pool) = self.pool_mut(&life.worker.pool) {
                     pool.refusal = None;
                 }
-                let lost = self.tenant(life).and_then(|tenant| tenant.succeeds.clone());
-                if let Some(incident) = lost.and_then(|lost| self.incidents.known(&lost)) {
+                if let Some(incident) = self.incident_that_it_ends(life) {
                     incident.spawned.get_or_insert(now.stamp);
                 }
             }
@@ -72,6 +71,12 @@ impl State {
                 self.could_not_spawn(life, &error, now);
             }
         }
+    }
+
+    /// The incident of the one whose place this worker has taken.
+    pub(super) fn incident_that_it_ends(&mut self, life: &Incarnation) -> Option<&mut Incident> {
+        let lost = self.tenant(life)?.succeeds.clone()?;
+        self.incidents.known(&lost)
     }
 
     /// Empties the place of a worker that could not be had.
@@ -316,12 +321,11 @@ impl State {
                 if let Phase::Empty { lost, .. } = phase {
                     tenant.succeeds = lost.take();
                 }
-                let succeeded = tenant.succeeds.clone();
                 *phase = Phase::Starting { tenant, since: now.at };
                 if linked {
                     phase.join(now.at);
                 }
-                if let Some(incident) = succeeded.and_then(|lost| self.incidents.known(&lost)) {
+                if let Some(incident) = self.incident_that_it_ends(&life) {
                     incident.spawned.get_or_insert(now.stamp);
                     if linked {
                         incident.ready.get_or_insert(now.stamp);

@@ -255,12 +255,11 @@ impl State {
         }
         self.is_there(life, now);
         self.bury_if_over(life);
-        let Some(phase) = self.phase_mut(life) else {
+        if self.tenant(life).is_none() {
             // Linked, with a good token, and maybe not in our books: a listing will tell who that is.
             return self.ask_after(life, now.at);
-        };
-        let lost = phase.tenant().and_then(|tenant| tenant.succeeds.clone());
-        if let Some(incident) = lost.and_then(|lost| self.incidents.known(&lost)) {
+        }
+        if let Some(incident) = self.incident_that_it_ends(life) {
             incident.ready.get_or_insert(at);
         }
     }

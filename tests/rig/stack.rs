@@ -382,6 +382,8 @@ impl Stack {
 
     /// Ends the deployment as a user would, and checks that nothing is left of it.
     pub fn down(mut self) -> String {
+        // Whom the door has seen die the master shall have heard of: whoever is lost while it stops counts as cut off.
+        self.api().workers();
         self.interrupt();
         let (status, said) = self.wait();
         assert!(status.success(), "`up` ended with {status}:\n{said}");

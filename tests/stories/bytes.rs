@@ -105,6 +105,6 @@ pub fn an_old_clients_answer_that_is_cut_is_seen_to_be(backend: Backend) {
     client.exactly(1000);
     stack.kill_from_outside(&victim);
     assert_eq!(client.rest().map_err(|error| error.kind()), Err(io::ErrorKind::ConnectionReset));
-    stack.ready("web", 1);
+    stack.api().told(&victim.life());
     stack.down();
 }

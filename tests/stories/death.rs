@@ -109,6 +109,9 @@ pub fn killed_in_an_answer_cuts_it_and_answers_once(backend: Backend) {
     stack.kill_from_outside(&victim);
     let end = client.rest();
     assert!(end.as_ref().is_err_and(|error| error.kind() == std::io::ErrorKind::ConnectionReset), "{end:?}");
+    // Whoever dies while the deployment stops, before it is told, counts as cut off by that.
+    let incident = stack.api().told(&victim.life());
+    assert_eq!(incident["held"][0]["outcome"], "closed", "{incident:#}");
     stack.down();
 }
 

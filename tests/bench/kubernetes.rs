@@ -1,5 +1,4 @@
-//! How fast capacity is back in a cluster: one worker's process is killed after another, then a node dies. And what a
-//! queue is worth beside a plain Service ([`service`]).
+//! How fast capacity is back in a cluster: one worker's process is killed after another, then a node dies.
 
 use std::time::Instant;
 
@@ -9,7 +8,6 @@ use rustix::process::{Signal, kill_process};
 use crate::Sample;
 use crate::rig::kubernetes::{Deployment, cluster, nodes};
 use crate::rig::load::Load;
-use crate::service;
 
 const KILLS: usize = 20;
 const CLIENTS: usize = 4;
@@ -36,8 +34,6 @@ pub(crate) fn measure() {
     let tally = load.stop();
     println!("    {} answered, {} failed", tally.answered, tally.failed.len());
     node(&deployment);
-    deployment.change_spec(&POOLS.replace("workers: 4", &format!("workers: {}", service::WORKERS)));
-    service::measure(&deployment);
     deployment.delete();
 }
 

@@ -1,8 +1,8 @@
 //! The numbers that `PROMISES.md` states, measured and printed beside their peers in the same run.
 //!
 //! ```sh
-//! cargo bench -p controller --bench numbers                 # all of them, about eight minutes
-//! cargo bench -p controller --bench numbers -- dispatch     # one of: dispatch loss tunnel parking kubernetes memory
+//! cargo bench -p controller --bench numbers                 # all of them, about twenty minutes
+//! cargo bench -p controller --bench numbers -- dispatch     # one of: dispatch loss tunnel parking kubernetes service memory
 //! ```
 //!
 //! Nothing here passes or fails: machines are shared and noisy, so a figure is printed as the median of several
@@ -49,6 +49,9 @@ fn main() {
     }
     if wanted("kubernetes") {
         kubernetes::measure();
+    }
+    if wanted("service") {
+        service::measure();
     }
     if wanted("memory") {
         memory::measure();

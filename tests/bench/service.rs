@@ -11,10 +11,17 @@ use std::time::Duration;
 use lab::load::{self, Connections, Plan, Shape, Tally};
 
 use crate::Sample;
-use crate::rig::kubernetes::Deployment;
+use crate::rig::kubernetes::{Deployment, nodes};
 use crate::rig::{eventually, http::Connection};
 
-pub(crate) const WORKERS: usize = 8;
+/// How many workers, and behind how many doors. Each door has its share of the workers and a queue of its own, so it is
+/// the number of workers at each that tells how well it does.
+const SETTINGS: [(usize, usize); 3] = [(8, 1), (8, 2), (16, 2)];
+const POOLS: &str = "\
+web:
+  listen: 0.0.0.0:8080
+  size: { workers: WORKERS }
+  worker: { app: demo, limits: { memory: 64MiB, cpus: 0.1, open_files: 1024 } }";
 const ROUNDS: usize = 3;
 const SECONDS: u64 = 20;
 const SHORT_MS: f64 = 5.0;
@@ -22,42 +29,46 @@ const LONG_MS: f64 = 200.0;
 /// Of the workers' time.
 const LOAD: f64 = 0.7;
 
-/// Measures on a deployment of [`WORKERS`] prefork workers in the pool `web`, behind as many doors as it has, and behind one.
-pub(crate) fn measure(deployment: &Deployment) {
-    let rate = LOAD * WORKERS as f64 / ((0.9 * SHORT_MS + 0.1 * LONG_MS) / 1e3);
+pub(crate) fn measure() {
     println!(
-        "  short requests: open loop, {rate:.0}/s (70% load) on {WORKERS} one-at-a-time workers, 90% of {SHORT_MS} ms and 10% \
-         of {LONG_MS} ms, a connection each, {SECONDS} s, {ROUNDS} rounds in turn"
+        "\nservice: short requests among long ones, open loop at 70% load on one-at-a-time workers, 90% of {SHORT_MS} ms and 10% of {LONG_MS} ms, a \
+         connection each, {SECONDS} s, {ROUNDS} rounds in turn"
     );
-    let plain = plain(deployment);
-    let mut rounds = Vec::new();
-    for doors in [2, 1] {
-        deployment.must(&["scale", "deployment/bulkhead-door", &format!("--replicas={doors}")]);
-        deployment.must(&["rollout", "status", "deployment/bulkhead-door", "--timeout=120s"]);
+    if let Err(why) = nodes() {
+        return println!("  not measured: {why}");
+    }
+    let pools = |workers: usize| POOLS.replace("WORKERS", &workers.to_string());
+    let deployment = Deployment::apply(&pools(SETTINGS[0].0));
+    let plain = plain(&deployment);
+    for (workers, doors) in SETTINGS {
+        deployment.change_spec(&pools(workers));
+        for (name, replicas) in [("plain", workers), ("bulkhead-door", doors)] {
+            deployment.must(&["scale", &format!("deployment/{name}"), &format!("--replicas={replicas}")]);
+            deployment.must(&["rollout", "status", &format!("deployment/{name}"), "--timeout=180s"]);
+        }
         eventually("there are as many doors", || {
             let pods = deployment.pods("door");
             if pods.len() == doors { Ok(()) } else { Err(pods) }
         });
-        deployment.ready("web", WORKERS);
-        // A cluster takes its time to forget doors that are gone.
+        deployment.ready("web", workers);
+        let rate = LOAD * workers as f64 / ((0.9 * SHORT_MS + 0.1 * LONG_MS) / 1e3);
+        // A cluster takes its time to forget doors that are gone. Of the plain pods there are only ever more.
         eventually("nobody is sent to a door that is gone", || {
             match ask(deployment.web(), rate, Duration::from_secs(2), Duration::from_secs(2)).failed {
                 failed if failed.is_empty() => Ok(()),
                 failed => Err(failed),
             }
         });
-        for _ in 0..ROUNDS {
-            rounds.push((doors, p99(deployment.web(), rate), p99(plain, rate)));
-        }
+        let rounds: Vec<_> = (0..ROUNDS).map(|_| (p99(deployment.web(), rate), p99(plain, rate))).collect();
+        println!("    {workers} workers, {doors} door(s), {rate:.0}/s");
+        println!("      p99 of the short, ms                 {}", Sample::of(rounds.iter().map(|it| it.0)));
+        println!("      the same, plain Service, ms          {}", Sample::of(rounds.iter().map(|it| it.1)));
+        println!(
+            "      times better                         {}",
+            Sample::of(rounds.iter().map(|it| it.1 / it.0))
+        );
     }
-    for doors in [2, 1] {
-        let of = || rounds.iter().filter(|it| it.0 == doors);
-        let ours = Sample::of(of().map(|it| it.1));
-        let theirs = Sample::of(of().map(|it| it.2));
-        println!("    p99 of the short, {doors} door(s), ms          {ours}");
-        println!("    p99 of the short, plain Service, ms    {theirs}");
-        println!("    times better                           {}", Sample::of(of().map(|it| it.2 / it.1)));
-    }
+    deployment.delete();
 }
 
 /// The p99 of the short requests, in ms.
@@ -137,7 +148,7 @@ apiVersion: apps/v1
 kind: Deployment
 metadata: {{ name: plain }}
 spec:
-  replicas: {WORKERS}
+  replicas: 1
   selector: {{ matchLabels: {{ app: plain }} }}
   template:
     metadata: {{ labels: {{ app: plain }} }}

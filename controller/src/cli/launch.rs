@@ -472,9 +472,11 @@ impl Running {
     ) -> anyhow::Result<StopSummary> {
         let mut stop = std::pin::pin!(self.master.stop(scope, self.longest_drain));
         let summary = loop {
-            match interrupts.unless(&mut stop).await {
-                Some(summary) => break summary?,
-                None => {
+            // The stop first: before it has been asked for there is nothing to cut off.
+            tokio::select! {
+                biased;
+                summary = &mut stop => break summary?,
+                _ = interrupts.next() => {
                     // Refused only by a master that has stopped this very moment.
                     let _ = self.master.cut_off().await;
                     if let Ok(summary) = timeout(DOOR_ENDS_WORKERS, &mut stop).await {

@@ -29,7 +29,7 @@ use crate::spec::Pool;
 /// How long the door may take to say what its workers hold.
 const REPORT_PATIENCE: Duration = Duration::from_secs(1);
 /// How long the backend may take for what a user waits for.
-const BACKEND_PATIENCE: Duration = Duration::from_secs(10);
+pub const BACKEND_PATIENCE: Duration = Duration::from_secs(10);
 
 /// A supervisor that runs, to be asked and told.
 #[derive(Debug, Clone)]

@@ -35,16 +35,16 @@ pub(crate) async fn one_leads_at_a_time(rig: &Rig) -> Result<()> {
     ensure!(first.lost().now_or_never().is_none(), "it has lost what nobody took");
 
     // Given up, it is the second's without waiting until it runs out.
-    let released = Instant::now();
     let leaves = Some("a word".to_owned());
     first.word().set(leaves.clone());
+    let leases: Api<Lease> = Api::namespaced(rig.client.clone(), &rig.namespace);
     first.release().await;
+    let holder = leases.get("leader").await?.spec.and_then(|it| it.holder_identity);
+    ensure!(holder.is_none(), "it is {holder:?}'s until it runs out");
     let second = timeout(DEADLINE, second).await?;
     ensure!(second.word().get() == leaves, "nothing was left for it: {:?}", second.word().get());
-    ensure!(released.elapsed() < Duration::from_secs(4), "it waited until the lease had run out");
 
     // Somebody takes it by force: whoever had it stops at its next renewal.
-    let leases: Api<Lease> = Api::namespaced(rig.client.clone(), &rig.namespace);
     let theirs = json!({ "spec": { "holderIdentity": "third" } });
     leases.patch("leader", &PatchParams::default(), &Patch::Merge(&theirs)).await?;
     let lost = timeout(DEADLINE, second.lost()).await?;
@@ -52,8 +52,9 @@ pub(crate) async fn one_leads_at_a_time(rig: &Rig) -> Result<()> {
     Ok(())
 }
 
-/// How long it may take until another leads when the one that did has fallen silent: a lease's time, seen late, looked at late.
-const TAKEN_OVER: Duration = Duration::from_secs(10);
+/// How long it may take until another leads when the one that did has fallen silent: a lease's time, seen late, looked at
+/// late, by an API that may be busy.
+const TAKEN_OVER: Duration = Duration::from_secs(30);
 
 pub(crate) async fn who_is_cut_off_stops_before_another_leads(rig: &Rig) -> Result<()> {
     let wire = Wire::to_the_api().await?;

@@ -23,6 +23,7 @@ use super::calls::Operation;
 use super::condition::{self, Condition};
 use super::pod::{self, Tags};
 use crate::backend::{BackendError, SpawnOrder, Unit};
+use crate::supervisor::BACKEND_PATIENCE;
 
 /// By how much a pod may be late in going before it is deleted without its kubelet's word.
 const OVERDUE: Duration = Duration::from_secs(30);
@@ -33,7 +34,8 @@ const BY_THE_DOOR: Duration = Duration::from_secs(3);
 
 /// The same for one that has closed its link: it is dead, whatever is done about it, and a kubelet that is told to delete
 /// it may not say of what. Shorter than whoever asks for this waits.
-const OF_ITSELF: Duration = Duration::from_secs(12);
+const OF_ITSELF: Duration = Duration::from_secs(8);
+const _: () = assert!(OF_ITSELF.as_millis() < BACKEND_PATIENCE.as_millis());
 
 /// Everything is being stopped, and no more workers are made.
 #[derive(Debug, Error)]

@@ -35,21 +35,18 @@
 //! says only that the workers of that name are theirs ([`seize`]). They do not wait behind somebody who renews it, they do
 //! not give up for an API that is away, in which nobody can take it either, and they remove it in the end.
 
+mod post;
 mod record;
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
-use k8s_openapi::jiff::Timestamp;
-use kube::api::{DeleteParams, PostParams, Preconditions};
-use kube::{Api, ResourceExt};
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
-use self::record::{Seen, Step, decide, holder, mark, word, written};
+use self::post::{End, NoAnswer, Post, Renewal};
+use self::record::{Seen, Step, decide, word};
 use super::cluster::Cluster;
 use super::names;
 
@@ -129,6 +126,8 @@ pub struct Leadership {
     post: Post,
     lost: watch::Receiver<Option<Lost>>,
     renewing: JoinHandle<()>,
+    /// Rung when it is not to be renewed any more.
+    enough: Arc<Notify>,
 }
 
 /// A few words on the lease, for whoever leads next: what the last one has left, until they are changed. Dropped with
@@ -238,31 +237,31 @@ impl Leadership {
         self.post.word.clone()
     }
 
+    /// Ends the renewals, and waits for one that is on its way: the API may carry out, behind all that follows here, what
+    /// nobody waits for any more.
+    async fn rest(&mut self) {
+        self.enough.notify_one();
+        if timeout(2 * ANSWER, &mut self.renewing).await.is_err() {
+            self.renewing.abort();
+        }
+    }
+
     /// Gives it up, so that the next one need not wait for it to run out.
-    pub async fn release(self) {
-        self.renewing.abort();
-        let _ = self.renewing.await;
+    pub async fn release(mut self) {
+        self.rest().await;
         if let Err(error) = self.post.until_it_stands_still(End::Released).await {
             tracing::warn!(%error, "the lease could not be released; it runs out in {} s", GOOD_FOR.as_secs());
         }
     }
 
     /// Removes it: nobody is to take over, and nothing of us is to stay.
-    pub async fn remove(self) {
-        self.renewing.abort();
-        let _ = self.renewing.await;
+    pub async fn remove(mut self) {
+        self.rest().await;
         if let Err(error) = self.post.until_it_stands_still(End::Removed).await {
             let lease = &self.post.lease;
             tracing::warn!(%error, lease, "the lease stays; it runs out in {} s", GOOD_FOR.as_secs());
         }
     }
-}
-
-/// What becomes of a lease that its holder has done with.
-#[derive(Debug, Clone, Copy)]
-enum End {
-    Released,
-    Removed,
 }
 
 /// Somebody who would like to have a lease.
@@ -316,107 +315,43 @@ impl Candidate {
     }
 }
 
-/// A lease, and who we are to it.
-#[derive(Debug, Clone)]
-struct Post {
-    leases: Api<Lease>,
-    lease: String,
-    us: String,
-    /// Whose the lease is.
-    deployment: Option<OwnerReference>,
-    word: Word,
-}
-
-/// A question that came to nothing.
-#[derive(Debug, thiserror::Error)]
-enum NoAnswer {
-    #[error(transparent)]
-    Api(#[from] kube::Error),
-    #[error("no answer in time")]
-    Silence(#[from] tokio::time::error::Elapsed),
-}
-
 impl Post {
-    async fn look(&self) -> Result<Option<Lease>, NoAnswer> {
-        Ok(timeout(ANSWER, self.leases.get_opt(&self.lease)).await??)
-    }
-
-    /// Writes what `step` makes of the lease. The API refuses if it has changed since.
-    async fn claim(&self, there: Option<Lease>, step: Step) -> Result<(), NoAnswer> {
-        let how = PostParams::default();
-        let mut wanted = written(there, &self.lease, &self.us, step, Timestamp::now());
-        mark(&mut wanted, self.deployment.as_ref(), self.word.get());
-        match wanted.metadata.resource_version {
-            None => timeout(ANSWER, self.leases.create(&how, &wanted)).await??,
-            Some(_) => timeout(ANSWER, self.leases.replace(&self.lease, &how, &wanted)).await??,
-        };
-        Ok(())
-    }
-
-    /// Ends it, and once more where the API says that it has changed since we looked: the last renewal may have been on its
-    /// way when we gave it up.
-    async fn until_it_stands_still(&self, end: End) -> Result<(), NoAnswer> {
-        match self.end(end).await {
-            Err(NoAnswer::Api(kube::Error::Api(status))) if status.code == CONFLICT => self.end(end).await,
-            ended => ended,
-        }
-    }
-
-    async fn end(&self, end: End) -> Result<(), NoAnswer> {
-        match end {
-            End::Released => self.release().await,
-            End::Removed => self.remove().await,
-        }
-    }
-
-    /// Gives it up, if it is ours. The API refuses if it has changed since.
-    async fn release(&self) -> Result<(), NoAnswer> {
-        match self.look().await?.filter(|there| holder(there) == Some(&self.us)) {
-            Some(there) => self.claim(Some(there), Step::Release).await,
-            None => Ok(()),
-        }
-    }
-
-    /// Removes it, if it is ours. The API refuses if it has changed since.
-    async fn remove(&self) -> Result<(), NoAnswer> {
-        let Some(there) = self.look().await?.filter(|there| holder(there) == Some(&self.us)) else {
-            return Ok(());
-        };
-        let this_one = Preconditions { uid: there.uid(), resource_version: there.resource_version() };
-        let how = DeleteParams { preconditions: Some(this_one), ..DeleteParams::default() };
-        timeout(ANSWER, self.leases.delete(&self.lease, &how)).await??;
-        Ok(())
-    }
-
     /// Renews it until it is lost. `since`: from before it was asked for.
     fn lead(self, since: Instant, tenure: Tenure) -> Leadership {
         let (tell, lost) = watch::channel(None);
-        let post = self.clone();
+        let (post, enough) = (self.clone(), Arc::new(Notify::new()));
+        let rings = Arc::clone(&enough);
         let renewing = tokio::spawn(async move {
-            let why = post.keep(since, tenure).await;
-            let _ = tell.send(Some(why));
+            if let Some(why) = post.keep(since, tenure, &rings).await {
+                let _ = tell.send(Some(why));
+            }
         });
-        Leadership { post: self, lost, renewing }
+        Leadership { post: self, lost, renewing, enough }
     }
 
-    async fn keep(&self, mut since: Instant, tenure: Tenure) -> Lost {
+    /// `None`: it was `enough`, which is looked at between two renewals.
+    async fn keep(&self, mut since: Instant, tenure: Tenure, enough: &Notify) -> Option<Lost> {
         let mut why = "the API has not been asked".to_owned();
         let mut is_told = false;
         let mut asked = since;
         loop {
             let left = tenure.left(since, Instant::now());
             if left.is_zero() {
-                return Lost::NotRenewed { lease: self.lease.clone(), why };
+                return Some(Lost::NotRenewed { lease: self.lease.clone(), why });
             }
             // At once where there is something to be written. From question to question: one that was not answered has
             // taken its time already.
             let pause = EVERY.saturating_sub(asked.elapsed());
-            let _ = timeout(pause.min(left), self.word.0.changed.notified()).await;
+            tokio::select! {
+                biased;
+                () = enough.notified() => return None,
+                _ = timeout(pause.min(left), self.word.0.changed.notified()) => {}
+            }
             asked = Instant::now();
             match timeout(tenure.patience(since, asked), self.renew()).await {
                 Ok(Ok(Renewal::Granted)) => (since, is_told) = (asked, false),
                 Ok(Ok(Renewal::Taken { holder })) => {
-                    return Lost::Taken { lease: self.lease.clone(), holder };
+                    return Some(Lost::Taken { lease: self.lease.clone(), holder });
                 }
                 Ok(Err(error)) => {
                     if !is_told {
@@ -425,18 +360,6 @@ impl Post {
                     (why, is_told) = (error.to_string(), true);
                 }
                 Err(_) => "no answer in time".clone_into(&mut why),
-            }
-        }
-    }
-
-    async fn renew(&self) -> Result<Renewal, NoAnswer> {
-        let there = self.look().await?;
-        match there.as_ref().and_then(holder) {
-            Some(holder) if holder != self.us => Ok(Renewal::Taken { holder: holder.to_owned() }),
-            // Deleted, or given up by somebody in our name: we have not ceased to lead for that.
-            holder => {
-                let step = if holder.is_some() { Step::Renew } else { Step::Take };
-                self.claim(there, step).await.map(|()| Renewal::Granted)
             }
         }
     }
@@ -460,13 +383,6 @@ impl Tenure {
     }
 }
 
-/// What came of a renewal.
-#[derive(Debug)]
-enum Renewal {
-    Granted,
-    Taken { holder: String },
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::{AtomicU32, Ordering};
@@ -474,9 +390,11 @@ mod tests {
     use axum::http::StatusCode;
     use axum::routing::get;
     use axum::{Json, Router};
+    use k8s_openapi::jiff::Timestamp;
     use kube::Client;
     use serde_json::json;
 
+    use super::record::written;
     use super::*;
 
     #[tokio::test]

@@ -113,8 +113,15 @@ impl Fleet {
                 // Never the end of it: we have a sender ourselves.
                 Some((member, said)) = said.recv() => self.hear(member, said).await,
                 Some(gathered) = gathered.recv() => {
+                    // What a door has said before its answer is heard before it.
+                    let mut heard = Ok(());
+                    for _ in 0..said.len() {
+                        if let (Ok(()), Ok((member, said))) = (&heard, said.try_recv()) {
+                            heard = self.hear(member, said).await;
+                        }
+                    }
                     self.answer(gathered);
-                    Ok(())
+                    heard
                 }
                 request = self.requests.recv() => match request {
                     None => Err(NotNeeded),

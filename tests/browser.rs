@@ -94,11 +94,11 @@ fn the_page_shows_who_is_there_and_what_they_hold() {
     );
 
     let mut client = stack.connect();
-    client.send_get("/work?ms=3000");
-    let holder = stack.holder_of("GET /work?ms=3000");
+    client.send_get("/work?ms=10000");
+    let holder = stack.holder_of("GET /work?ms=10000");
     page.until("the one at work is seen to be", &is_in(&holder.id, "busy"));
     let shown = page.text(&compartment(&holder.id)).unwrap();
-    assert!(shown.contains("GET /work?ms=3000"), "{shown}");
+    assert!(shown.contains("GET /work?ms=10000"), "{shown}");
     assert_eq!(client.response().status, 200);
     page.until("and to be idle when it is done", &is_in(&holder.id, "idle"));
     page.close(&[]);
@@ -147,12 +147,12 @@ fn the_kill_button_kills_and_the_compartment_fills_again() {
 }
 
 fn what_a_client_sends_stays_text() {
-    const MARKUP: &str = "/work?ms=4000&<img/src=x/onerror=window.__pwned=1>";
+    const MARKUP: &str = "/work?ms=10000&<img/src=x/onerror=window.__pwned=1>";
     let stack = ship(2, "");
     let page = page(&stack, Look::DESK);
     let mut client = stack.connect();
     client.send_get(MARKUP);
-    let holder = stack.holder_of("GET /work?ms=4000&<img");
+    let holder = stack.holder_of("GET /work?ms=10000&<img");
     page.until("it is shown while it is held", &format!(
         "const it = document.querySelector({}); return it !== null && it.textContent.includes('<img/src=x')",
         json!(compartment(&holder.id))

@@ -98,11 +98,11 @@ fn the_door_holds_nothing_worth_taking(deployment: &Deployment) {
 
 fn a_killed_worker_costs_no_request(deployment: &Deployment) {
     let mut client = deployment.connect();
-    client.send_get("/work?ms=1000");
-    let victim = deployment.holder_of("GET /work?ms=1000");
+    client.send_get("/work?ms=5000");
+    let victim = deployment.holder_of("GET /work?ms=5000");
     docker(&["kill", victim.container.as_deref().expect("a container")]).unwrap();
     let answer = client.response();
-    assert_eq!((answer.status, answer.text().as_str()), (200, "worked 1000 ms\n"));
+    assert_eq!((answer.status, answer.text().as_str()), (200, "worked 5000 ms\n"));
 
     let incident = deployment.api().told(&victim.life());
     assert_eq!(incident["cause"]["kind"], "signal", "{incident:#}");

@@ -47,6 +47,10 @@ echo:
 
 type Story = fn(&Deployment);
 
+/// Long before the cluster by itself would have done anything about what has died: it marks a node after 40 s. What it takes
+/// on a machine that is not busy is measured by the bench.
+const SOON: Duration = Duration::from_secs(30);
+
 const STORIES: [(&str, Story); 21] = [
     ("the_api_takes_what_is_written", the_api_takes_what_is_written),
     ("the_controller_may_what_it_must_and_no_more", the_controller_may_what_it_must_and_no_more),
@@ -209,14 +213,14 @@ fn killed_workers_cost_no_request(deployment: &Deployment) {
 
 fn a_kill_is_no_order_to_finish(deployment: &Deployment) {
     let mut client = deployment.connect();
-    client.send_get("/work?ms=1500");
-    let victim = deployment.holder_of("GET /work?ms=1500");
+    client.send_get("/work?ms=5000");
+    let victim = deployment.holder_of("GET /work?ms=5000");
     let answer = deployment.api().kill(&victim.id, "SIGKILL");
     assert!(answer.status < 300, "{}", answer.text());
     let incident = deployment.api().told(&victim.life());
     // A worker that is told to finish would have finished this one.
     assert_eq!(incident["held"][0]["outcome"], "redelivered", "{incident:#}");
-    assert_eq!(client.response().text(), "worked 1500 ms\n");
+    assert_eq!(client.response().text(), "worked 5000 ms\n");
     assert_eq!(incident["cause"]["detail"], "SIGKILL, sent on request", "{incident:#}");
 }
 
@@ -265,8 +269,11 @@ fn the_ways_in_are_as_written(deployment: &Deployment) {
     }
 
     let victim = &workers[0];
-    // It has had nothing to say.
-    assert_eq!(json(&["logs", "--json", &victim.id]), Vec::<Value>::new());
+    let said = json(&["logs", "--json", &victim.id]);
+    // A moment later, and so perhaps a line more.
+    let in_the_pod = deployment.must(&["logs", victim.pod.as_deref().unwrap()]);
+    let said: Vec<_> = said.iter().map(|it| it.as_str().unwrap()).collect();
+    assert!(in_the_pod.lines().collect::<Vec<_>>().starts_with(&said), "{said:?} of {in_the_pod}");
     let refusal = deployment.bulkhead(&["kill", &victim.id, "--signal", "SIGSEGV"]).unwrap_err();
     assert!(refusal.contains("Kubernetes knows SIGTERM and SIGKILL alone"), "{refusal}");
     deployment.bulkhead(&["kill", &victim.id]).unwrap_or_else(|why| panic!("{why}"));
@@ -310,11 +317,11 @@ fn a_pod_says_what_its_worker_does(deployment: &Deployment) {
         assert!(row.contains(" web ") && row.contains(&format!(" {} ", worker.id)), "{row}");
     }
     let mut client = deployment.connect();
-    client.send_get("/work?ms=4000");
-    let leaves = deployment.holder_of("GET /work?ms=4000");
+    client.send_get("/work?ms=10000");
+    let leaves = deployment.holder_of("GET /work?ms=10000");
     assert!(deployment.api().drain(&leaves.id).status < 300);
     says(leaves.pod.as_deref().unwrap(), "draining");
-    assert_eq!(client.response().text(), "worked 4000 ms\n");
+    assert_eq!(client.response().text(), "worked 10000 ms\n");
     let next = deployment
         .ready_where("web", 4, "one anew", |it| it.id != leaves.id || it.generation > leaves.generation);
     let next = next.iter().find(|it| it.id == leaves.id).unwrap();
@@ -361,7 +368,7 @@ fn scaled_and_edited_while_it_runs(deployment: &Deployment) {
     deployment.change_spec(&POOLS.replace("workers: 4", "workers: 3"));
     let three = lives(&deployment.ready("web", 3));
     let took = began.elapsed();
-    assert!(took < Duration::from_secs(10), "an edited ConfigMap was followed after {took:?}");
+    assert!(took < SOON, "an edited ConfigMap was followed after {took:?}");
     assert!(three.iter().all(|(id, generation)| six.get(id) == Some(generation)), "{three:?} of {six:?}");
     deployment.change_spec(POOLS);
     deployment.ready("web", 4);
@@ -410,8 +417,13 @@ fn what_holds_a_pod_up_is_said(deployment: &Deployment) {
     // Who was made from another image than pods are now is replaced, one at a time: one place waits, and three serve.
     image("BULKHEAD_WORKER_IMAGE=localhost:1/no-such-image:1", true);
     trouble("web", ["ErrImagePull", "localhost:1/no-such-image:1"]);
-    let web: Vec<_> = deployment.api().workers().into_iter().filter(|it| it.pool == "web").collect();
-    assert_eq!(web.iter().filter(|it| it.is_ready()).count(), 3, "{web:?}");
+    let api = deployment.api();
+    // One of them may be on its way to another door.
+    eventually("three serve", || {
+        let web: Vec<_> = api.try_workers()?.into_iter().filter(|it| it.pool == "web").collect();
+        let serve = web.iter().filter(|it| it.is_ready()).count();
+        if serve == 3 { Ok(()) } else { Err(format!("{web:?}")) }
+    });
     image("BULKHEAD_WORKER_IMAGE-", false);
     deployment.ready("web", 4);
 }
@@ -525,11 +537,7 @@ fn a_door_is_killed(deployment: &Deployment) {
             before,
             "workers were replaced although none had died"
         );
-        assert!(
-            began.elapsed() < Duration::from_secs(10),
-            "workers found another door after {:?}",
-            began.elapsed()
-        );
+        assert!(began.elapsed() < SOON, "workers found another door after {:?}", began.elapsed());
         // The cluster goes on sending clients to a door that has just died, for as long as it takes to notice.
         eventually("clients are served", || -> std::io::Result<()> {
             let mut connection = Connection::try_to(deployment.web())?;
@@ -574,10 +582,11 @@ fn workers_are_cut_off_without_a_word(deployment: &Deployment) {
     assert!(!there.is_empty(), "nobody is on {second}");
     let load = Load::start(deployment.web(), 4, "/work?ms=20");
     goes_on(&load, 50);
-    let began = Instant::now();
     let cut = deployment.silence(&there);
+    let began = Instant::now();
+    let api = deployment.api();
     for worker in &there {
-        deployment.api().incident(&worker.life(), |it| it["steps_ms"]["ready"].is_number());
+        api.incident(&worker.life(), |it| it["steps_ms"]["ready"].is_number());
     }
     let took = began.elapsed();
     for worker in &there {
@@ -588,7 +597,7 @@ fn workers_are_cut_off_without_a_word(deployment: &Deployment) {
     drop(cut);
     deployment.ready("web", 4);
     nobody_lost(load);
-    assert!(took < Duration::from_secs(15), "replaced after {}", kubernetes::seconds(took));
+    assert!(took < SOON, "replaced after {}", kubernetes::seconds(took));
 }
 
 /// Who is lost is named, with the pod and the node that it was on, before anybody can tell more of it.
@@ -628,7 +637,7 @@ fn a_node_dies(deployment: &Deployment) {
     drop(silence);
     kubernetes::cluster("start-node2");
     nobody_lost(load);
-    assert!(took < Duration::from_secs(10), "replaced after {}", kubernetes::seconds(took));
+    assert!(took < SOON, "replaced after {}", kubernetes::seconds(took));
 }
 
 fn a_node_dies_with_its_door(deployment: &Deployment) {
@@ -639,9 +648,9 @@ fn a_node_dies_with_its_door(deployment: &Deployment) {
     let at_work = |door: &str| {
         let mut clients = [(); 3].map(|()| Connection::to(deployment.pod_address(door, 8080)));
         for client in &mut clients {
-            client.send_get("/work?ms=1500");
+            client.send_get("/work?ms=3000");
         }
-        deployment.holder_of("GET /work?ms=1500");
+        deployment.holder_of("GET /work?ms=3000");
         let workers = deployment.api().workers().into_iter().filter(|it| !it.holding.is_empty()).collect();
         clients.iter_mut().for_each(|client| assert_eq!(client.response().status, 200));
         workers
@@ -669,7 +678,7 @@ fn a_node_dies_with_its_door(deployment: &Deployment) {
     deployment.must(&["delete", "pod", &goes, "--grace-period=0", "--force"]);
     nobody_lost(load);
     // Whoever was with that door is waited for at the other one first.
-    assert!(took < Duration::from_secs(15), "replaced after {}", kubernetes::seconds(took));
+    assert!(took < SOON, "replaced after {}", kubernetes::seconds(took));
 }
 
 fn deleted_it_leaves_nothing(deployment: &Deployment) {

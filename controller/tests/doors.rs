@@ -7,7 +7,7 @@ use std::net::TcpListener;
 use std::panic::{AssertUnwindSafe, resume_unwind};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use controller::backend::Home;
@@ -41,7 +41,8 @@ impl Door {
     fn new(temp: &Path, name: &str, linger: Duration) -> Self {
         let directory = temp.join(name);
         RunDir::at(&directory).create().unwrap();
-        let mut door = Self { directory, web: free_port(), tunnel: free_port(), linger, process: None };
+        let [web, tunnel] = free_ports();
+        let mut door = Self { directory, web, tunnel, linger, process: None };
         fs::write(door.spec(), door.text()).unwrap();
         door.start();
         door
@@ -187,8 +188,21 @@ async fn ask(connection: &mut TcpStream) -> std::io::Result<Answer> {
     Ok(Answer::Last)
 }
 
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+/// Two ports that nobody has at this moment, and that nobody else here has been given.
+fn free_ports() -> [u16; 2] {
+    static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
+    let mut given = GIVEN.lock().unwrap();
+    let mut held = Vec::new();
+    [(); 2].map(|()| {
+        loop {
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            let port = listener.local_addr().unwrap().port();
+            held.push(listener);
+            if given.insert(port) {
+                return port;
+            }
+        }
+    })
 }
 
 fn supervise(temp: &Path, deployment: &Deployment, doors: &[Site; 2], authority: &Authority) -> Handle {

@@ -73,9 +73,13 @@ impl Api {
     }
 
     pub fn get(self, path: &str) -> Response {
-        let mut connection = Connection::to(self.address);
-        connection.send(format!("GET {path} HTTP/1.1\r\n{}\r\n", self.headers()));
-        connection.response()
+        self.try_get(path).unwrap_or_else(|error| panic!("{path}: {error}"))
+    }
+
+    fn try_get(self, path: &str) -> std::io::Result<Response> {
+        let mut connection = Connection::try_to(self.address)?;
+        connection.try_send(format!("GET {path} HTTP/1.1\r\n{}\r\n", self.headers()))?;
+        connection.try_response()
     }
 
     pub fn post(self, path: &str, body: &Value) -> Response {
@@ -90,17 +94,29 @@ impl Api {
     }
 
     fn list(self, path: &str) -> Vec<Value> {
-        let response = self.get(path);
-        assert_eq!(response.status, 200, "{path}: {}", response.text());
-        match response.json() {
-            Value::Array(list) => list,
-            other => panic!("{path} is not a list: {other}"),
+        self.try_list(path).unwrap_or_else(|why| panic!("{why}"))
+    }
+
+    /// The same where the API may be away for a moment, or be another's in the next: why there is none.
+    fn try_list(self, path: &str) -> Result<Vec<Value>, String> {
+        let response = self.try_get(path).map_err(|error| format!("{path}: {error}"))?;
+        match response.status {
+            200 => match response.json() {
+                Value::Array(list) => Ok(list),
+                other => Err(format!("{path} is not a list: {other}")),
+            },
+            status => Err(format!("{path}: {status} {}", response.text())),
         }
     }
 
     pub fn workers(self) -> Vec<Worker> {
+        self.try_workers().unwrap_or_else(|why| panic!("{why}"))
+    }
+
+    pub fn try_workers(self) -> Result<Vec<Worker>, String> {
         let text = |value: &Value| value.as_str().map(str::to_owned);
-        self.list("/api/v1/workers")
+        let workers = self.try_list("/api/v1/workers")?;
+        let workers = workers
             .iter()
             .map(|it| Worker {
                 id: text(&it["id"]).unwrap(),
@@ -120,7 +136,8 @@ impl Api {
                     .filter_map(|it| text(&it["request"]))
                     .collect(),
             })
-            .collect()
+            .collect();
+        Ok(workers)
     }
 
     pub fn worker(self, id: &str) -> Worker {
@@ -140,7 +157,7 @@ impl Api {
     /// Waits for the incident of that life, with everything in it that takes its time.
     pub fn incident(self, life: &str, complete: impl Fn(&Value) -> bool) -> Value {
         eventually(&format!("the incident {life} is told to its end"), || {
-            let incidents = self.incidents();
+            let incidents = self.try_list("/api/v1/incidents").map_err(Value::from)?;
             let found = incidents.iter().find(|it| it["id"] == life);
             found
                 .filter(|it| complete(it))

@@ -9,11 +9,12 @@
 //! Doors and controllers stay on the first node, unless a story has one elsewhere: what a client has to a door on a machine
 //! that dies, dies with it. Workers are anywhere.
 
+use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use rustix::process::Pid;
@@ -67,6 +68,8 @@ pub struct Deployment {
     pub nodes: Vec<Node>,
     pub namespace: String,
     overlay: TempDir,
+    /// Where Services are: they keep their addresses.
+    services: Mutex<BTreeMap<String, IpAddr>>,
 }
 
 impl Deployment {
@@ -76,7 +79,7 @@ impl Deployment {
         let image = image(&nodes, IMAGE);
         let namespace = format!("bulkhead-test-deployed-{}", std::process::id());
         let overlay = tempfile::Builder::new().prefix("bulkhead-overlay-").tempdir_in("/tmp").unwrap();
-        let deployment = Self { nodes, namespace, overlay };
+        let deployment = Self { nodes, namespace, overlay, services: Mutex::default() };
         deployment.write_overlay(&image);
         deployment.change_spec(pools);
         // Clients are sent to them from then on.
@@ -185,8 +188,11 @@ patches:
 
     /// Where the Service of that name is.
     pub fn service(&self, name: &str, port: u16) -> SocketAddr {
-        let address = self.must(&["get", "service", name, "-o", "jsonpath={.spec.clusterIP}"]);
-        SocketAddr::new(address.parse::<IpAddr>().unwrap(), port)
+        let mut services = self.services.lock().unwrap();
+        let address = services.entry(name.to_owned()).or_insert_with(|| {
+            self.must(&["get", "service", name, "-o", "jsonpath={.spec.clusterIP}"]).parse().unwrap()
+        });
+        SocketAddr::new(*address, port)
     }
 
     /// Where a pod itself listens.
@@ -197,9 +203,13 @@ patches:
 
     /// Lets nothing through to these workers, and nothing from them: to others their machine has vanished.
     pub fn silence<'w>(&self, workers: impl IntoIterator<Item = &'w Worker>) -> Cut {
-        Cut::of(workers.into_iter().flat_map(|worker| {
-            let address = self.pod_address(worker.pod.as_deref().unwrap(), 0).ip().to_string();
-            ["-s", "-d"].map(|way| ["FORWARD", way, &address].map(str::to_owned).to_vec())
+        // All of them at one moment: who they are is asked before.
+        let addresses: Vec<String> = workers
+            .into_iter()
+            .map(|worker| self.pod_address(worker.pod.as_deref().unwrap(), 0).ip().to_string())
+            .collect();
+        Cut::of(addresses.iter().flat_map(|address| {
+            ["-s", "-d"].map(|way| ["FORWARD", way, address].map(str::to_owned).to_vec())
         }))
     }
 
@@ -256,9 +266,10 @@ patches:
         let api = self.api();
         let what = format!("{workers} workers of {pool} are ready, and {what}");
         eventually_within(CLUSTERS_PATIENCE, &what, || {
-            let all: Vec<_> = api.workers().into_iter().filter(|it| it.pool == pool).collect();
+            let all = api.try_workers().map_err(|why| (Vec::new(), why))?;
+            let all: Vec<_> = all.into_iter().filter(|it| it.pool == pool).collect();
             let good = |it: &Worker| it.is_ready() && it.node.is_some() && is(it);
-            if all.len() == workers && all.iter().all(good) { Ok(all) } else { Err(all) }
+            if all.len() == workers && all.iter().all(good) { Ok(all) } else { Err((all, String::new())) }
         })
     }
 
@@ -266,9 +277,9 @@ patches:
     pub fn holder_of(&self, request: &str) -> Worker {
         let api = self.api();
         eventually(&format!("somebody holds {request}"), || {
-            let workers = api.workers();
+            let workers = api.try_workers().map_err(|why| (Vec::new(), why))?;
             let holder = workers.iter().find(|it| it.holding.iter().any(|held| held.starts_with(request)));
-            holder.filter(|it| it.node.is_some()).cloned().ok_or(workers)
+            holder.filter(|it| it.node.is_some()).cloned().ok_or((workers, String::new()))
         })
     }
 

@@ -35,6 +35,20 @@ pub struct Stack {
     up: Option<Up>,
 }
 
+/// A client that keeps a worker at work, which waits for the rest of its request.
+pub struct Busy(Connection);
+
+/// Bytes of its body: more than the door waits for itself.
+const BUSY_BODY: usize = 100_000;
+
+impl Busy {
+    /// Sends the rest, and is answered.
+    pub fn ends(mut self) {
+        self.0.send(vec![b'x'; BUSY_BODY]);
+        assert_eq!(self.0.response().status, 200);
+    }
+}
+
 /// What an API asks for that is not open to everybody.
 #[derive(Debug, Clone, Copy)]
 pub struct Tokens {
@@ -297,6 +311,22 @@ impl Stack {
                 workers.iter().position(|it| it.holding.iter().any(|held| held.starts_with(request)));
             holder.map(|at| workers[at].clone()).ok_or(workers)
         })
+    }
+
+    /// Waits until a worker has nothing in hand: a client has its answer a moment before the door hears that it is done.
+    pub fn idle(&self, worker: &str) -> Worker {
+        eventually(&format!("{worker} is idle"), || {
+            let worker = self.api().worker(worker);
+            if worker.phase == "idle" { Ok(worker) } else { Err(vec![worker]) }
+        })
+    }
+
+    /// Keeps one of the workers of `web` at work until the story lets it go.
+    pub fn occupies_one(&self) -> Busy {
+        let mut client = self.connect();
+        client.send(format!("POST /body HTTP/1.1\r\nHost: a\r\nContent-Length: {BUSY_BODY}\r\n\r\n"));
+        self.holder_of("POST /body");
+        Busy(client)
     }
 
     /// Waits for the worker that is at work on a request which begins so: it has held it for long enough to have

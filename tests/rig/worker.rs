@@ -3,11 +3,12 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{RecvFlags, SendFlags};
 use server::identity::{Incarnation, Secret, Token};
 use server::link::{self, FromWorker, LONGEST, Note, Received, ScoreboardPen, ToWorker, TurnFrame};
 
-use super::Stack;
+use super::{PATIENCE, Stack};
 
 /// One end of a link, in the story's own hands.
 pub struct FakeWorker {
@@ -28,7 +29,10 @@ impl FakeWorker {
     }
 
     pub fn dials(socket: &Path) -> Self {
-        Self { link: link::dial(socket).unwrap(), board: None }
+        let link = link::dial(socket).unwrap();
+        // A story that waits for a turn which never comes is to fail, not to hang.
+        set_socket_timeout(&link, Timeout::Recv, Some(PATIENCE)).unwrap();
+        Self { link, board: None }
     }
 
     /// Says hello; what the door answers, or nothing when it closes.

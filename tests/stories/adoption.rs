@@ -161,11 +161,11 @@ pub fn the_door_can_die_and_workers_find_the_next(backend: Backend) {
     let before: BTreeMap<_, _> = stack.api().workers().into_iter().map(|it| (it.id, it.generation)).collect();
     // A turn that a worker holds is served to its end, on the worker's own duplicate of the socket, if it has one.
     let mut client = stack.connect();
-    client.send_get("/work?ms=500");
-    stack.holder_of("GET /work?ms=500");
+    client.send_get("/work?ms=4000");
+    stack.holder_of("GET /work?ms=4000");
     let old = stack.door_pid();
     kill_process(old, Signal::KILL).unwrap();
-    outlives_the_door(backend, &mut client, "worked 500 ms\n");
+    outlives_the_door(backend, &mut client, "worked 4000 ms\n");
     eventually("another door is there and its workers serve", || {
         let listen = stack.api().pool("web")["listen"].as_str().unwrap().parse().unwrap();
         let answer = std::net::TcpStream::connect(listen)

@@ -1,6 +1,6 @@
 //! A worker dies, and what becomes of its clients.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use server::control::Order;
 
@@ -29,18 +29,18 @@ pub fn killed_in_a_get_is_answered_by_another(backend: Backend) {
     let stack = Stack::web(backend, 2, "");
     stack.ready("web", 2);
     let mut client = stack.connect();
-    client.send_get("/work?ms=300");
-    let victim = stack.holder_of("GET /work?ms=300");
+    client.send_get("/work?ms=3000");
+    let victim = stack.holder_of("GET /work?ms=3000");
     stack.kill_from_outside(&victim);
     let answer = client.response();
-    assert_eq!((answer.status, answer.text().as_str()), (200, "worked 300 ms\n"));
+    assert_eq!((answer.status, answer.text().as_str()), (200, "worked 3000 ms\n"));
     // The connection goes on as if nothing had happened.
     assert_eq!(client.get("/work?ms=1").status, 200);
     let incident = stack.api().told(&victim.life());
     let held = &incident["held"][0];
     assert_eq!(
         (&held["request"], &held["outcome"]),
-        (&"GET /work?ms=300".into(), &"redelivered".into()),
+        (&"GET /work?ms=3000".into(), &"redelivered".into()),
         "{incident:#}"
     );
     let other = if victim.id == "web-0" { "web-1" } else { "web-0" };
@@ -121,9 +121,7 @@ pub fn killed_behind_its_answer_costs_nothing(backend: Backend) {
     stack.ready("web", 1);
     // Whether or not it has come as far as to consume the request, and whatever the client has sent behind it.
     for (generation, consumes) in [(1, false), (2, true)] {
-        let mut busy = stack.connect();
-        busy.send_get("/work?ms=300");
-        stack.holder_of("GET /work?ms=300");
+        let busy = stack.occupies_one();
         let mut worker = FakeWorker::joins(&stack, &format!("web-93.{generation}"), 1);
         let mut client = stack.connect();
         client.send_get("/work?ms=1").send_get("/work?ms=1");
@@ -138,12 +136,10 @@ pub fn killed_behind_its_answer_costs_nothing(backend: Backend) {
         assert_eq!(client.response().text(), "fake");
         assert_eq!(client.response().text(), "worked 1 ms\n", "consumes: {consumes}");
         assert_eq!(client.get("/work?ms=2").text(), "worked 2 ms\n", "consumes: {consumes}");
-        assert_eq!(busy.response().status, 200);
+        busy.ends();
     }
     // One that wrote less than it had announced has not answered.
-    let mut busy = stack.connect();
-    busy.send_get("/work?ms=300");
-    stack.holder_of("GET /work?ms=300");
+    let busy = stack.occupies_one();
     let mut worker = FakeWorker::joins(&stack, "web-93.3", 1);
     let mut client = stack.connect();
     client.send_get("/work?ms=1");
@@ -154,6 +150,7 @@ pub fn killed_behind_its_answer_costs_nothing(backend: Backend) {
     drop((worker, socket));
     assert!(!client.response().complete);
     assert_eq!(client.rest().unwrap(), b"", "something followed the answer that was cut");
+    busy.ends();
     stack.down();
 }
 
@@ -223,9 +220,16 @@ pub fn whoever_is_about_to_be_killed_gets_no_turn(backend: Backend) {
     assert_eq!(server(), last, "whoever came back last is warm, and is asked first");
     stack.kill_controller();
     let mut controller = FakeController::takes_over(&stack);
-    controller.orders(&Order::Withhold { worker: format!("{last}.1").parse().unwrap() });
-    controller.report(false);
-    let other = server();
+    // It holds for a second, which a busy machine may let pass between the order and the answer.
+    let other = loop {
+        let since = Instant::now();
+        controller.orders(&Order::Withhold { worker: format!("{last}.1").parse().unwrap() });
+        controller.report(false);
+        let other = server();
+        if since.elapsed() < Duration::from_millis(900) {
+            break other;
+        }
+    };
     assert_ne!(other, last, "a turn was given to a worker that is about to be killed");
     // The kill never comes. It is asked again, when there is nobody else to ask.
     controller.orders(&Order::Withhold { worker: format!("{other}.1").parse().unwrap() });

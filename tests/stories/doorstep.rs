@@ -2,7 +2,6 @@
 
 use rustix::process::{Signal, kill_process};
 
-use crate::rig::api::Worker;
 use crate::rig::http::Connection;
 use crate::rig::{Backend, Stack, eventually};
 
@@ -17,7 +16,7 @@ pub fn a_slow_client_holds_no_worker(backend: Backend) {
     slow_body.send("PUT /body HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n12345");
     // The only worker is idle and serves who is there.
     assert_eq!(stack.connect().get("/work?ms=1").status, 200);
-    assert_eq!(becomes_idle(&stack).turns, 1);
+    assert_eq!(stack.idle("web-0").turns, 1);
     for client in &mut slow {
         assert_eq!(client.response().status, 408);
         assert_eq!(client.rest().unwrap(), b"");
@@ -35,36 +34,37 @@ pub fn a_slow_client_holds_no_worker(backend: Backend) {
 }
 
 pub fn idle_connections_hold_no_worker(backend: Backend) {
-    let stack = Stack::web(backend, 1, "timeouts: { keep_alive: 2s }");
+    let pool = |name: &str, keep_alive: &str| {
+        format!(
+            "{name}:\n  listen: 127.0.0.1:0\n  size: {{ workers: 1 }}\n  timeouts: {{ keep_alive: {keep_alive} }}\n"
+        )
+    };
+    let stack = Stack::up(backend, &[pool("web", "5m"), pool("brief", "2s")].concat());
     stack.ready("web", 1);
     let mut idle: Vec<_> = (0..200).map(|_| stack.connect()).collect();
     for client in &mut idle {
         assert_eq!(client.get("/work?ms=0").status, 200);
     }
     assert_eq!(stack.api().pool("web")["connections"], 200);
-    becomes_idle(&stack);
+    stack.idle("web-0");
     assert_eq!(stack.connect().get("/work?ms=0").status, 200);
     // Whoever is idle for too long is let go.
-    for client in &mut idle {
+    stack.ready("brief", 1);
+    for answered in [false, true] {
+        let mut client = Connection::to(stack.address("brief"));
+        if answered {
+            assert_eq!(client.get("/work?ms=0").status, 200);
+        }
         assert_eq!(client.rest().unwrap(), b"");
     }
+    drop(idle);
     stack.down();
-}
-
-/// Waits until the only worker has nothing in hand: a client has its answer a moment before the door hears of it.
-fn becomes_idle(stack: &Stack) -> Worker {
-    eventually("the worker is idle", || {
-        let worker = stack.api().worker("web-0");
-        if worker.phase == "idle" { Ok(worker) } else { Err(worker.phase) }
-    })
 }
 
 pub fn a_full_queue_is_answered_503(backend: Backend) {
     let stack = Stack::web(backend, 1, "queue: { depth: 2, wait: 20s }");
     stack.ready("web", 1);
-    let mut busy = stack.connect();
-    busy.send_get("/work?ms=800");
-    stack.holder_of("GET /work?ms=800");
+    let busy = stack.occupies_one();
     let mut waiting: Vec<_> = (0..2).map(|_| stack.connect()).collect();
     for client in &mut waiting {
         client.send_get("/work?ms=1");
@@ -75,7 +75,7 @@ pub fn a_full_queue_is_answered_503(backend: Backend) {
     });
     let turned_away = stack.connect().get("/work?ms=1");
     assert_eq!((turned_away.status, turned_away.header("retry-after")), (503, Some("1")));
-    assert_eq!(busy.response().status, 200);
+    busy.ends();
     for client in &mut waiting {
         assert_eq!(client.response().status, 200);
     }
@@ -252,13 +252,16 @@ pub fn http_is_spoken_as_written(backend: Backend) {
 }
 
 pub fn what_follows_on_a_connection_of_its_own_is_bounded(backend: Backend) {
-    let pool = |name: &str, model: &str| {
+    let pool = |name: &str, model: &str, keep_alive: &str| {
         format!(
             "{name}:\n  listen: 127.0.0.1:0\n  turn: connection\n  size: {{ workers: 1 }}\n  worker: {{ model: {model} }}\n  \
-             clients: {{ head: 2KiB, body: 8KiB }}\n  timeouts: {{ head: 1s, keep_alive: 1s }}\n"
+             clients: {{ head: 2KiB, body: 8KiB }}\n  timeouts: {{ head: 1s, keep_alive: {keep_alive} }}\n"
         )
     };
-    let stack = Stack::up(backend, &[pool("web", "prefork"), pool("loop", "{ event: 4 }")].concat());
+    let pools = [("web", "prefork"), ("loop", "{ event: 4 }")];
+    let briefly = |name: &str| format!("{name}-brief");
+    let pools = pools.map(|(name, model)| pool(name, model, "5m") + &pool(&briefly(name), model, "1s"));
+    let stack = Stack::up(backend, &pools.concat());
     let long = format!("GET /{} HTTP/1.1\r\n", "a".repeat(4000));
     let cookie = format!("GET / HTTP/1.1\r\nCookie: {}\r\n", "a".repeat(4000));
     let chunk = format!(
@@ -289,13 +292,15 @@ pub fn what_follows_on_a_connection_of_its_own_is_bounded(backend: Backend) {
             assert_eq!(client.rest().unwrap(), b"", "{pool}: {bytes:?}");
         }
         // Whoever is idle for too long is let go, and the worker is free again. Empty lines are no request.
+        let brief = briefly(pool);
+        stack.ready(&brief, 1);
         for idles in ["", "\r\n"] {
-            let mut idle = Connection::to(stack.address(pool));
-            assert_eq!(idle.get("/work?ms=1").status, 200);
-            idle.send(idles);
-            assert_eq!(idle.rest().unwrap(), b"", "{pool}: {idles:?}");
+            let mut idle = Connection::to(stack.address(&brief));
+            idle.send(format!("GET /work?ms=1 HTTP/1.1\r\nHost: a\r\n\r\n{idles}"));
+            assert_eq!(idle.response().status, 200);
+            assert_eq!(idle.rest().unwrap(), b"", "{brief}: {idles:?}");
         }
-        assert_eq!(Connection::to(stack.address(pool)).get("/work?ms=1").status, 200);
+        assert_eq!(Connection::to(stack.address(&brief)).get("/work?ms=1").status, 200);
     }
     stack.down();
 }

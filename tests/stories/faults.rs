@@ -158,8 +158,8 @@ pub fn a_child_that_keeps_the_link_does_not_hide_a_death(backend: Backend) {
     let mut client = stack.connect();
     assert_eq!(client.get("/forks?n=2&keep=1").status, 200);
     // The same worker, for it came back last.
-    client.send_get("/work?ms=400");
-    let victim = stack.holder_of("GET /work?ms=400");
+    client.send_get("/work?ms=3000");
+    let victim = stack.holder_of("GET /work?ms=3000");
     assert!(victim.turns > 0, "the worker with the children is not the one: {victim:?}");
     // Only the worker itself dies; its children still have the link open.
     let pid = stack.pid_of(&victim).as_raw_nonzero().get();
@@ -168,7 +168,7 @@ pub fn a_child_that_keeps_the_link_does_not_hide_a_death(backend: Backend) {
         rustix::process::Signal::KILL,
     )
     .unwrap();
-    assert_eq!(client.response().text(), "worked 400 ms\n");
+    assert_eq!(client.response().text(), "worked 3000 ms\n");
     stack.api().told(&victim.life());
     stack.ready("web", 2);
     stack.down();

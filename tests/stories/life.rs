@@ -18,8 +18,8 @@ pub fn serves(backend: Backend) {
     );
     // Two that block at once are served by two workers, side by side.
     let (mut one, mut two) = (stack.connect(), stack.connect());
-    one.send_get("/work?ms=400");
-    two.send_get("/work?ms=400");
+    one.send_get("/work?ms=2000");
+    two.send_get("/work?ms=2000");
     let holders = eventually("two workers hold a turn each", || {
         let holders: BTreeSet<_> =
             stack.api().workers().into_iter().filter(|it| it.holding.len() == 1).map(|it| it.id).collect();
@@ -28,7 +28,7 @@ pub fn serves(backend: Backend) {
     assert_eq!(holders, BTreeSet::from(["web-0".to_owned(), "web-1".to_owned()]));
     assert_eq!(
         (one.response().text(), two.response().text()),
-        ("worked 400 ms\n".into(), "worked 400 ms\n".into())
+        ("worked 2000 ms\n".into(), "worked 2000 ms\n".into())
     );
     stack.down();
 }
@@ -81,11 +81,11 @@ pub fn drain_lets_a_turn_finish_and_replaces_its_worker(backend: Backend) {
     let stack = Stack::web(backend, 2, "");
     stack.ready("web", 2);
     let mut client = stack.connect();
-    client.send_get("/work?ms=600");
+    client.send_get("/work?ms=3000");
     let worker = stack.holder_of("GET /work");
     let answer = stack.api().post(&format!("/api/v1/workers/{}/drain", worker.id), &serde_json::json!({}));
     assert!((200..300).contains(&answer.status), "{answer:?}");
-    assert_eq!(client.response().text(), "worked 600 ms\n");
+    assert_eq!(client.response().text(), "worked 3000 ms\n");
     eventually("the drained worker has a successor", || {
         let now = stack.api().worker(&worker.id);
         if now.generation > worker.generation && now.is_ready() { Ok(()) } else { Err(vec![now]) }
@@ -165,11 +165,11 @@ pub fn ctrl_c_lets_turns_finish_and_leaves_nothing(backend: Backend) {
     let mut parked = stack.connect();
     assert_eq!(parked.get("/work?ms=1").status, 200);
     let mut busy = stack.connect();
-    busy.send_get("/work?ms=700");
-    stack.holder_of("GET /work?ms=700");
+    busy.send_get("/work?ms=3000");
+    stack.holder_of("GET /work?ms=3000");
     stack.interrupt();
     assert_eq!(parked.rest().expect("the idle connection is closed, not reset"), b"");
-    assert_eq!(busy.response().text(), "worked 700 ms\n");
+    assert_eq!(busy.response().text(), "worked 3000 ms\n");
     let (status, said) = stack.wait();
     assert!(status.success(), "{status}:\n{said}");
     // They were sent home, and had not to be ended.

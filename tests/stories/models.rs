@@ -13,11 +13,9 @@ pub fn threads_share_a_fault_and_catch_a_panic(backend: Backend) {
         if threads == backend.threads(5) { Ok(()) } else { Err(threads) }
     });
     // A panic is the end of one turn, and the worker lives on.
-    let mut sibling = stack.connect();
-    sibling.send_get("/work?ms=300");
-    stack.holder_of("GET /work?ms=300");
+    let sibling = stack.occupies_one();
     assert_eq!(stack.connect().get("/panic").status, 500);
-    assert_eq!(sibling.response().status, 200);
+    sibling.ends();
     assert_eq!(stack.api().worker("web-0").generation, worker.generation);
     // A fault is the end of all.
     let mut sibling = stack.connect();
@@ -49,10 +47,12 @@ pub fn a_panic_over_each_request_of_a_connection_costs_no_worker(backend: Backen
 }
 
 pub fn a_worker_of_many_threads_leaves_when_told(backend: Backend) {
-    let limits = "worker: { model: { threads: 400 }, limits: { pids: 600, memory: 512MiB } }";
+    // Whoever comes too late for it waits for its successor.
+    let limits =
+        "worker: { model: { threads: 400 }, limits: { pids: 600, memory: 512MiB } }\nqueue: { wait: 60s }";
     let stack = Stack::web(backend, 1, limits);
     let worker = stack.ready("web", 1)[0].clone();
-    // More than fit into the link's queue at a time, and all of them at work when it is told to go.
+    // More than fit into the link's queue at a time, and at work when it is told to go.
     let mut clients: Vec<_> = (0..400).map(|_| stack.connect()).collect();
     for client in &mut clients {
         client.send_get("/work?ms=1000");
@@ -71,12 +71,12 @@ pub fn a_worker_of_many_threads_leaves_when_told(backend: Backend) {
 }
 
 pub fn an_event_loop_waits_for_many_and_blocks_for_all(backend: Backend) {
-    let stack = Stack::web(backend, 1, "worker: { model: { event: 64 } }");
+    let stack = Stack::web(backend, 1, "worker: { model: { event: 64 } }\nqueue: { wait: 60s }");
     stack.ready("web", 1);
     assert_eq!(stack.connect().get("/").line("threads"), backend.threads(1));
     let mut waiting: Vec<_> = (0..32).map(|_| stack.connect()).collect();
     for client in &mut waiting {
-        client.send_get("/work?ms=1000");
+        client.send_get("/work?ms=3000");
     }
     eventually("one thread holds them all", || {
         let held = stack.api().worker("web-0").holding.len();
@@ -106,13 +106,16 @@ pub fn an_event_loop_waits_for_many_and_blocks_for_all(backend: Backend) {
     assert_eq!(client.get("/work?ms=1").text(), "worked 1 ms\n");
     // One that computes stops everybody.
     let mut greedy = stack.connect();
-    greedy.send_get("/cpu?ms=600");
-    stack.holder_of("GET /cpu");
     let start = Instant::now();
+    greedy.send_get("/cpu?ms=1500");
+    stack.holder_of("GET /cpu");
     let mut interactive = stack.connect();
     assert_eq!(interactive.get("/work?ms=0").status, 200);
     let others = start.elapsed();
     assert_eq!(greedy.response().status, 200);
-    assert!(others.as_millis() > 200, "it was served after {others:?}, beside one that computes for 600 ms");
+    assert!(
+        others.as_millis() >= 1500,
+        "it was served after {others:?}, beside one that computes for 1500 ms"
+    );
     stack.down();
 }

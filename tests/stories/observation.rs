@@ -93,7 +93,7 @@ pub fn what_the_door_sends_itself_is_served_counted_and_seen(backend: Backend) {
 
     // One ends by itself, and says so; the one that it took the place of does not.
     watcher.controller.orders(&trickle("/work?ms=1", 0.1, LONGEST_TRICKLE));
-    watcher.controller.orders(&trickle("/work?ms=2", 50.0, Duration::from_millis(200)));
+    watcher.controller.orders(&trickle("/work?ms=2", 50.0, Duration::from_secs(3)));
     let told = watcher.controller.report(false);
     assert_eq!((told.trickles.len(), told.trickles[0].path.as_str()), (1, "/work?ms=2"), "{told:?}");
     assert_eq!((told.turns.len(), told.turns_omitted), (0, 0), "turns were told without being asked for");

@@ -79,8 +79,8 @@ pub fn a_death_is_told_as_it_happens(backend: Backend) {
     let mut listener = Listener::at(stack.api().address(), "");
     listener.state(|it| it["pools"][0]["ready"] == 2 && it["door"]["up"] == true);
     let mut client = stack.connect();
-    client.send_get("/work?ms=400");
-    let victim = stack.holder_of("GET /work?ms=400");
+    client.send_get("/work?ms=3000");
+    let victim = stack.holder_of("GET /work?ms=3000");
     stack.kill_from_outside(&victim);
     assert_eq!(client.response().status, 200);
 

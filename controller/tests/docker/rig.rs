@@ -119,9 +119,10 @@ pub(crate) async fn died(sightings: &mut mpsc::Receiver<Sighting>, name: &str) -
                     Sighting::Died { .. }
                     | Sighting::Waiting { .. }
                     | Sighting::Started { .. }
-                    | Sighting::Reachable,
+                    | Sighting::Reachable
+                    // An engine that is busy: the watch finds out all the same.
+                    | Sighting::Unreachable(_),
                 ) => {}
-                Some(Sighting::Unreachable(error)) => return Err(error.into()),
                 None => bail!("the watch has ended"),
             }
         }

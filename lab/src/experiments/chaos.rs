@@ -49,7 +49,7 @@ pub(super) fn measure(bench: &Bench) -> anyhow::Result<Outcome> {
     let (systems, mut notes) = (&roll.here, roll.notes());
     let runs = bench.size.pick(1, 1, 3);
     let time = Duration::from_millis(bench.size.pick(1500, 700, 6_000));
-    let every = Duration::from_millis(bench.size.pick(400, 200, 600));
+    let every = Duration::from_millis(bench.size.pick(300, 150, 600));
     let progress = bench.progress(Experiment::Chaos, runs * systems.len());
     let mut storms = Vec::new();
     for _ in 0..runs {

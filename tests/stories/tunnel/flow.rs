@@ -66,7 +66,7 @@ pub fn clients_that_do_not_read_cost_the_door_a_window_each(backend: Backend) {
     // The worker answers these as it reads them, and they do not read that.
     let mut clients: Vec<_> = (0..CLIENTS).map(|_| Pusher::begins(&stack, "/body")).collect();
     // The worker reads nothing of these.
-    clients.extend((0..CLIENTS).map(|_| Pusher::begins(&stack, "/work?ms=12000")));
+    clients.extend((0..CLIENTS).map(|_| Pusher::begins(&stack, "/work?ms=18000")));
     // Until nobody takes anything any more, and on for several times as long as a silent worker would be given. Others are
     // served meanwhile, by the same worker.
     let (mut moved, mut slowest) = (Instant::now(), Duration::ZERO);

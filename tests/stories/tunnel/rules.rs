@@ -162,6 +162,8 @@ pub fn who_lies_about_an_answer_spoils_that_alone(backend: Backend) {
     let part = b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n12345";
     let lies = [(1, true), (part.len() as u64, false), (u64::MAX, true), (0, true)];
     for (generation, (bytes, keep)) in (1..).zip(lies) {
+        // Of two that are idle, the one that came last is picked.
+        stack.idle("web-0");
         let mut liar = FarWorker::joins(&stack, &format!("web-90.{generation}"), 1);
         let mut client = stack.connect();
         client.send_get("/work?ms=1");
@@ -177,6 +179,7 @@ pub fn who_lies_about_an_answer_spoils_that_alone(backend: Backend) {
         assert_eq!(stack.connect().get("/work?ms=1").status, 200);
     }
     // One that is done with an answer that it has not given keeps nobody: the request is still there, unanswered.
+    stack.idle("web-0");
     let mut liar = FarWorker::joins(&stack, "web-91.1", 1);
     let mut client = stack.connect();
     client.send_post("/work?ms=3", "once");

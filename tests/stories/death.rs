@@ -134,9 +134,9 @@ pub fn killed_behind_its_answer_costs_nothing(backend: Backend) {
         }
         drop((worker, socket));
         assert_eq!(client.response().text(), "fake");
+        busy.ends();
         assert_eq!(client.response().text(), "worked 1 ms\n", "consumes: {consumes}");
         assert_eq!(client.get("/work?ms=2").text(), "worked 2 ms\n", "consumes: {consumes}");
-        busy.ends();
     }
     // One that wrote less than it had announced has not answered.
     let busy = stack.occupies_one();

@@ -119,10 +119,10 @@ pub fn a_worker_that_claims_too_much_gets_what_its_model_takes(backend: Backend)
         }
     });
     drop((liar, turn));
+    busy.ends();
     for client in &mut clients {
         assert_eq!(client.response().status, 200);
     }
-    busy.ends();
     stack.down();
 }
 

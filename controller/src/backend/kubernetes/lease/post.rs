@@ -1,14 +1,20 @@
 //! The single questions about a lease: looking at it, writing it, ending it.
 
+use std::time::Duration;
+
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{DeleteParams, PostParams, Preconditions};
 use kube::{Api, ResourceExt};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use super::record::{Step, holder, mark, written};
-use super::{ANSWER, CONFLICT, Word};
+use super::{ANSWER, Word};
+
+/// How often it is tried to end a lease.
+const TRIES: u32 = 5;
+const BETWEEN_TRIES: Duration = Duration::from_millis(100);
 
 /// A lease, and who we are to it.
 #[derive(Debug, Clone)]
@@ -47,13 +53,17 @@ impl Post {
         Ok(())
     }
 
-    /// Ends it, and once more where the API says that it has changed since we looked: the last renewal may have been on its
-    /// way when we gave it up.
+    /// Ends it, and again where the API does not do it: it may have changed since we looked, because the last renewal was on
+    /// its way when we gave it up; or the API is busy. One that does not answer at all is not asked again.
     pub(super) async fn until_it_stands_still(&self, end: End) -> Result<(), NoAnswer> {
-        match self.end(end).await {
-            Err(NoAnswer::Api(kube::Error::Api(status))) if status.code == CONFLICT => self.end(end).await,
-            ended => ended,
+        for _ in 1..TRIES {
+            match self.end(end).await {
+                Err(NoAnswer::Api(error)) => tracing::debug!(%error, "the lease is not ended yet"),
+                ended => return ended,
+            }
+            sleep(BETWEEN_TRIES).await;
         }
+        self.end(end).await
     }
 
     async fn end(&self, end: End) -> Result<(), NoAnswer> {

@@ -11,7 +11,7 @@ pub mod process;
 use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
@@ -22,6 +22,9 @@ use tokio::sync::mpsc;
 
 use crate::model::Autopsy;
 use crate::spec::Pool;
+
+/// How long a user waits for what a backend is asked to do for one.
+pub const USERS_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Which backend it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

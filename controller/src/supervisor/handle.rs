@@ -20,7 +20,7 @@ use super::act::kill_by_the_door;
 use crate::api::metrics::Measured;
 use crate::api::stream_views::{StateFrame, TrickleView};
 use crate::api::views::{IncidentView, PoolView, WorkerView};
-use crate::backend::{Backend, BackendError, BackendKind, Unit};
+use crate::backend::{Backend, BackendError, BackendKind, USERS_PATIENCE, Unit};
 use crate::door::{Door, Turns};
 use crate::journal::Chronicle;
 use crate::model::{Command, StopScope};
@@ -28,8 +28,6 @@ use crate::spec::Pool;
 
 /// How long the door may take to say what its workers hold.
 const REPORT_PATIENCE: Duration = Duration::from_secs(1);
-/// How long the backend may take for what a user waits for.
-pub const BACKEND_PATIENCE: Duration = Duration::from_secs(10);
 
 /// A supervisor that runs, to be asked and told.
 #[derive(Debug, Clone)]
@@ -80,7 +78,7 @@ pub enum CommandError {
         source: BackendError,
     },
     /// The backend did not answer. It may help to try again.
-    #[error("the backend did not {operation} {worker} within {}s", BACKEND_PATIENCE.as_secs())]
+    #[error("the backend did not {operation} {worker} within {}s", USERS_PATIENCE.as_secs())]
     Silence {
         /// `signal`, `read the output of`.
         operation: &'static str,
@@ -355,7 +353,7 @@ impl Handle {
         worker: &WorkerId,
         work: impl Future<Output = Result<T, BackendError>>,
     ) -> Result<T, CommandError> {
-        match tokio::time::timeout(BACKEND_PATIENCE, work).await {
+        match tokio::time::timeout(USERS_PATIENCE, work).await {
             Ok(Ok(done)) => Ok(done),
             Ok(Err(source)) => Err(CommandError::Backend { operation, worker: worker.clone(), source }),
             Err(_elapsed) => Err(CommandError::Silence { operation, worker: worker.clone() }),

@@ -67,7 +67,7 @@ use order::OrderBook;
 use show::Shown;
 use tell::Teller;
 
-pub use handle::{BACKEND_PATIENCE, CommandError, Handle, StopSummary};
+pub use handle::{CommandError, Handle, StopSummary};
 pub use order::Dialling;
 pub use scales::{Keep, Scales};
 

@@ -22,8 +22,7 @@ use super::KubernetesBackend;
 use super::calls::Operation;
 use super::condition::{self, Condition};
 use super::pod::{self, Tags};
-use crate::backend::{BackendError, SpawnOrder, Unit};
-use crate::supervisor::BACKEND_PATIENCE;
+use crate::backend::{BackendError, SpawnOrder, USERS_PATIENCE, Unit};
 
 /// By how much a pod may be late in going before it is deleted without its kubelet's word.
 const OVERDUE: Duration = Duration::from_secs(30);
@@ -35,7 +34,7 @@ const BY_THE_DOOR: Duration = Duration::from_secs(3);
 /// The same for one that has closed its link: it is dead, whatever is done about it, and a kubelet that is told to delete
 /// it may not say of what. Shorter than whoever asks for this waits.
 const OF_ITSELF: Duration = Duration::from_secs(8);
-const _: () = assert!(OF_ITSELF.as_millis() < BACKEND_PATIENCE.as_millis());
+const _: () = assert!(OF_ITSELF.as_millis() < USERS_PATIENCE.as_millis());
 
 /// Everything is being stopped, and no more workers are made.
 #[derive(Debug, Error)]

@@ -334,7 +334,7 @@ impl Stack {
     pub fn at_work_on(&self, request: &str) -> Worker {
         eventually(&format!("somebody is at work on {request}"), || {
             let holder = self.holder_of(request);
-            if holder.held_ms > 200.0 { Ok(holder) } else { Err(vec![holder]) }
+            if holder.held_ms > 500.0 { Ok(holder) } else { Err(vec![holder]) }
         })
     }
 

@@ -101,7 +101,7 @@ impl Api {
     fn try_list(self, path: &str) -> Result<Vec<Value>, String> {
         let response = self.try_get(path).map_err(|error| format!("{path}: {error}"))?;
         match response.status {
-            200 => match response.json() {
+            200 if response.complete => match response.json() {
                 Value::Array(list) => Ok(list),
                 other => Err(format!("{path} is not a list: {other}")),
             },

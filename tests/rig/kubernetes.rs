@@ -14,7 +14,7 @@ use std::io::{BufRead, BufReader};
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
-use std::sync::{Mutex, OnceLock};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::process::Pid;
@@ -188,7 +188,7 @@ patches:
 
     /// Where the Service of that name is.
     pub fn service(&self, name: &str, port: u16) -> SocketAddr {
-        let mut services = self.services.lock().unwrap();
+        let mut services = self.services.lock().unwrap_or_else(PoisonError::into_inner);
         let address = services.entry(name.to_owned()).or_insert_with(|| {
             self.must(&["get", "service", name, "-o", "jsonpath={.spec.clusterIP}"]).parse().unwrap()
         });

@@ -38,6 +38,9 @@ pub struct Stack {
 /// A client that keeps a worker at work, which waits for the rest of its request.
 pub struct Busy(Connection);
 
+/// A pool that waits for a client longer than any story takes.
+pub const PATIENT: &str = "timeouts: { head: 60s, request: 2m }";
+
 /// Bytes of its body: more than the door waits for itself.
 const BUSY_BODY: usize = 100_000;
 
@@ -321,7 +324,8 @@ impl Stack {
         })
     }
 
-    /// Keeps one of the workers of `web` at work until the story lets it go.
+    /// Keeps one of the workers of `web` at work until the story lets it go, or the pool's patience with a client that stalls
+    /// is over: [`PATIENT`].
     pub fn occupies_one(&self) -> Busy {
         let mut client = self.connect();
         client.send(format!("POST /body HTTP/1.1\r\nHost: a\r\nContent-Length: {BUSY_BODY}\r\n\r\n"));

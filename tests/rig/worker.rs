@@ -60,7 +60,8 @@ impl FakeWorker {
             Received::Frame { len, descriptor } => {
                 Some((ToWorker::decode(&buffer[..len]).unwrap(), descriptor))
             }
-            Received::Nothing | Received::Uninvited | Received::Closed => None,
+            Received::Nothing => panic!("nothing came within {PATIENCE:?}"),
+            Received::Uninvited | Received::Closed => None,
         }
     }
 

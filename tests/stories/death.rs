@@ -7,6 +7,7 @@ use server::control::Order;
 use crate::rig::controller::FakeController;
 use crate::rig::http::Connection;
 use crate::rig::load::Load;
+use crate::rig::stack::PATIENT;
 use crate::rig::worker::FakeWorker;
 use crate::rig::{Backend, Stack, eventually};
 
@@ -117,7 +118,7 @@ pub fn killed_in_an_answer_cuts_it_and_answers_once(backend: Backend) {
 
 pub fn killed_behind_its_answer_costs_nothing(backend: Backend) {
     const ANSWER: &str = "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nfake";
-    let stack = Stack::web(backend, 1, "");
+    let stack = Stack::web(backend, 1, PATIENT);
     stack.ready("web", 1);
     // Whether or not it has come as far as to consume the request, and whatever the client has sent behind it.
     for (generation, consumes) in [(1, false), (2, true)] {
@@ -221,15 +222,13 @@ pub fn whoever_is_about_to_be_killed_gets_no_turn(backend: Backend) {
     stack.kill_controller();
     let mut controller = FakeController::takes_over(&stack);
     // It holds for a second, which a busy machine may let pass between the order and the answer.
-    let other = loop {
+    let other = eventually("it is asked within that second", || {
         let since = Instant::now();
         controller.orders(&Order::Withhold { worker: format!("{last}.1").parse().unwrap() });
         controller.report(false);
         let other = server();
-        if since.elapsed() < Duration::from_millis(900) {
-            break other;
-        }
-    };
+        if since.elapsed() < Duration::from_millis(900) { Ok(other) } else { Err(since.elapsed()) }
+    });
     assert_ne!(other, last, "a turn was given to a worker that is about to be killed");
     // The kill never comes. It is asked again, when there is nobody else to ask.
     controller.orders(&Order::Withhold { worker: format!("{other}.1").parse().unwrap() });

@@ -3,6 +3,7 @@
 use rustix::process::{Signal, kill_process};
 
 use crate::rig::http::Connection;
+use crate::rig::stack::PATIENT;
 use crate::rig::{Backend, Stack, eventually};
 
 pub fn a_slow_client_holds_no_worker(backend: Backend) {
@@ -62,7 +63,7 @@ pub fn idle_connections_hold_no_worker(backend: Backend) {
 }
 
 pub fn a_full_queue_is_answered_503(backend: Backend) {
-    let stack = Stack::web(backend, 1, "queue: { depth: 2, wait: 20s }");
+    let stack = Stack::web(backend, 1, &format!("queue: {{ depth: 2, wait: 60s }}\n{PATIENT}"));
     stack.ready("web", 1);
     let busy = stack.occupies_one();
     let mut waiting: Vec<_> = (0..2).map(|_| stack.connect()).collect();

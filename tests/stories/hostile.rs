@@ -3,6 +3,7 @@
 use server::link::{After, FromWorker, ToWorker};
 
 use crate::rig::load::Load;
+use crate::rig::stack::PATIENT;
 use crate::rig::worker::FakeWorker;
 use crate::rig::{Backend, Stack, eventually};
 
@@ -103,7 +104,7 @@ pub fn who_is_left_without_an_answer_is_told(backend: Backend) {
 }
 
 pub fn a_worker_that_claims_too_much_gets_what_its_model_takes(backend: Backend) {
-    let stack = Stack::web(backend, 1, "");
+    let stack = Stack::web(backend, 1, PATIENT);
     stack.ready("web", 1);
     let busy = stack.occupies_one();
     let mut liar = FakeWorker::joins(&stack, "web-91.1", 1000);

@@ -2,10 +2,12 @@
 
 use std::time::Instant;
 
+use crate::rig::stack::PATIENT;
 use crate::rig::{Backend, Stack, eventually};
 
 pub fn threads_share_a_fault_and_catch_a_panic(backend: Backend) {
-    let stack = Stack::web(backend, 1, "worker: { model: { threads: 4 } }\nredeliver: { attempts: 1 }");
+    let model = "worker: { model: { threads: 4 } }\nredeliver: { attempts: 1 }";
+    let stack = Stack::web(backend, 1, &format!("{model}\n{PATIENT}"));
     let worker = stack.ready("web", 1)[0].clone();
     // The first of them may serve before the last has been started.
     eventually("there are four that serve, and the main one", || {

@@ -32,7 +32,7 @@ const OVERDUE: Duration = Duration::from_secs(30);
 const BY_THE_DOOR: Duration = Duration::from_secs(3);
 
 /// The same for one that has closed its link: it is dead, whatever is done about it, and a kubelet that is told to delete
-/// it may not say of what. Shorter than whoever asks for this waits.
+/// it may not say of what. Shorter than a user waits who has asked for the kill.
 const OF_ITSELF: Duration = Duration::from_secs(8);
 const _: () = assert!(OF_ITSELF.as_millis() < USERS_PATIENCE.as_millis());
 

@@ -41,6 +41,7 @@ mod record;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use futures_util::FutureExt as _;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
@@ -61,6 +62,8 @@ const GIVE_UP: Duration = Duration::from_secs(5);
 const RENEWAL: Duration = Duration::from_millis(2500);
 /// How long one question to the API may take.
 const ANSWER: Duration = Duration::from_secs(2);
+/// How long it is tried to end a lease, which will run out by itself.
+const ENDED_WITHIN: Duration = Duration::from_secs(4);
 /// What the API says to whoever writes what has changed since, or creates what is there.
 const CONFLICT: u16 = 409;
 
@@ -322,7 +325,10 @@ impl Post {
         let (post, enough) = (self.clone(), Arc::new(Notify::new()));
         let rings = Arc::clone(&enough);
         let renewing = tokio::spawn(async move {
-            if let Some(why) = post.keep(since, tenure, &rings).await {
+            // Who has done with it does not lose it any more.
+            if let Some(why) = post.keep(since, tenure, &rings).await
+                && rings.notified().now_or_never().is_none()
+            {
                 let _ = tell.send(Some(why));
             }
         });
@@ -390,6 +396,7 @@ mod tests {
     use axum::http::StatusCode;
     use axum::routing::get;
     use axum::{Json, Router};
+    use k8s_openapi::api::coordination::v1::Lease;
     use k8s_openapi::jiff::Timestamp;
     use kube::Client;
     use serde_json::json;
@@ -415,27 +422,73 @@ mod tests {
         assert!(asked.load(Ordering::Relaxed) >= 2, "it asked once");
     }
 
+    const LEADER: &str = "/apis/coordination.k8s.io/v1/namespaces/here/leases/leader";
+
+    /// The lease as it is while `us` has it.
+    fn ours() -> Lease {
+        let mut lease = written(None, "leader", "us", Step::Take, Timestamp::now());
+        lease.metadata.resource_version = Some("1".to_owned());
+        lease
+    }
+
     #[tokio::test]
-    async fn a_renewal_that_comes_late_does_not_keep_the_lease_from_being_removed() {
-        let (tries, lease) =
-            (Arc::new(AtomicU32::new(0)), "/apis/coordination.k8s.io/v1/namespaces/here/leases/leader");
-        let counted = Arc::clone(&tries);
-        let there = written(None, "leader", "us", Step::Take, Timestamp::now());
-        let api = Router::new().route(
-            lease,
-            get(async move || Json(there)).delete(async move || {
-                if counted.fetch_add(1, Ordering::Relaxed) == 0 {
-                    let status =
-                        json!({ "status": "Failure", "reason": "Conflict", "code": 409, "message": "" });
-                    return (StatusCode::CONFLICT, Json(status));
+    async fn neither_a_late_renewal_nor_a_busy_api_keeps_a_lease_from_being_removed() {
+        for refusal in [StatusCode::CONFLICT, StatusCode::INTERNAL_SERVER_ERROR] {
+            let tries = Arc::new(AtomicU32::new(0));
+            let counted = Arc::clone(&tries);
+            let removing = async move || match counted.fetch_add(1, Ordering::Relaxed) {
+                0 => {
+                    let code = refusal.as_u16();
+                    let status = json!({ "status": "Failure", "reason": "", "code": code, "message": "" });
+                    (refusal, Json(status))
                 }
-                (StatusCode::OK, Json(json!({ "status": "Success" })))
-            }),
-        );
+                _ => (StatusCode::OK, Json(json!({ "status": "Success" }))),
+            };
+            let api = Router::new().route(LEADER, get(async || Json(ours())).delete(removing));
+            let cluster = Cluster::of(Client::new(api, "here"), "here");
+            let post = Candidate::at(&cluster, "leader", "us").post;
+            let removed = post.until_it_stands_still(End::Removed).await;
+            assert!(removed.is_ok(), "{removed:?}");
+            assert_eq!(tries.load(Ordering::Relaxed), 2);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_lease_is_given_up_behind_the_renewal_that_is_on_its_way() {
+        type Asked = Mutex<Vec<String>>;
+        let note = |asked: &Asked, what: String| {
+            let mut asked = asked.lock().unwrap_or_else(PoisonError::into_inner);
+            asked.push(what);
+            asked.len()
+        };
+        let asked = Arc::new(Asked::default());
+        let (came, gate) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+        let (noted, comes, opens) = (Arc::clone(&asked), Arc::clone(&came), Arc::clone(&gate));
+        let looking = async move || {
+            if note(&noted, "look".to_owned()) == 1 {
+                comes.notify_one();
+                opens.notified().await;
+            }
+            Json(ours())
+        };
+        let noted = Arc::clone(&asked);
+        let writing = async move |Json(lease): Json<Lease>| {
+            let holder = lease.spec.as_ref().and_then(|it| it.holder_identity.clone());
+            note(&noted, holder.unwrap_or_else(|| "nobody".to_owned()));
+            Json(lease)
+        };
+        let api = Router::new().route(LEADER, get(looking).put(writing));
         let cluster = Cluster::of(Client::new(api, "here"), "here");
         let post = Candidate::at(&cluster, "leader", "us").post;
-        let removed = post.until_it_stands_still(End::Removed).await;
-        assert!(removed.is_ok(), "{removed:?}");
-        assert_eq!(tries.load(Ordering::Relaxed), 2);
+        let leadership = post.lead(Instant::now(), Tenure::UntilOverdue);
+        came.notified().await;
+        let lost = leadership.lost();
+        tokio::join!(leadership.release(), async { gate.notify_one() });
+        assert_eq!(
+            *asked.lock().unwrap_or_else(PoisonError::into_inner),
+            ["look", "us", "look", "nobody"],
+            "it was not waited for"
+        );
+        assert!(lost.now_or_never().is_none(), "who gives it up has not lost it");
     }
 }

@@ -10,10 +10,8 @@ use kube::{Api, ResourceExt};
 use tokio::time::{sleep, timeout};
 
 use super::record::{Step, holder, mark, written};
-use super::{ANSWER, Word};
+use super::{ANSWER, ENDED_WITHIN, Word};
 
-/// How often it is tried to end a lease.
-const TRIES: u32 = 5;
 const BETWEEN_TRIES: Duration = Duration::from_millis(100);
 
 /// A lease, and who we are to it.
@@ -53,17 +51,19 @@ impl Post {
         Ok(())
     }
 
-    /// Ends it, and again where the API does not do it: it may have changed since we looked, because the last renewal was on
-    /// its way when we gave it up; or the API is busy. One that does not answer at all is not asked again.
+    /// Ends it, and again where the API does not do it: it may have changed since we looked, because a renewal was on its way
+    /// when we gave it up; or the API is busy.
     pub(super) async fn until_it_stands_still(&self, end: End) -> Result<(), NoAnswer> {
-        for _ in 1..TRIES {
-            match self.end(end).await {
-                Err(NoAnswer::Api(error)) => tracing::debug!(%error, "the lease is not ended yet"),
-                ended => return ended,
+        let mut last = None;
+        let tries = async {
+            while let Err(error) = self.end(end).await {
+                tracing::debug!(%error, "the lease is not ended yet");
+                last = Some(error);
+                sleep(BETWEEN_TRIES).await;
             }
-            sleep(BETWEEN_TRIES).await;
-        }
-        self.end(end).await
+        };
+        let ended = timeout(ENDED_WITHIN, tries).await;
+        ended.map_err(|late| last.unwrap_or_else(|| late.into()))
     }
 
     async fn end(&self, end: End) -> Result<(), NoAnswer> {

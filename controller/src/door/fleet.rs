@@ -114,12 +114,7 @@ impl Fleet {
                 Some((member, said)) = said.recv() => self.hear(member, said).await,
                 Some(gathered) = gathered.recv() => {
                     // What a door has said before its answer is heard before it.
-                    let mut heard = Ok(());
-                    for _ in 0..said.len() {
-                        if let (Ok(()), Ok((member, said))) = (&heard, said.try_recv()) {
-                            heard = self.hear(member, said).await;
-                        }
-                    }
+                    let heard = self.hear_all(&mut said).await;
                     self.answer(gathered);
                     heard
                 }
@@ -222,6 +217,15 @@ impl Fleet {
             self.muster.forget(member);
             self.tally.gone(member);
         }
+    }
+
+    /// Hears what has been said by now, and nothing that is said meanwhile.
+    async fn hear_all(&mut self, said: &mut mpsc::Receiver<(MemberId, Said)>) -> Result<(), NotNeeded> {
+        for _ in 0..said.len() {
+            let Ok((member, said)) = said.try_recv() else { break };
+            self.hear(member, said).await?;
+        }
+        Ok(())
     }
 
     async fn hear(&mut self, member: MemberId, said: Said) -> Result<(), NotNeeded> {

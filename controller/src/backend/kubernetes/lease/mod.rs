@@ -41,10 +41,10 @@ mod record;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use futures_util::FutureExt as _;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
 
 use self::post::{End, NoAnswer, Post, Renewal};
 use self::record::{Seen, Step, decide, word};
@@ -129,8 +129,8 @@ pub struct Leadership {
     post: Post,
     lost: watch::Receiver<Option<Lost>>,
     renewing: JoinHandle<()>,
-    /// Rung when it is not to be renewed any more.
-    enough: Arc<Notify>,
+    /// Cancelled when it is not to be renewed any more.
+    enough: CancellationToken,
 }
 
 /// A few words on the lease, for whoever leads next: what the last one has left, until they are changed. Dropped with
@@ -243,7 +243,7 @@ impl Leadership {
     /// Ends the renewals, and waits for one that is on its way: the API may carry out, behind all that follows here, what
     /// nobody waits for any more.
     async fn rest(&mut self) {
-        self.enough.notify_one();
+        self.enough.cancel();
         if timeout(2 * ANSWER, &mut self.renewing).await.is_err() {
             self.renewing.abort();
         }
@@ -322,12 +322,12 @@ impl Post {
     /// Renews it until it is lost. `since`: from before it was asked for.
     fn lead(self, since: Instant, tenure: Tenure) -> Leadership {
         let (tell, lost) = watch::channel(None);
-        let (post, enough) = (self.clone(), Arc::new(Notify::new()));
-        let rings = Arc::clone(&enough);
+        let enough = CancellationToken::new();
+        let (post, is_enough) = (self.clone(), enough.clone());
         let renewing = tokio::spawn(async move {
             // Who has done with it does not lose it any more.
-            if let Some(why) = post.keep(since, tenure, &rings).await
-                && rings.notified().now_or_never().is_none()
+            if let Some(why) = post.keep(since, tenure, &is_enough).await
+                && !is_enough.is_cancelled()
             {
                 let _ = tell.send(Some(why));
             }
@@ -336,7 +336,7 @@ impl Post {
     }
 
     /// `None`: it was `enough`, which is looked at between two renewals.
-    async fn keep(&self, mut since: Instant, tenure: Tenure, enough: &Notify) -> Option<Lost> {
+    async fn keep(&self, mut since: Instant, tenure: Tenure, enough: &CancellationToken) -> Option<Lost> {
         let mut why = "the API has not been asked".to_owned();
         let mut is_told = false;
         let mut asked = since;
@@ -350,7 +350,7 @@ impl Post {
             let pause = EVERY.saturating_sub(asked.elapsed());
             tokio::select! {
                 biased;
-                () = enough.notified() => return None,
+                () = enough.cancelled() => return None,
                 _ = timeout(pause.min(left), self.word.0.changed.notified()) => {}
             }
             asked = Instant::now();
@@ -396,6 +396,7 @@ mod tests {
     use axum::http::StatusCode;
     use axum::routing::get;
     use axum::{Json, Router};
+    use futures_util::FutureExt as _;
     use k8s_openapi::api::coordination::v1::Lease;
     use k8s_openapi::jiff::Timestamp;
     use kube::Client;

@@ -306,6 +306,11 @@ impl Running {
         Ok(())
     }
 
+    /// Whether it or one of its children has written anything to standard error.
+    pub fn has_spoken(&self) -> bool {
+        self.errors.metadata().is_ok_and(|it| it.len() > 0)
+    }
+
     /// The end of what it and its children have written to standard error.
     pub fn last_words(&self) -> String {
         last_words(&self.errors)

@@ -376,11 +376,10 @@ fn words(running: &Running, client: &str) -> String {
     /// A client that is turned away may know it before the system has said why.
     const SAYS_WHY_WITHIN: Duration = Duration::from_secs(1);
     let asked = Instant::now();
-    let mut said = running.last_words();
-    while said == "nothing" && asked.elapsed() < SAYS_WHY_WITHIN {
+    while !running.has_spoken() && asked.elapsed() < SAYS_WHY_WITHIN {
         std::thread::sleep(Duration::from_millis(10));
-        said = running.last_words();
     }
+    let said = running.last_words();
     // Of several lines the one with the kernel's own words; a runtime says more behind it.
     let last = said.lines().rfind(|line| line.contains("os error")).or_else(|| said.lines().next_back());
     match (last, running.compartment.killed_for_memory()) {

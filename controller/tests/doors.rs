@@ -1,13 +1,15 @@
 //! Two real doors, a real supervisor between them, and plain processes as workers, which dial over TLS.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+#[path = "../../tests/rig/ports.rs"]
+mod ports;
+
 use std::collections::BTreeSet;
 use std::fs;
-use std::net::TcpListener;
 use std::panic::{AssertUnwindSafe, resume_unwind};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use controller::backend::Home;
@@ -19,6 +21,7 @@ use controller::rundir::RunDir;
 use controller::spec::{self, Deployment};
 use controller::supervisor::{self, Config, Dialling, Doors, Handle, Scales};
 use futures_util::{FutureExt as _, StreamExt as _};
+use ports::free_ports;
 use rustix::process::{Pid, Signal, kill_process};
 use server::identity::Secret;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -186,23 +189,6 @@ async fn ask(connection: &mut TcpStream) -> std::io::Result<Answer> {
     }
     assert_eq!(connection.read_to_end(&mut Vec::new()).await?, 0, "behind the last answer");
     Ok(Answer::Last)
-}
-
-/// Two ports that nobody has at this moment, and that nobody else here has been given.
-fn free_ports() -> [u16; 2] {
-    static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
-    let mut given = GIVEN.lock().unwrap();
-    let mut held = Vec::new();
-    [(); 2].map(|()| {
-        loop {
-            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-            let port = listener.local_addr().unwrap().port();
-            held.push(listener);
-            if given.insert(port) {
-                return port;
-            }
-        }
-    })
 }
 
 fn supervise(temp: &Path, deployment: &Deployment, doors: &[Site; 2], authority: &Authority) -> Handle {

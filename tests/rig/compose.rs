@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io::{Read, Seek};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -16,6 +16,7 @@ use super::api::{Api, Worker};
 use super::backend::docker;
 use super::eventually;
 use super::http::Connection;
+use super::ports::free_ports;
 use super::stack::BULKHEAD;
 
 /// How long the image may take: a release build, on two cores that others use too.
@@ -243,13 +244,6 @@ impl Drop for Deployment {
         let _ = self.compose(&["down", "-v"], COMMAND_PATIENCE);
         let _ = docker(&["image", "rm", &format!("{}:compose", self.name)]);
     }
-}
-
-/// Ports that nobody has at this moment.
-fn free_ports() -> [u16; 3] {
-    // All held at once, so that they differ.
-    let held = [(); 3].map(|()| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap());
-    held.map(|listener| listener.local_addr().unwrap().port())
 }
 
 /// Runs a command to its end: what it said, or in what way it failed and what it said before.

@@ -14,6 +14,7 @@ pub mod kubernetes;
 pub mod load;
 pub mod old_door;
 pub mod pods;
+pub mod ports;
 pub mod restricted;
 pub mod stack;
 pub mod throttle;

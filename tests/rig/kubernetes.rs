@@ -266,10 +266,9 @@ patches:
         let api = self.api();
         let what = format!("{workers} workers of {pool} are ready, and {what}");
         eventually_within(CLUSTERS_PATIENCE, &what, || {
-            let all = api.try_workers().map_err(|why| (Vec::new(), why))?;
-            let all: Vec<_> = all.into_iter().filter(|it| it.pool == pool).collect();
+            let all: Vec<_> = api.try_workers()?.into_iter().filter(|it| it.pool == pool).collect();
             let good = |it: &Worker| it.is_ready() && it.node.is_some() && is(it);
-            if all.len() == workers && all.iter().all(good) { Ok(all) } else { Err((all, String::new())) }
+            if all.len() == workers && all.iter().all(good) { Ok(all) } else { Err(format!("{all:?}")) }
         })
     }
 
@@ -277,9 +276,9 @@ patches:
     pub fn holder_of(&self, request: &str) -> Worker {
         let api = self.api();
         eventually(&format!("somebody holds {request}"), || {
-            let workers = api.try_workers().map_err(|why| (Vec::new(), why))?;
+            let workers = api.try_workers()?;
             let holder = workers.iter().find(|it| it.holding.iter().any(|held| held.starts_with(request)));
-            holder.filter(|it| it.node.is_some()).cloned().ok_or((workers, String::new()))
+            holder.filter(|it| it.node.is_some()).cloned().ok_or_else(|| format!("{workers:?}"))
         })
     }
 
